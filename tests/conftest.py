@@ -1,0 +1,27 @@
+"""Every test runs offline, from the same seed, and with the shapes in lazymlx's signatures checked."""
+
+import os
+
+import mlx.core as mx
+import pytest
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
+
+# Both must stand before the first import of lazymlx, which no test module can precede.
+os.environ["HF_HUB_OFFLINE"] = "1"
+install_import_hook("lazymlx", "beartype.beartype")
+
+# Examples run the model on a CPU that others may be using: how long one takes says nothing.
+settings.register_profile(
+    "lazymlx",
+    derandomize=True,
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("lazymlx")
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    mx.random.seed(0)
