@@ -1,0 +1,222 @@
+"""What to compute: `Schedule` (where tokens are left behind) and `LazyConfig` (how they are chosen).
+
+Both are frozen and validated once, when they are made; nothing here knows about arrays or models. A schedule
+is a tuple of cuts `(layer, keep)`: from this layer on, `keep` x context tokens are processed (DESIGN: LazyLLM
+sec 3.2, "progressive pruning"). A preset gives its layers as fractions of the depth, and becomes a schedule
+when the number of layers is known.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from .selection import Scorer
+
+Reduce = Literal["mean", "max"]
+Attend = Literal["computed", "selected"]
+
+
+class Cut(NamedTuple):
+    """From `layer` on, `keep` x context tokens are processed."""
+
+    layer: int
+    keep: float
+
+    def count(self, context: int) -> int:
+        """Number of tokens kept out of `context`, rounded up; exact for decimal fractions (0.2 of 10 is 2)."""
+        product = Fraction(str(self.keep)) * context
+        return -(-product.numerator // product.denominator)
+
+
+# Layers as a share of the depth. "paper": the three cuts of LazyLLM fig. 4 (30% dropped at 30, 60 and 90%
+# of the depth). "early" and "steep": the two schedules of the speed tables, first cut at a quarter.
+PRESETS: dict[str, tuple[tuple[float, float], ...]] = {
+    "dense": (),
+    "conservative": ((0.5, 0.5), (0.75, 0.25)),
+    "paper": ((0.3, 0.7), (0.6, 0.49), (0.9, 0.343)),
+    "early": ((0.25, 0.6), (0.375, 0.4), (0.5, 0.3), (0.6875, 0.2)),
+    "steep": ((0.25, 0.3), (0.375, 0.2), (0.5, 0.1), (0.6875, 0.05)),
+}
+DEFAULT_PRESET = "conservative"
+
+ScheduleLike = str | Iterable[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The cuts of one model, in order; empty means that nothing is ever left behind (the dense model)."""
+
+    cuts: tuple[Cut, ...] = ()
+
+    def __post_init__(self) -> None:
+        previous = Cut(0, 1.0)
+        for cut in self.cuts:
+            if cut.layer <= previous.layer:
+                raise ConfigError(
+                    f"schedule: layers must rise from cut to cut and start at 1, got layer {cut.layer} after "
+                    f"{previous.layer}; sort the cuts, e.g. '8:0.5,10:0.2'"
+                )
+            if not 0.0 < cut.keep <= 1.0:
+                raise ConfigError(
+                    f"schedule: keep at layer {cut.layer} must be above 0 and at most 1, got {cut.keep}"
+                )
+            if cut.keep > previous.keep:
+                raise ConfigError(
+                    f"schedule: keeps must not rise (a token left behind at layer {previous.layer} is no candidate "
+                    f"at layer {cut.layer}), got {cut.keep} after {previous.keep}"
+                )
+            previous = cut
+
+    @classmethod
+    def of(cls, given: "ScheduleLike | Schedule", layers: int | None = None) -> "Schedule":
+        """Read a schedule from cuts, from a string such as "8:0.5,10:0.2", or from a preset's name.
+
+        A preset needs `layers`, the model's depth; with `layers`, cuts outside of the model are refused.
+        """
+        if isinstance(given, Schedule):
+            schedule = given
+        elif not isinstance(given, str):
+            schedule = cls(tuple(_cut(pair) for pair in given))
+        elif given.strip() in PRESETS:
+            if layers is None:
+                raise ConfigError(f"schedule: preset {given!r} needs a model to know its layers")
+            schedule = cls(_preset_cuts(given.strip(), layers))
+        else:
+            schedule = cls(_parse(given))
+        schedule._check_depth(layers)
+        return schedule
+
+    def _check_depth(self, layers: int | None) -> None:
+        if layers is not None and self.cuts and self.cuts[-1].layer >= layers:
+            raise ConfigError(
+                f"schedule: layer {self.cuts[-1].layer} is outside of the model, which has layers 0 to {layers - 1}"
+            )
+
+    def __str__(self) -> str:
+        return ",".join(f"{layer}:{keep:g}" for layer, keep in self.cuts) or "dense"
+
+    def __bool__(self) -> bool:
+        return bool(self.cuts)
+
+
+def _cut(pair: object) -> Cut:
+    try:
+        layer, keep = pair  # type: ignore[misc]
+        if isinstance(layer, bool) or int(layer) != layer:
+            raise TypeError
+        return Cut(int(layer), float(keep))
+    except (TypeError, ValueError):
+        raise ConfigError(f"schedule: a cut is a pair (layer, keep) of a whole number and a share, got {pair!r}") from None
+
+
+def _preset_cuts(name: str, layers: int) -> tuple[Cut, ...]:
+    """A preset's cuts for this depth; in a very shallow model cuts that fall together become one."""
+    cuts: dict[int, float] = {}
+    for share, keep in PRESETS[name]:
+        layer = round(share * layers)
+        if 0 < layer < layers:
+            cuts[layer] = keep
+    return tuple(Cut(layer, keep) for layer, keep in cuts.items())
+
+
+def _parse(text: str) -> tuple[Cut, ...]:
+    if not text.strip():
+        return ()
+    try:
+        pairs = [part.split(":") for part in text.split(",")]
+        return tuple(Cut(int(layer), float(keep)) for layer, keep in pairs)
+    except ValueError:
+        raise ConfigError(
+            f"schedule: expected 'layer:keep,...' such as '8:0.5,10:0.2' or one of {', '.join(PRESETS)}; got {text!r}"
+        ) from None
+
+
+@dataclass(frozen=True)
+class LazyConfig:
+    """How tokens are scored, kept, protected and revived. The defaults are lazymlx's, `paper()` is LazyLLM's.
+
+    Attributes are documented once, as field metadata, which is also the command line's help.
+
+    Raises:
+        ConfigError: a value is outside of its range; the message names the field, what it takes and what came.
+    """
+
+    schedule: "ScheduleLike | Schedule" = field(
+        default="auto",
+        metadata={
+            "help": "cuts as 'layer:keep,...' (from this layer on, keep x context tokens are processed), a preset "
+            f"({', '.join(PRESETS)}), or auto: the schedule stored for the model, else {DEFAULT_PRESET}"
+        },
+    )
+    window: int = field(default=16, metadata={"help": "last prompt tokens whose attention scores the others; the paper: 1"})
+    pool: int = field(default=5, metadata={"help": "odd width over which scores are averaged with their neighbours; 1: not"})
+    reduce: Reduce = field(default="mean", metadata={"help": "how the heads' scores become one", "choices": ("mean", "max")})
+    sink: int = field(default=4, metadata={"help": "first tokens of the prompt that are never left behind"})
+    recent: int = field(default=32, metadata={"help": "last tokens of the prompt that are never left behind"})
+    attend: Attend = field(
+        default="computed",
+        metadata={
+            "help": "behind a cut, attend to every token computed there, or to the selected ones alone (the paper)",
+            "choices": ("computed", "selected"),
+        },
+    )
+    revive: int | None = field(
+        default=7,
+        metadata={"help": "left-behind tokens computed per generated token and cut: a number, 'all' (the paper), or 0 (never)"},
+    )
+    min_tokens: int = field(default=1024, metadata={"help": "shorter prompts are computed in full"})
+    scorer: "Scorer | None" = field(default=None, metadata={"help": "importance of a token; None: attention, the paper's eq. 1"})
+    round_to: int = field(default=64, metadata={"help": "in prefill, kept tokens are rounded up to a multiple of this"})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.schedule, str):
+            object.__setattr__(self, "schedule", self.schedule.strip())
+            if self.schedule not in PRESETS and self.schedule != "auto":
+                object.__setattr__(self, "schedule", Schedule.of(self.schedule))
+        else:
+            object.__setattr__(self, "schedule", Schedule.of(self.schedule))
+        for name, least in (("window", 1), ("pool", 1), ("sink", 0), ("recent", 0), ("min_tokens", 0), ("round_to", 1)):
+            _check_int(name, getattr(self, name), least)
+        if self.pool % 2 == 0:
+            raise ConfigError(f"pool: must be odd, so that a token has as many neighbours on both sides, got {self.pool}")
+        if self.revive is not None:
+            _check_int("revive", self.revive, 0, " or None for all")
+        _check_choice("reduce", self.reduce, ("mean", "max"))
+        _check_choice("attend", self.attend, ("computed", "selected"))
+
+    @classmethod
+    def paper(cls, schedule: "ScheduleLike | Schedule" = "paper") -> "LazyConfig":
+        """LazyLLM as published (arXiv 2407.14057, sec 3.2): last token's attention, no protection, all revived."""
+        return cls(schedule, window=1, pool=1, sink=0, recent=0, attend="selected", revive=None, min_tokens=0, round_to=1)
+
+    @classmethod
+    def dense(cls) -> "LazyConfig":
+        """Nothing is left behind: the plain model."""
+        return cls(())
+
+    def resolve(self, layers: int) -> "LazyConfig":
+        """This configuration with its preset turned into the cuts of a model of `layers` layers."""
+        preset = DEFAULT_PRESET if self.schedule == "auto" else self.schedule
+        return dataclasses.replace(self, schedule=Schedule.of(preset, layers))
+
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """The cuts of a resolved configuration."""
+        if not isinstance(self.schedule, Schedule):
+            raise ConfigError(f"schedule: {self.schedule!r} must be resolved for a model first")
+        return self.schedule.cuts
+
+
+def _check_int(name: str, value: object, least: int, also: str = "") -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{name}: must be a whole number of at least {least}{also}, got {value!r}")
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name}: must be one of {', '.join(choices)}, got {value!r}")

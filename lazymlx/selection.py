@@ -1,0 +1,113 @@
+"""Which tokens go on: importance, smoothing, and the choice of the best.
+
+A `Scorer` turns the window's queries and the keys at a cut into one importance per key. `select` makes the
+choice of it, on the device and with static shapes, so that the same code serves prefill and a decode step that
+must not wait. Kept tokens are a mask over positions, hence always in the order of the conversation.
+"""
+
+from abc import ABC, abstractmethod
+
+import mlx.core as mx
+from jaxtyping import Bool, Float, Int64
+
+from .config import Reduce
+
+NO_CANDIDATE = -(2**63)
+
+
+class Scorer(ABC):
+    """Importance of every key to the query window. To write a new one, implement `__call__`."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        queries: Float[mx.array, "H W D_h"],
+        keys: Float[mx.array, "H_kv S D_h"],
+        visible: Bool[mx.array, "W S"] | None,
+    ) -> Float[mx.array, " S"]:
+        """Higher is more important.
+
+        Args:
+            queries: of the layer before the cut, rotated and already multiplied by the attention's scale.
+            keys: of the same layer, rotated, in the order of the pool (not of the positions).
+            visible: which keys each query may see; None means all of them.
+        """
+
+
+class AttentionScorer(Scorer):
+    """LazyLLM's importance (eq. 1): attention probability, averaged over the window, reduced over the heads."""
+
+    def __init__(self, reduce: Reduce = "mean"):
+        self.reduce = reduce
+
+    def __call__(self, queries, keys, visible):
+        by_head = attention(queries, keys, visible).mean(axis=1)
+        return by_head.max(axis=0) if self.reduce == "max" else by_head.mean(axis=0)
+
+
+def attention(
+    queries: Float[mx.array, "H W D_h"],
+    keys: Float[mx.array, "H_kv S D_h"],
+    visible: Bool[mx.array, "W S"] | None = None,
+) -> Float[mx.array, "H W S"]:
+    """Attention probabilities in float32. Fused attention does not return them; for a few queries they are cheap."""
+    H, W, D_h = queries.shape
+    H_kv, S, _ = keys.shape
+    grouped = queries.reshape(H_kv, H // H_kv * W, D_h)  # the heads of a group share keys: no copies of them
+    logits = (grouped @ keys.transpose(0, 2, 1)).astype(mx.float32).reshape(H, W, S)
+    if visible is not None:
+        logits = mx.where(visible, logits, -mx.inf)
+    return mx.softmax(logits, axis=-1)
+
+
+def smooth(
+    importance: Float[mx.array, " N"], active: Bool[mx.array, " N"], pool: int
+) -> Float[mx.array, " N"]:
+    """Average each importance with those of the active positions at most `pool // 2` away."""
+    if pool == 1:
+        return importance
+    reach = pool // 2
+    masked = mx.where(active, importance, 0.0)
+    padded = mx.pad(mx.stack([masked, active.astype(mx.float32)]), ((0, 0), (reach, reach)))
+    N = importance.shape[0]
+    total = sum((padded[:, i : i + N] for i in range(1, pool)), padded[:, :N])
+    return total[0] / mx.maximum(total[1], 1.0)
+
+
+def rank(importance: Float[mx.array, " N"], candidates: Bool[mx.array, " N"]) -> Int64[mx.array, " N"]:
+    """A key per position that sorts as its importance does; of equal ones, the earlier position is higher.
+
+    Every key differs from every other (but for the non-candidates, which all have the lowest), so that the choice
+    does not depend on a backend's sort being stable.
+    """
+    bits = importance.astype(mx.float32).view(mx.int32)
+    ordered = mx.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(mx.int64)  # as integers, floats sort by their bits
+    N = importance.shape[0]
+    keys = mx.left_shift(ordered, mx.array(32, mx.int64)) + mx.arange(N - 1, -1, -1).astype(mx.int64)
+    return mx.where(candidates, keys, mx.array(NO_CANDIDATE, mx.int64))
+
+
+def best(keys: Int64[mx.array, " N"], k: int) -> Bool[mx.array, " N"]:
+    """The `k` highest keys of `rank`, or all candidates if they are fewer."""
+    N = keys.shape[0]
+    if k <= 0:
+        return mx.zeros((N,), mx.bool_)
+    threshold = mx.sort(keys)[max(N - k, 0)]
+    return (keys >= threshold) & (keys != NO_CANDIDATE)
+
+
+def select(
+    importance: Float[mx.array, " N"],
+    active: Bool[mx.array, " N"],
+    protected: Bool[mx.array, " N"],
+    k: int,
+    pool: int = 1,
+) -> tuple[Bool[mx.array, " N"], Int64[mx.array, " N"]]:
+    """The `k` most important active tokens, and the protected ones on top (LazyLLM sec 3.2).
+
+    Returns:
+        The selected positions, and the sort keys of the candidates among them (`NO_CANDIDATE` elsewhere).
+    """
+    keys = rank(smooth(importance, active, pool), active & ~protected)
+    chosen = best(keys, k)
+    return chosen | (active & protected), mx.where(chosen, keys, mx.array(NO_CANDIDATE, mx.int64))
