@@ -42,7 +42,7 @@ def llama(kv_heads: int = 2, tied: bool = False, bias: bool = False) -> tuple[Mo
     )
     model, rng = Model(args), np.random.default_rng(2)
     weights = {
-        name: rng.normal(1.0 if "norm" in name else 0.0, 0.3, size=w.shape).astype(np.float32)
+        name: rng.normal(1.0 if "norm" in name else 0.0, 0.3, size=np.shape(w)).astype(np.float32)
         for name, w in sorted(tree_flatten(model.parameters()))
     }
     model.load_weights([(name, mx.array(w)) for name, w in weights.items()])
@@ -263,8 +263,9 @@ def test_with_revive_0_nothing_old_is_computed():
 def test_a_budget_revives_the_best_of_the_missing():
     """What an unlimited first decode step would revive, cut to its two best; the token itself is free."""
     budget, unlimited = lazy(((1, 0.5),), revive=2), lazy(((1, 0.5),))
-    budget.step(PROMPT), unlimited.step(PROMPT)
-    few, all_ = (m.step([0], decode=True) for m in (budget, unlimited))
+    for model in (budget, unlimited):
+        model.step(PROMPT)
+    few, all_ = budget.step([0], decode=True), unlimited.step([0], decode=True)
     assert len(all_.revived[0]) > 2
     assert few.revived[0] == set(sorted(all_.revived[0], key=lambda p: -few.importance[0][p])[:2])
     assert 20 in few.computed_now[1]
@@ -273,7 +274,8 @@ def test_a_budget_revives_the_best_of_the_missing():
 
 def test_a_follow_up_revives_beyond_the_budget():
     budget, unlimited = lazy(((1, 0.5),), revive=1), lazy(((1, 0.5),))
-    budget.step(PROMPT), unlimited.step(PROMPT)
+    for model in (budget, unlimited):
+        model.step(PROMPT)
     few, all_ = budget.step(QUESTION), unlimited.step(QUESTION)
     assert len(few.revived[0]) > 1
     assert few.computed_now == all_.computed_now
