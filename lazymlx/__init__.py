@@ -7,10 +7,42 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import LazyConfig as LazyConfig
-    from .config import Schedule as Schedule
-    from .errors import LazyMLXError as LazyMLXError
-    from .selection import Scorer as Scorer
-    from .stats import LazyStats as LazyStats
+    from .config import LazyConfig, Schedule
+    from .errors import LazyMLXError
+    from .generation import generate, stream_generate
+    from .loading import load
+    from .selection import Scorer
+    from .stats import LazyStats
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "LazyConfig": "config",
+    "LazyMLXError": "errors",
+    "LazyStats": "stats",
+    "Schedule": "config",
+    "Scorer": "selection",
+    "generate": "generation",
+    "load": "loading",
+    "stream_generate": "generation",
+}
+
+__all__ = [
+    "LazyConfig",
+    "LazyMLXError",
+    "LazyStats",
+    "Schedule",
+    "Scorer",
+    "__version__",
+    "generate",
+    "load",
+    "stream_generate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value

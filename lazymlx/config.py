@@ -62,9 +62,7 @@ class Schedule:
                     f"{previous.layer}; sort the cuts, e.g. '8:0.5,10:0.2'"
                 )
             if not 0.0 < cut.keep <= 1.0:
-                raise ConfigError(
-                    f"schedule: keep at layer {cut.layer} must be above 0 and at most 1, got {cut.keep}"
-                )
+                raise ConfigError(f"schedule: keep at layer {cut.layer} must be above 0 and at most 1, got {cut.keep}")
             if cut.keep > previous.keep:
                 raise ConfigError(
                     f"schedule: keeps must not rise (a token left behind at layer {previous.layer} is no candidate "
@@ -111,7 +109,9 @@ def _cut(pair: object) -> Cut:
             raise TypeError
         return Cut(int(layer), float(keep))
     except (TypeError, ValueError):
-        raise ConfigError(f"schedule: a cut is a pair (layer, keep) of a whole number and a share, got {pair!r}") from None
+        raise ConfigError(
+            f"schedule: a cut is a pair (layer, keep) of a whole number and a share, got {pair!r}"
+        ) from None
 
 
 def _preset_cuts(name: str, layers: int) -> tuple[Cut, ...]:
@@ -153,9 +153,15 @@ class LazyConfig:
             f"({', '.join(PRESETS)}), or auto: the schedule stored for the model, else {DEFAULT_PRESET}"
         },
     )
-    window: int = field(default=16, metadata={"help": "last prompt tokens whose attention scores the others; the paper: 1"})
-    pool: int = field(default=5, metadata={"help": "odd width over which scores are averaged with their neighbours; 1: not"})
-    reduce: Reduce = field(default="mean", metadata={"help": "how the heads' scores become one", "choices": ("mean", "max")})
+    window: int = field(
+        default=16, metadata={"help": "last prompt tokens whose attention scores the others; the paper: 1"}
+    )
+    pool: int = field(
+        default=5, metadata={"help": "odd width over which scores are averaged with their neighbours; 1: not"}
+    )
+    reduce: Reduce = field(
+        default="mean", metadata={"help": "how the heads' scores become one", "choices": ("mean", "max")}
+    )
     sink: int = field(default=4, metadata={"help": "first tokens of the prompt that are never left behind"})
     recent: int = field(default=32, metadata={"help": "last tokens of the prompt that are never left behind"})
     attend: Attend = field(
@@ -167,10 +173,14 @@ class LazyConfig:
     )
     revive: int | None = field(
         default=7,
-        metadata={"help": "left-behind tokens computed per generated token and cut: a number, 'all' (the paper), or 0 (never)"},
+        metadata={
+            "help": "left-behind tokens computed per generated token and cut: a number, 'all' (the paper), or 0 (never)"
+        },
     )
     min_tokens: int = field(default=1024, metadata={"help": "shorter prompts are computed in full"})
-    scorer: "Scorer | None" = field(default=None, metadata={"help": "importance of a token; None: attention, the paper's eq. 1"})
+    scorer: "Scorer | None" = field(
+        default=None, metadata={"help": "importance of a token; None: attention, the paper's eq. 1"}
+    )
     round_to: int = field(default=64, metadata={"help": "in prefill, kept tokens are rounded up to a multiple of this"})
 
     def __post_init__(self) -> None:
@@ -180,10 +190,19 @@ class LazyConfig:
                 object.__setattr__(self, "schedule", Schedule.of(self.schedule))
         else:
             object.__setattr__(self, "schedule", Schedule.of(self.schedule))
-        for name, least in (("window", 1), ("pool", 1), ("sink", 0), ("recent", 0), ("min_tokens", 0), ("round_to", 1)):
+        for name, least in (
+            ("window", 1),
+            ("pool", 1),
+            ("sink", 0),
+            ("recent", 0),
+            ("min_tokens", 0),
+            ("round_to", 1),
+        ):
             _check_int(name, getattr(self, name), least)
         if self.pool % 2 == 0:
-            raise ConfigError(f"pool: must be odd, so that a token has as many neighbours on both sides, got {self.pool}")
+            raise ConfigError(
+                f"pool: must be odd, so that a token has as many neighbours on both sides, got {self.pool}"
+            )
         if self.revive is not None:
             _check_int("revive", self.revive, 0, " or None for all")
         _check_choice("reduce", self.reduce, ("mean", "max"))
@@ -192,7 +211,17 @@ class LazyConfig:
     @classmethod
     def paper(cls, schedule: "ScheduleLike | Schedule" = "paper") -> "LazyConfig":
         """LazyLLM as published (arXiv 2407.14057, sec 3.2): last token's attention, no protection, all revived."""
-        return cls(schedule, window=1, pool=1, sink=0, recent=0, attend="selected", revive=None, min_tokens=0, round_to=1)
+        return cls(
+            schedule,
+            window=1,
+            pool=1,
+            sink=0,
+            recent=0,
+            attend="selected",
+            revive=None,
+            min_tokens=0,
+            round_to=1,
+        )
 
     @classmethod
     def dense(cls) -> "LazyConfig":

@@ -11,7 +11,7 @@ from mlx_lm.models.activations import swiglu
 from mlx_lm.models.llama import ModelArgs
 from mlx_lm.models.rope_utils import initialize_rope
 
-from .cache import KVPool, Span
+from .pools import KVPool, Span
 from .rope import Positions, rotate
 
 Mask = Bool[mx.array, "L S"] | str | None
@@ -22,7 +22,11 @@ class Attention(nn.Module):
 
     def __init__(self, args: ModelArgs):
         super().__init__()
-        D, H, H_kv = args.hidden_size, args.num_attention_heads, args.num_key_value_heads or args.num_attention_heads
+        D, H, H_kv = (
+            args.hidden_size,
+            args.num_attention_heads,
+            args.num_key_value_heads or args.num_attention_heads,
+        )
         D_h = args.head_dim or D // H
         self.n_heads, self.n_kv_heads, self.head_dim, self.scale = H, H_kv, D_h, D_h**-0.5
         self.q_proj = nn.Linear(D, H * D_h, bias=args.attention_bias)

@@ -13,10 +13,12 @@ import numpy as np
 from jaxtyping import Float, Integer
 from mlx_lm.models.llama import ModelArgs
 
-from .cache import LazyCache, Span, StageCache, Step, Taken
+from .aux_cache import Taken
+from .cache import LazyCache, Step
 from .config import Cut, LazyConfig
 from .errors import StateError
 from .layers import Block, Mask
+from .pools import Span, StageCache
 from .selection import AttentionScorer, select
 
 
@@ -116,7 +118,7 @@ class Model(nn.Module):
         """Run rows through the layers of a stage. Returns its outputs, and the queries of its last layer."""
         pools = cache.stages[number].pools
         start = sum(len(stage.pools) for stage in cache.stages[:number])
-        for layer, pool in zip(self.layers[start:], pools):
+        for layer, pool in zip(self.layers[start : start + len(pools)], pools, strict=True):
             x, queries = layer(x, positions, mask, pool, span)
         return x, queries
 
@@ -139,9 +141,7 @@ class Model(nn.Module):
             x, _ = self._run(cache, number, x, position, mask, span)
         return x
 
-    def _within_budget(
-        self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array, budget: int
-    ) -> mx.array:
+    def _within_budget(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array, budget: int) -> mx.array:
         """Decode: the new token, and at each cut the best `budget` of the tokens that wait there."""
         active, within = mx.ones((step.stop,), mx.bool_), None
         protected = mx.array(cache.protected(step))
@@ -225,7 +225,13 @@ class Model(nn.Module):
         return select(stage.by_position(importance, cache.offset), active, protected, k, config.pool)
 
     def _run_taken(
-        self, cache: LazyCache, number: int, step: Step, taken: Taken, new: mx.array | None, within: mx.array | None
+        self,
+        cache: LazyCache,
+        number: int,
+        step: Step,
+        taken: Taken,
+        new: mx.array | None,
+        within: mx.array | None,
     ) -> tuple[mx.array, mx.array]:
         """Run rows at rising positions through a stage, the new token last, `step_size` of them at a time."""
         stage, x, positions = cache.stages[number], taken.x, taken.positions

@@ -60,9 +60,7 @@ def attention(
     return mx.softmax(logits, axis=-1)
 
 
-def smooth(
-    importance: Float[mx.array, " N"], active: Bool[mx.array, " N"], pool: int
-) -> Float[mx.array, " N"]:
+def smooth(importance: Float[mx.array, " N"], active: Bool[mx.array, " N"], pool: int) -> Float[mx.array, " N"]:
     """Average each importance with those of the active positions at most `pool // 2` away."""
     if pool == 1:
         return importance

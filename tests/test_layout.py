@@ -17,6 +17,8 @@ ORDER = [
     {"demo", "hub"},
     {"config"},
     {"selection", "rope", "stats", "progress"},
+    {"pools"},
+    {"aux_cache"},
     {"cache"},
     {"layers", "families"},
     {"model"},

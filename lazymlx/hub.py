@@ -1,0 +1,70 @@
+"""From what a user calls a model to a folder on the disk: a local path, or a name on the Hugging Face Hub."""
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from .errors import ModelError, RunError
+
+# what mlx-lm fetches; `*.npz` only to be able to say what is wrong with such a repository
+PATTERNS = [
+    "*.json",
+    "model*.safetensors",
+    "*.py",
+    "tokenizer.model",
+    "*.tiktoken",
+    "*.txt",
+    "*.jsonl",
+    "*.jinja",
+]
+
+
+def find(name: str, revision: str | None = None) -> Path:
+    """The folder of a model, downloaded into the Hub's cache if it is not there yet.
+
+    Raises:
+        ModelError: there is no such folder or repository, or it may not be read.
+        RunError: the Hub could not be reached, or a download broke off.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        if not path.is_dir():
+            raise ModelError(f"model: expected a folder with config.json and safetensors, got the file {path}")
+        return path
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise ModelError(f"model: no folder {name}; expected a local folder or a Hub name such as mlx-community/NAME")
+    return _download(name, revision)
+
+
+def _download(name: str, revision: str | None) -> Path:
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
+    except GatedRepoError:
+        raise ModelError(
+            f"model: {name} is gated; accept its licence on the Hub and log in with 'hf auth login'"
+        ) from None
+    except RevisionNotFoundError:
+        raise ModelError(f"model: {name} has no revision {revision!r}") from None
+    except RepositoryNotFoundError:
+        raise ModelError(
+            f"model: no folder and no Hub repository {name}; check the spelling, or log in if it is private"
+        ) from None
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError):
+        raise ModelError(
+            f"model: {name} is no folder and not in the Hub's cache, and the Hub cannot be reached; "
+            "connect once to download it (and unset HF_HUB_OFFLINE), or give a local folder"
+        ) from None
+    except HFValidationError as error:
+        raise ModelError(f"model: {name!r} is no folder and no valid Hub name: {error}") from None
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(f"model: the download of {name} failed ({reason}); run the command again to resume it") from None

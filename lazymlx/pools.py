@@ -1,0 +1,171 @@
+"""Keys and values of tokens computed in a stage: `KVPool`, one a layer, and `StageCache`, which numbers the slots.
+
+All layers of a stage hold the same tokens, so there is one table of positions a stage, and a slot means the same
+token in each of its pools. Slots are in the order of arrival; attention does not mind, since keys were rotated by
+their true positions and masks compare positions.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import TypeVar
+
+import mlx.core as mx
+import numpy as np
+from jaxtyping import Bool, Float, Integer
+
+STEP = 256  # slots by which buffers grow
+NOWHERE = 2**30  # position of an empty slot: later than any query, so that every mask hides it
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where the rows of a call go in a stage's pools: from slot `start` on; they then attend to slots `[0, stop)`."""
+
+    start: int | mx.array = 0
+    stop: int = 0
+    capacity: int = 0
+    context: int = 0
+
+
+def grown(buffer: mx.array | None, capacity: int, like: mx.array, axis: int, fill: int = 0) -> mx.array:
+    """`buffer` with at least `capacity` places along `axis`, made in steps of `STEP`."""
+    have = 0 if buffer is None else buffer.shape[axis]
+    if buffer is not None and have >= capacity:
+        return buffer
+    shape = list(like.shape)
+    shape[axis] = -(-capacity // STEP) * STEP - have
+    extra = mx.full(shape, fill, dtype=like.dtype)
+    return extra if buffer is None else mx.concatenate([buffer, extra], axis=axis)
+
+
+def written(buffer: mx.array, rows: mx.array, start: int | mx.array, axis: int) -> mx.array:
+    """`buffer` with `rows` from `start` on; a start that lives on the device costs no wait."""
+    if isinstance(start, mx.array):
+        return mx.slice_update(buffer, rows, start, axes=(axis,))
+    index = [slice(None)] * buffer.ndim
+    index[axis] = slice(start, start + rows.shape[axis])
+    buffer[tuple(index)] = rows
+    return buffer
+
+
+T = TypeVar("T")
+
+
+def handles_of(owner: T) -> T:
+    """A copy with handles of its own to the same arrays: assigning to a part of an array changes its handle."""
+    twin = copy.copy(owner)
+    for name, value in vars(owner).items():
+        if isinstance(value, mx.array):
+            setattr(twin, name, copy.copy(value))
+    return twin
+
+
+class KVPool:
+    """Keys and values of one layer, `(1, H_kv, capacity, D_h)`, in order of arrival."""
+
+    def __init__(self) -> None:
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
+
+    def append(
+        self, keys: Float[mx.array, "1 H_kv L D_h"], values: Float[mx.array, "1 H_kv L D_h"], span: Span
+    ) -> tuple[Float[mx.array, "1 H_kv S D_h"], Float[mx.array, "1 H_kv S D_h"]]:
+        """Write the rows and return all that they may attend to."""
+        self.keys = written(grown(self.keys, span.capacity, keys, 2), keys, span.start, 2)
+        self.values = written(grown(self.values, span.capacity, values, 2), values, span.start, 2)
+        return self.keys[:, :, : span.stop], self.values[:, :, : span.stop]
+
+    def keep(self, slots: mx.array) -> None:
+        """Drop all slots but these."""
+        if self.keys is not None:
+            self.keys, self.values = self.keys[:, :, slots], self.values[:, :, slots]
+
+
+class StageCache:
+    """The pools of the layers between two cuts, and the position held by each of their slots."""
+
+    def __init__(self, layers: int):
+        self.pools = [KVPool() for _ in range(layers)]
+        self.positions: mx.array | None = None
+        self.filled = 0  # slots in use, or a bound on it while `count` is set
+        self.count: mx.array | None = None  # slots in use, once decode steps made it depend on data
+        self.highest = -1
+        self.in_order = True  # slots hold rising positions and nothing else
+
+    def append(
+        self,
+        positions: Integer[mx.array, " L"],
+        context: int,
+        *,
+        bounds: tuple[int, int] | None,
+        valid: mx.array | None = None,
+        ahead: int = 0,
+    ) -> Span:
+        """Make room for rows.
+
+        Args:
+            positions: of the rows; `NOWHERE` for those that do not count.
+            bounds: the first and last of them if they rise and all count; None if that depends on data.
+            valid: how many count; they come first, and the others are overwritten by the next call.
+            ahead: how many more are to come soon.
+        """
+        L = positions.shape[0]
+        start, capacity = self.filled if self.count is None else self.count, self.filled + L + ahead
+        if valid is not None or self.count is not None:
+            start = start if isinstance(start, mx.array) else mx.array(start, mx.int32)
+            self.count = start + (L if valid is None else valid)
+        self.filled = min(self.filled + L, context)  # no more than every position once
+        self.in_order = self.in_order and bounds is not None and bounds[0] > self.highest
+        self.highest = max(self.highest, context - 1 if bounds is None else bounds[1])
+        positions = positions.astype(mx.int32)
+        self.positions = written(grown(self.positions, capacity, positions, 0, NOWHERE), positions, start, 0)
+        return Span(start, self.filled, capacity, context)
+
+    def visible(
+        self, positions: Integer[mx.array, " L"], selected: Bool[mx.array, " N"] | None
+    ) -> Bool[mx.array, "L S"]:
+        """Which slots rows at these positions may see: nothing later than themselves, and only what was selected."""
+        table = self.positions[: self.filled]
+        mask = table[None] <= positions[:, None]
+        if selected is not None:
+            mask = mask & selected[mx.minimum(table, selected.shape[0] - 1)][None]
+        return mask
+
+    def by_position(self, importance: Float[mx.array, " S"], context: int) -> Float[mx.array, " N"]:
+        """Bring values of the slots into the order of the positions; 0 where nothing was computed."""
+        if self.in_order and self.filled == context:
+            return importance
+        scattered = mx.zeros((context + 1,), importance.dtype)
+        scattered[mx.minimum(self.positions[: self.filled], context)] = importance
+        return scattered[:context]
+
+    def settle(self) -> None:
+        """Learn how many slots are in use (waits for the device)."""
+        if self.count is not None:
+            self.filled, self.count = int(self.count.item()), None
+
+    def trim(self, offset: int) -> None:
+        """Forget all positions from `offset` on."""
+        self.settle()
+        if self.filled == 0:
+            return
+        held = np.array(self.positions[: self.filled])
+        slots = np.flatnonzero(held < offset)
+        if len(slots) == self.filled:
+            return
+        index = mx.array(slots)
+        self.positions = mx.array(held[slots]) if len(slots) else None
+        for pool in self.pools:
+            pool.keep(index)
+        self.filled = len(slots)
+        self.highest = int(held[slots].max(initial=-1))
+
+    def fork(self) -> "StageCache":
+        twin = handles_of(self)
+        twin.pools = [handles_of(pool) for pool in self.pools]
+        return twin
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        arrays = [a for pool in self.pools for a in (pool.keys, pool.values)] + [self.positions, self.count]
+        return [a for a in arrays if a is not None]
