@@ -14,14 +14,13 @@ from .pools import NOWHERE, grown, written
 from .selection import NO_CANDIDATE
 
 
-class Taken(NamedTuple):
-    """Rows taken out of the aux cache, to be computed in a stage."""
+class Revived(NamedTuple):
+    """Rows taken out of the aux cache within a budget."""
 
-    x: mx.array  # (1, L, D)
-    positions: mx.array  # (L,)
-    slots: mx.array  # (L,), where they came from
-    bounds: tuple[int, int] | None = None  # first and last position, if known on the host
-    valid: mx.array | None = None  # how many of them count, if that depends on data
+    x: mx.array  # (1, R, D)
+    positions: mx.array  # (R,), `NOWHERE` for rows that do not count
+    slots: mx.array  # (R,), where they came from
+    valid: mx.array  # how many count; they come first
 
 
 class AuxCache:
@@ -32,10 +31,10 @@ class AuxCache:
     """
 
     def __init__(self) -> None:
-        self.rows: mx.array | None = None  # (capacity, D)
+        self.rows = mx.zeros((0, 0))  # (capacity, D)
         self.used = 0
-        self.depth: mx.array | None = None  # (capacity of positions,), stages in which each was computed
-        self.slots: mx.array | None = None  # (capacity of positions,), row of each that waits
+        self.depth = mx.zeros((0,), mx.int32)  # for each position, the stages in which it was computed
+        self.slots = mx.zeros((0,), mx.int32)  # for each position that waits, its row
 
     def append(self, x: Float[mx.array, "1 L D"], offset: int, ahead: int = 0) -> None:
         """Keep the outputs of stage 0 for new tokens at `offset` and behind; `ahead` more are to come."""
@@ -54,15 +53,14 @@ class AuxCache:
         self.depth = written(grown(self.depth, capacity, depth, 0), depth, offset, 0)
         self.slots = written(grown(self.slots, capacity, slots, 0), slots, offset, 0)
 
-    def take(self, missing: np.ndarray, cut: int) -> Taken:
-        """Take the tokens at these rising positions, which wait at `cut`."""
+    def take(self, missing: np.ndarray, cut: int) -> tuple[Float[mx.array, "1 L D"], Integer[mx.array, " L"]]:
+        """Take the tokens at these positions, which wait at `cut`. Returns their rows, and the slots they came from."""
         index = mx.array(missing.astype(np.int32))
         slots = self.slots[index]
         self.depth[index] = cut + 1
-        bounds = (int(missing[0]), int(missing[-1])) if len(missing) else None
-        return Taken(self.rows[slots][None], index, slots, bounds)
+        return self.rows[slots][None], slots
 
-    def take_best(self, keys: Int64[mx.array, " N"], cut: int, budget: int) -> Taken:
+    def take_best(self, keys: Int64[mx.array, " N"], cut: int, budget: int) -> Revived:
         """Take at most `budget` of the tokens that wait at `cut`, those with the highest keys; the best come first."""
         N = keys.shape[0]
         waiting = mx.where(self.depth[:N] == cut, keys, mx.array(NO_CANDIDATE, mx.int64))
@@ -70,13 +68,8 @@ class AuxCache:
         counts = waiting[order] != NO_CANDIDATE
         slots = mx.where(counts, self.slots[order], self.used)  # the row behind the last is nobody's
         self.depth[mx.where(counts, order, self.depth.shape[0] - 1)] = cut + 1
-        return Taken(
-            self.rows[slots][None],
-            mx.where(counts, order, NOWHERE),
-            slots,
-            None,
-            counts.astype(mx.int32).sum(),
-        )
+        positions = mx.where(counts, order, NOWHERE)
+        return Revived(self.rows[slots][None], positions, slots, counts.astype(mx.int32).sum())
 
     def put_back(self, slots: Integer[mx.array, " L"], x: Float[mx.array, "1 L D"]) -> None:
         """Keep the outputs of a stage for tokens that were taken from these slots; they now wait at the next cut."""
@@ -84,8 +77,6 @@ class AuxCache:
 
     def compact(self, offset: int, stages: int) -> int:
         """Drop the rows of tokens computed in every stage (waits for the device). Returns how many still wait."""
-        if self.depth is None:
-            return 0
         waiting = np.flatnonzero(np.array(self.depth[:offset]) < stages)
         self.used = len(waiting)
         index = mx.array(waiting.astype(np.int32))
@@ -95,4 +86,4 @@ class AuxCache:
 
     @property
     def arrays(self) -> list[mx.array]:
-        return [a for a in (self.rows, self.depth, self.slots) if a is not None]
+        return [self.rows, self.depth, self.slots]

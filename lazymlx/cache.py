@@ -50,7 +50,7 @@ class LazyCache:
         )
         self.waiting = 0  # tokens in the aux cache, or a bound on it while generating
         self.kept: tuple[int, ...] = ()
-        self.revived: int | mx.array = 0
+        self.revived = mx.array(0)
 
     def expect(self, tokens: int, *, complete: bool = True, tail: int = 0, step_size: int | None = None) -> None:
         """Announce the next `tokens` tokens as one prompt or question.
@@ -161,8 +161,6 @@ class LazyCache:
         """Tokens computed in each stage (waits for the device)."""
         if len(self.stages) == 1:
             return (self.offset,)
-        if self.aux.depth is None:
-            return (0,) * len(self.stages)
         depth = np.array(self.aux.depth[: self.offset])
         return tuple(int((depth > stage).sum()) for stage in range(len(self.stages)))
 
@@ -181,7 +179,7 @@ class LazyCache:
             kept=self.kept,
             computed=computed,
             computed_fraction=done / whole,
-            revived=int(self.revived),
+            revived=int(np.array(self.revived)),
             kv_bytes=sum(a.nbytes for stage in self.stages for a in stage.arrays),
             aux_bytes=sum(a.nbytes for a in self.aux.arrays),
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 from mlx_lm.generate import GenerationResponse
 from mlx_lm.generate import stream_generate as mlx_lm_stream_generate
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -100,7 +101,7 @@ def encode(tokenizer: TokenizerWrapper, prompt: str | mx.array | Sequence[int]) 
     if isinstance(prompt, str):
         marked = tokenizer.bos_token is not None and prompt.startswith(tokenizer.bos_token)
         prompt = tokenizer.encode(prompt, add_special_tokens=not marked)
-    tokens = prompt.tolist() if isinstance(prompt, mx.array) else list(prompt)
+    tokens = [int(token) for token in np.array(prompt).reshape(-1)]
     if not tokens:
         raise PromptError("prompt: it is empty; give at least one token")
     return tokens

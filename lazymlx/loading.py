@@ -61,6 +61,7 @@ def load(
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"model: {folder} could not be loaded: {_one_line(error)}") from error
+    assert isinstance(model, Model)
     _settle_weights(model, adapter_path, dtype)
     model.lazy = with_stored_schedule(lazy or LazyConfig(), folder).resolve(len(model.layers))
     try:

@@ -10,15 +10,14 @@ fixed, so that a decode step never waits.
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Int64, Integer
 from mlx_lm.models.llama import ModelArgs
 
-from .aux_cache import Taken
 from .cache import LazyCache, Step
 from .config import Cut, LazyConfig
 from .errors import StateError
 from .layers import Block, Mask
-from .pools import Span, StageCache
+from .pools import Span
 from .selection import AttentionScorer, select
 
 
@@ -144,7 +143,7 @@ class Model(nn.Module):
     def _within_budget(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array, budget: int) -> mx.array:
         """Decode: the new token, and at each cut the best `budget` of the tokens that wait there."""
         active, within = mx.ones((step.stop,), mx.bool_), None
-        protected = mx.array(cache.protected(step))
+        protected = to_device(cache.protected(step))
         new = mx.array([step.start], mx.int32)
         for number, cut in enumerate(cache.config.cuts, 1):
             k = cut.count(step.stop) if step.stop >= cache.config.min_tokens else step.stop
@@ -165,33 +164,34 @@ class Model(nn.Module):
 
     def _exactly(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array) -> mx.array:
         """A prompt, or a decode step that revives all that was selected: as many rows as it takes."""
-        config, cuts = cache.config, cache.config.cuts
         for stage in cache.stages:
             stage.settle()
         depth = np.array(cache.aux.depth[: step.stop])
-        protected, active, within = cache.protected(step), np.ones(step.stop, bool), None
-        asking = mx.arange(step.stop - step.window, step.stop, dtype=mx.int32)
+        protected, active, within = cache.protected(step), np.full(step.stop, True), None
+        came = step.start if step.decode else cache.turn_start  # what is earlier was there before this prompt or token
         kept = []
-        for number, cut in enumerate(cuts, 1):
-            k = self._how_many(config, cut, step, active, protected)
+        for number, cut in enumerate(cache.config.cuts, 1):
             selected = active
+            k = self._how_many(cache.config, cut, step, active, protected)
             if k < (active & ~protected).sum():
-                chosen, _ = self._select(
-                    cache, number, asking, queries, mx.array(active), within, mx.array(protected), k
-                )
+                asking = mx.arange(step.stop - step.window, step.stop, dtype=mx.int32)
+                arrays = to_device(active), within, to_device(protected)
+                chosen, _ = self._select(cache, number, asking, queries, *arrays, k)
                 selected = on_host(chosen, x)
             missing = selected & (depth == number)
-            if config.revive == 0:
-                missing[: cache.turn_start] = False
-            cache.revived = cache.revived + int(missing[: cache.turn_start if not step.decode else None].sum())
+            if cache.config.revive == 0:
+                missing[:came] = False
             depth[missing] += 1
             active = selected & (depth > number)
-            within = self._within(cache.stages[number], active, missing, step) if config.attend == "selected" else None
-            taken = cache.aux.take(np.flatnonzero(missing), number)
-            rows, queries = self._run_taken(cache, number, step, taken, x if step.decode else None, within)
-            if number < len(cuts):
-                cache.aux.put_back(taken.slots, rows[:, : len(taken.positions)])
+            within = self._within(cache, number, active, int(missing.sum()) + step.decode)
+            positions = np.flatnonzero(missing)
+            rows, slots = cache.aux.take(positions, number)
+            rows, positions = (rows, positions) if not step.decode else with_new(rows, positions, x, step)
+            rows, queries = self._run_rising(cache, number, step, rows, positions, within)
             x = rows[:, -1:]
+            if number < len(cache.config.cuts):
+                cache.aux.put_back(slots, rows[:, : slots.shape[0]])
+            cache.revived = cache.revived + int(missing[:came].sum())
             kept.append(int(active.sum()))
         if not step.decode:
             cache.kept = tuple(kept)
@@ -208,12 +208,23 @@ class Model(nn.Module):
             k += -(k + int((active & protected).sum())) % config.round_to
         return min(k, candidates)
 
-    def _within(self, stage: StageCache, active: np.ndarray, missing: np.ndarray, step: Step) -> mx.array | None:
+    def _within(self, cache: LazyCache, number: int, active: np.ndarray, new_rows: int) -> mx.array | None:
         """The tokens to attend to where that is the selected ones; None if all that the stage holds are selected."""
-        holds = stage.filled + int(missing.sum()) + step.decode
-        return None if int(active.sum()) == holds else mx.array(active)
+        if cache.config.attend == "computed" or active.sum() == cache.stages[number].filled + new_rows:
+            return None
+        return to_device(active)
 
-    def _select(self, cache, number, asking, queries, active, within, protected, k):
+    def _select(
+        self,
+        cache: LazyCache,
+        number: int,
+        asking: Integer[mx.array, " W"],
+        queries: Float[mx.array, "1 H W D_h"],
+        active: Bool[mx.array, " N"],
+        within: Bool[mx.array, " N"] | None,
+        protected: Bool[mx.array, " N"],
+        k: int,
+    ) -> tuple[Bool[mx.array, " N"], Int64[mx.array, " N"]]:
         """Score the tokens of the stage before cut `number`, and choose."""
         stage, config = cache.stages[number - 1], cache.config
         scorer = config.scorer or AttentionScorer(config.reduce)
@@ -224,42 +235,44 @@ class Model(nn.Module):
         importance = scorer(queries[0] * last.self_attn.scale, keys, visible)
         return select(stage.by_position(importance, cache.offset), active, protected, k, config.pool)
 
-    def _run_taken(
-        self,
-        cache: LazyCache,
-        number: int,
-        step: Step,
-        taken: Taken,
-        new: mx.array | None,
-        within: mx.array | None,
+    def _run_rising(
+        self, cache: LazyCache, number: int, step: Step, x: mx.array, positions: np.ndarray, within: mx.array | None
     ) -> tuple[mx.array, mx.array]:
-        """Run rows at rising positions through a stage, the new token last, `step_size` of them at a time."""
-        stage, x, positions = cache.stages[number], taken.x, taken.positions
-        order = np.array(positions)
-        if new is not None:
-            order = np.append(order, step.start)
-            x, positions = mx.concatenate([x, new], axis=1), mx.array(order.astype(np.int32))
-        outs, queries = [], None
-        for start in range(0, len(order), cache.step_size):
+        """Run rows at rising positions through a stage, `step_size` of them at a time."""
+        stage, outs = cache.stages[number], []
+        queries = x[:0]
+        for start in range(0, len(positions), cache.step_size):
             chunk = slice(start, start + cache.step_size)
-            rows = order[chunk]
-            bounds, ahead = (int(rows[0]), int(rows[-1])), len(order) - start - len(rows)
-            newest = bounds[0] > stage.highest  # then every slot is visible to every row, whatever their order
-            span = stage.append(positions[chunk], step.stop, bounds=bounds, ahead=ahead)
+            rows, index = positions[chunk], mx.array(positions[chunk].astype(np.int32))
+            newest = rows[0] > stage.highest  # then every slot is visible to every row, whatever their order
+            bounds, ahead = (int(rows[0]), int(rows[-1])), len(positions) - start - len(rows)
+            span = stage.append(index, step.stop, bounds=bounds, ahead=ahead)
             mask: Mask = "causal" if len(rows) > 1 else None
             if within is not None or not newest:
-                mask = stage.visible(positions[chunk], within)
-            out, q = self._run(cache, number, x[:, chunk], positions[chunk], mask, span)
+                mask = stage.visible(index, within)
+            out, q = self._run(cache, number, x[:, chunk], index, mask, span)
             mx.eval(out)  # chunk by chunk, so that memory is bounded by a chunk's intermediates
             outs.append(out)
-            queries = last_rows(queries, q, step.window)
-        return mx.concatenate(outs, axis=1), queries
+            queries = q if start == 0 else last_rows(queries, q, step.window)
+        return mx.concatenate(outs, axis=1), queries[:, :, -step.window :]
+
+
+def with_new(
+    x: Float[mx.array, "1 L D"], positions: np.ndarray, new: Float[mx.array, "1 1 D"], step: Step
+) -> tuple[mx.array, np.ndarray]:
+    """Put a generated token behind revived ones, which are all earlier."""
+    return mx.concatenate([x, new], axis=1), np.append(positions, step.start)
 
 
 def on_host(selected: mx.array, *others: mx.array) -> np.ndarray:
     """Learn what was selected: the one place where an exact step waits for the device."""
     mx.eval(selected, *others)
     return np.array(selected)
+
+
+def to_device(mask: np.ndarray) -> Bool[mx.array, " N"]:
+    """A mask that was made on the host; sending it does not wait."""
+    return mx.array(mask)
 
 
 def last_rows(

@@ -27,15 +27,15 @@ class Span:
     context: int = 0
 
 
-def grown(buffer: mx.array | None, capacity: int, like: mx.array, axis: int, fill: int = 0) -> mx.array:
-    """`buffer` with at least `capacity` places along `axis`, made in steps of `STEP`."""
-    have = 0 if buffer is None else buffer.shape[axis]
-    if buffer is not None and have >= capacity:
+def grown(buffer: mx.array, capacity: int, like: mx.array, axis: int, fill: int = 0) -> mx.array:
+    """`buffer` with at least `capacity` places along `axis` for rows such as `like`, made in steps of `STEP`."""
+    have = buffer.shape[axis]
+    if have >= capacity:
         return buffer
     shape = list(like.shape)
     shape[axis] = -(-capacity // STEP) * STEP - have
     extra = mx.full(shape, fill, dtype=like.dtype)
-    return extra if buffer is None else mx.concatenate([buffer, extra], axis=axis)
+    return mx.concatenate([buffer, extra], axis=axis) if have else extra
 
 
 def written(buffer: mx.array, rows: mx.array, start: int | mx.array, axis: int) -> mx.array:
@@ -64,8 +64,7 @@ class KVPool:
     """Keys and values of one layer, `(1, H_kv, capacity, D_h)`, in order of arrival."""
 
     def __init__(self) -> None:
-        self.keys: mx.array | None = None
-        self.values: mx.array | None = None
+        self.keys = self.values = mx.zeros((1, 0, 0, 0))
 
     def append(
         self, keys: Float[mx.array, "1 H_kv L D_h"], values: Float[mx.array, "1 H_kv L D_h"], span: Span
@@ -77,8 +76,7 @@ class KVPool:
 
     def keep(self, slots: mx.array) -> None:
         """Drop all slots but these."""
-        if self.keys is not None:
-            self.keys, self.values = self.keys[:, :, slots], self.values[:, :, slots]
+        self.keys, self.values = self.keys[:, :, slots], self.values[:, :, slots]
 
 
 class StageCache:
@@ -86,7 +84,7 @@ class StageCache:
 
     def __init__(self, layers: int):
         self.pools = [KVPool() for _ in range(layers)]
-        self.positions: mx.array | None = None
+        self.positions = mx.zeros((0,), mx.int32)
         self.filled = 0  # slots in use, or a bound on it while `count` is set
         self.count: mx.array | None = None  # slots in use, once decode steps made it depend on data
         self.highest = -1
@@ -142,19 +140,17 @@ class StageCache:
     def settle(self) -> None:
         """Learn how many slots are in use (waits for the device)."""
         if self.count is not None:
-            self.filled, self.count = int(self.count.item()), None
+            self.filled, self.count = int(np.array(self.count)), None
 
     def trim(self, offset: int) -> None:
         """Forget all positions from `offset` on."""
         self.settle()
-        if self.filled == 0:
-            return
         held = np.array(self.positions[: self.filled])
         slots = np.flatnonzero(held < offset)
         if len(slots) == self.filled:
             return
         index = mx.array(slots)
-        self.positions = mx.array(held[slots]) if len(slots) else None
+        self.positions = mx.array(held[slots])
         for pool in self.pools:
             pool.keep(index)
         self.filled = len(slots)
@@ -167,5 +163,5 @@ class StageCache:
 
     @property
     def arrays(self) -> list[mx.array]:
-        arrays = [a for pool in self.pools for a in (pool.keys, pool.values)] + [self.positions, self.count]
-        return [a for a in arrays if a is not None]
+        count = [] if self.count is None else [self.count]
+        return [a for pool in self.pools for a in (pool.keys, pool.values)] + [self.positions, *count]

@@ -66,7 +66,7 @@ def smooth(importance: Float[mx.array, " N"], active: Bool[mx.array, " N"], pool
         return importance
     reach = pool // 2
     masked = mx.where(active, importance, 0.0)
-    padded = mx.pad(mx.stack([masked, active.astype(mx.float32)]), ((0, 0), (reach, reach)))
+    padded = mx.pad(mx.stack([masked, active.astype(mx.float32)]), [(0, 0), (reach, reach)])
     N = importance.shape[0]
     total = sum((padded[:, i : i + N] for i in range(1, pool)), padded[:, :N])
     return total[0] / mx.maximum(total[1], 1.0)
