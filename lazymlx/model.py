@@ -231,7 +231,7 @@ class Model(nn.Module):
         last = self.layers[config.cuts[number - 1].layer - 1]
         all_visible = len(asking) == 1 and stage.count is None and within is None
         visible = None if all_visible else stage.visible(asking, within)
-        keys = stage.pools[-1].keys[0, :, : stage.filled]
+        keys = stage.pools[-1].keys[0, :, : stage.reach]
         importance = scorer(queries[0] * last.self_attn.scale, keys, visible)
         return select(stage.by_position(importance, cache.offset), active, protected, k, config.pool)
 

@@ -117,13 +117,19 @@ class StageCache:
         self.highest = max(self.highest, context - 1 if bounds is None else bounds[1])
         positions = positions.astype(mx.int32)
         self.positions = written(grown(self.positions, capacity, positions, 0, NOWHERE), positions, start, 0)
-        return Span(start, self.filled, capacity, context)
+        return Span(start, self.reach, capacity, context)
+
+    @property
+    def reach(self) -> int:
+        """Slots to look at. Where their number depends on data it is all there are, of which a mask hides the empty
+        ones: the shape then stays the same for many steps, and CUDA's attention is planned once a shape."""
+        return self.filled if self.count is None else self.positions.shape[0]
 
     def visible(
         self, positions: Integer[mx.array, " L"], selected: Bool[mx.array, " N"] | None
     ) -> Bool[mx.array, "L S"]:
         """Which slots rows at these positions may see: nothing later than themselves, and only what was selected."""
-        table = self.positions[: self.filled]
+        table = self.positions[: self.reach]
         mask = table[None] <= positions[:, None]
         if selected is not None:
             mask = mask & selected[mx.minimum(table, selected.shape[0] - 1)][None]
@@ -131,10 +137,10 @@ class StageCache:
 
     def by_position(self, importance: Float[mx.array, " S"], context: int) -> Float[mx.array, " N"]:
         """Bring values of the slots into the order of the positions; 0 where nothing was computed."""
-        if self.in_order and self.filled == context:
+        if self.in_order and self.reach == context:
             return importance
         scattered = mx.zeros((context + 1,), importance.dtype)
-        scattered[mx.minimum(self.positions[: self.filled], context)] = importance
+        scattered[mx.minimum(self.positions[: self.reach], context)] = importance
         return scattered[:context]
 
     def settle(self) -> None:
