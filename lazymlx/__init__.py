@@ -4,6 +4,8 @@ Public names are imported when they are first used, so that importing this packa
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,3 +48,18 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value
+
+
+class _Package(ModuleType):
+    """A package whose public names win over submodules of the same name.
+
+    `lazymlx.generate` is a function, and also the module behind `python -m lazymlx.generate`. Importing a submodule
+    binds it to its package; that would hide the function, from then on, from whoever asks for it.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

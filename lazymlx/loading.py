@@ -118,10 +118,16 @@ def has_sliding_window(config: dict[str, Any]) -> bool:
     return everywhere and window is not None and window < config.get("max_position_embeddings", window + 1)
 
 
+def stored_schedule(folder: Path) -> Path | None:
+    """The file with the schedule that was made for a model, if there is one."""
+    stored = folder / SCHEDULE_FILE
+    return stored if stored.is_file() else None
+
+
 def with_stored_schedule(lazy: LazyConfig, folder: Path) -> LazyConfig:
     """`lazy` with the schedule that is stored beside the model in place of "auto"."""
-    stored = folder / SCHEDULE_FILE
-    if lazy.schedule != "auto" or not stored.is_file():
+    stored = stored_schedule(folder)
+    if lazy.schedule != "auto" or stored is None:
         return lazy
     content = read_json(stored)
     if "schedule" not in content:

@@ -1,0 +1,131 @@
+"""The heavy half of a command: opening a model, and one answer of it with what it cost. Importing this loads MLX."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.sample_utils import make_sampler
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from ..config import LazyConfig
+from ..errors import UsageError
+from ..generation import REFUSED, LazyResponse, stream_generate
+from ..hub import find
+from ..loading import load, stored_schedule
+from ..model import Model
+from ..stats import LazyStats
+from . import options
+
+INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer: mlx-lm's figures under its names, and ours. What had no time to become known is None."""
+
+    text: str
+    finish_reason: str | None  # "stop", "length", or INTERRUPTED
+    prompt_tokens: int
+    prompt_tps: float | None
+    generation_tokens: int
+    generation_tps: float | None
+    peak_memory: float  # GB, as mlx-lm counts it
+    lazy: LazyStats
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it."""
+        return self.finish_reason == INTERRUPTED
+
+    def figures(self) -> dict[str, Any]:
+        """mlx-lm's fields, ready for JSON."""
+        figures = asdict(self)
+        del figures["lazy"]
+        return figures
+
+
+def open_model(args: argparse.Namespace, name: str, lazy: LazyConfig) -> tuple[Model, TokenizerWrapper, bool]:
+    """The model and tokenizer that the flags name, and whether a schedule is stored for it.
+
+    Raises:
+        UsageError: a flag does not fit the model, or cannot be served by any.
+        LazyMLXError: see `load`.
+    """
+    options.refuse(args, REFUSED)
+    folder = find(name)
+    model, tokenizer = load(
+        str(folder),
+        lazy,
+        adapter_path=args.adapter_path,
+        tokenizer_config={"trust_remote_code": args.trust_remote_code},
+        trust_remote_code=args.trust_remote_code,
+    )
+    if args.top_k >= model.args.vocab_size:
+        raise UsageError(f"--top-k: must be below the vocabulary's {model.args.vocab_size} tokens, got {args.top_k}")
+    for token in args.extra_eos_token:
+        try:
+            tokenizer.add_eos_token(token)
+        except ValueError as error:
+            raise UsageError(f"--extra-eos-token: {error}") from None
+    return model, tokenizer, stored_schedule(folder) is not None
+
+
+def answer(
+    model: Model,
+    tokenizer: TokenizerWrapper,
+    tokens: list[int],
+    lazy: LazyConfig,
+    args: argparse.Namespace,
+    *,
+    emit: Callable[[str], None],
+    progress: Callable[[int, int], None],
+) -> Answer:
+    """Answer a prompt, piece by piece to `emit`. Ctrl-C ends it early, with what there is by then."""
+    if args.seed is not None:
+        mx.random.seed(args.seed)
+    mx.reset_peak_memory()  # what loading took says nothing about answering
+    cache = model.make_cache(lazy)
+    pieces: list[str] = []
+    response: LazyResponse | None = None
+    reason: str | None = None
+    try:
+        for response in stream_generate(
+            model,
+            tokenizer,
+            tokens,
+            args.max_tokens,
+            prompt_cache=cache,
+            prefill_step_size=args.prefill_step_size,
+            sampler=_sampler(tokenizer, args),
+            prompt_progress_callback=progress,
+        ):
+            pieces.append(response.text)
+            emit(response.text)
+        reason = response.finish_reason if response else None
+    except KeyboardInterrupt:
+        reason = INTERRUPTED
+    return Answer(
+        text="".join(pieces),
+        finish_reason=reason,
+        prompt_tokens=len(tokens),
+        prompt_tps=response.prompt_tps if response else None,
+        generation_tokens=response.generation_tokens if response else 0,
+        generation_tps=response.generation_tps if response else None,
+        peak_memory=mx.get_peak_memory() / 1e9,
+        lazy=cache[0].stats(response.ttft_s if response else None),
+    )
+
+
+def _sampler(tokenizer: TokenizerWrapper, args: argparse.Namespace) -> Callable[[mx.array], mx.array]:
+    return make_sampler(
+        args.temp,
+        args.top_p,
+        args.min_p,
+        args.min_tokens_to_keep,
+        top_k=args.top_k,
+        xtc_probability=args.xtc_probability,
+        xtc_threshold=args.xtc_threshold,
+        xtc_special_tokens=tokenizer.encode("\n") + list(tokenizer.eos_token_ids),
+    )

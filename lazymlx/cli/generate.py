@@ -1,0 +1,124 @@
+"""`lazymlx generate`: one prompt, one answer, and what it cost. Takes mlx_lm.generate's flags, and more.
+
+Without any arguments it shows what lazymlx is: the embedded model reads the embedded document and answers a question,
+lazily and densely, side by side.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..config import LazyConfig
+from ..demo import MODEL
+from ..errors import UsageError
+from . import options, prompts, stats_file
+from .bar import PrefillBar
+from .terminal import say, write
+
+EXAMPLES = """\
+examples:
+  lazymlx generate                                            the embedded model, document and question
+  lazymlx generate --model PATH --prompt-file book.txt -q "Who keeps the key?"
+  cat book.txt | lazymlx generate --model PATH -p - -q "Who keeps the key?" > answer.txt
+  lazymlx generate --model PATH --prompt-file book.txt --schedule 16:0.5,24:0.2 --compare
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `lazymlx generate`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    options.add_model_flags(parser.add_argument_group("model"))
+    prompts.add_prompt_flags(parser.add_argument_group("prompt"))
+    options.add_generation_flags(parser.add_argument_group("generation"))
+    options.add_lazy_flags(parser.add_argument_group("what to compute"))
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--compare",
+        action=argparse.BooleanOptionalAction,
+        help="answer with the dense model too, and show both side by side (default: for the embedded document)",
+    )
+    output.add_argument("--stats-json", type=Path, metavar="FILE", help="write all figures to a JSON file")
+    output.add_argument(
+        "--verbose",
+        type=options.yes_or_no,
+        default=True,
+        metavar="T|F",
+        help="False: the answer, and nothing else (default: %(default)s)",
+    )
+    options.add_refused_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer; whatever can be refused without loading anything is refused first."""
+    options.refuse(args, options.REFUSED)
+    lazy = options.lazy_config(args)
+    compare = _compares(args)
+    if args.stats_json is not None:
+        stats_file.check_writable(args.stats_json)
+    prompt = prompts.read_prompt(args)
+    name = str(MODEL) if args.model is None else args.model
+    if args.verbose:
+        _announce(prompt, "the embedded model" if args.model is None else name)
+
+    from . import answering, report  # MLX comes with them, which takes a second
+
+    model, tokenizer, calibrated = answering.open_model(args, name, lazy)
+    tokens = prompts.encode_prompt(prompt, tokenizer, args)
+    if args.verbose:
+        for note in notes(len(tokens), model.args.max_position_embeddings, None if calibrated else lazy, model.lazy):
+            say(note)
+        report.print_rule()
+    with PrefillBar("reading", shown=args.verbose) as bar:
+        first = answering.answer(model, tokenizer, tokens, model.lazy, args, emit=write, progress=bar)
+    write("\n")
+    if args.verbose:
+        report.print_rule()
+        report.print_statistics(first, model.lazy)
+    dense = None
+    if compare and not first.interrupted:
+        with PrefillBar("reading densely", shown=args.verbose) as bar:
+            dense = answering.answer(model, tokenizer, tokens, LazyConfig.dense(), args, emit=_discard, progress=bar)
+        if args.verbose and not dense.interrupted:
+            report.print_comparison(first, dense)
+    if args.stats_json is not None:
+        stats_file.write_json(args.stats_json, {"model": name, **report.to_dict(first, dense)})
+    return 130 if (dense or first).interrupted else 0
+
+
+def _compares(args: argparse.Namespace) -> bool:
+    if args.compare and args.lazy == "off":
+        raise UsageError("--compare: with --lazy off both sides are the dense model; leave out one of the two")
+    if args.compare is None:
+        return prompts.is_demo(args) and args.verbose and args.lazy != "off"
+    return args.compare
+
+
+def _announce(prompt: prompts.Prompt, model: str) -> None:
+    if prompt.question is None:
+        say(f"giving {prompt.name} to {model}")
+    else:
+        say(f"asking {model} about {prompt.name}: {prompt.question}")
+
+
+def notes(tokens: int, positions: int | None, uncalibrated: LazyConfig | None, used: LazyConfig) -> Iterator[str]:
+    """What a user had better know before the answer.
+
+    Args:
+        tokens: of the prompt.
+        positions: how many the model was trained on, if it says so.
+        uncalibrated: the configuration asked for, if no schedule is stored for the model.
+        used: the configuration that it became.
+    """
+    if positions is not None and tokens > positions:
+        yield f"warning: the prompt has {tokens} tokens, more than the model's {positions} positions; expect nonsense"
+    default = uncalibrated is not None and uncalibrated.schedule == "auto"
+    if default and used.schedule and tokens >= used.min_tokens:
+        yield (
+            f"no schedule is stored for this model, so the default is used: {used.schedule}; "
+            "set one with --schedule, or find the model's own with 'lazymlx calibrate'"
+        )
+
+
+def _discard(text: str) -> None:
+    """The dense answer is shown beside the lazy one when both are there."""

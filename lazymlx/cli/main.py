@@ -1,0 +1,62 @@
+"""`lazymlx COMMAND`: finds the command, and turns what goes wrong into one line and an exit code.
+
+Exit codes: 0; 2 for a request that makes no sense; 1 for a failure while running; 130 after Ctrl-C. A reader that
+closes the pipe has seen enough: that ends quietly, with 0.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+from .. import __version__
+from ..errors import LazyMLXError
+from .options import Parser
+from .terminal import finish, say, silence, use_utf8
+
+# A command is one line: its name, the module below lazymlx.cli that does it, and its line of help.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "generate": ("generate", "answer a prompt, or a question about a document (mlx_lm.generate's flags)"),
+}
+
+INTERRUPTED = 130  # as shells count it: 128 + SIGINT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code."""
+    try:
+        try:
+            use_utf8()
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            finish()
+    except LazyMLXError as error:
+        if os.environ.get("LAZYMLX_TRACEBACK"):
+            traceback.print_exc()
+        say(f"error: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        silence(sys.stdout, sys.stderr)
+        return 0
+
+
+def _run(argv: list[str]) -> int:
+    parser = Parser(prog="lazymlx", description="LazyLLM on MLX: a long prompt answered without computing all of it.")
+    parser.add_argument("--version", action="version", version=f"lazymlx {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    wanted = next((word for word in argv if not word.startswith("-")), None)
+    for name, (module_name, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        if name == wanted:  # the others' modules are not even imported
+            module = import_module(f".{module_name}", __package__)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    if wanted is None:
+        parser.print_help(sys.stderr)
+        return 2
+    return args.run(args)

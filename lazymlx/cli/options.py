@@ -1,0 +1,220 @@
+"""Flags that commands share. A lazy flag's default and help are those of its field in `LazyConfig`."""
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from dataclasses import Field, fields
+from typing import Any, NoReturn
+
+from ..config import LazyConfig
+from ..errors import UsageError
+
+# mlx_lm.generate's defaults
+MAX_TOKENS = 100
+PREFILL_STEP_SIZE = 2048
+
+LAZY_FIELDS: tuple[Field, ...] = tuple(f for f in fields(LazyConfig) if f.name != "scorer")  # a scorer is Python
+
+# mlx_lm's flags that a lazy cache cannot serve; those named in `generation.REFUSED` have their reason there.
+REFUSED = {
+    "prompt_cache_file": "mlx-lm's files hold every token of every layer, which no lazy cache can start from",
+    "image": "lazymlx reads text alone; leave it out",
+    "quantize_activations": "activations are not quantised here; leave it out",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with its errors on our tree: one line, without the whole usage before it."""
+
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see '{self.prog} --help'")
+
+
+def number(kind: type[int] | type[float], least: float, most: float = math.inf) -> Callable[[str], int | float]:
+    """A converter for argparse that refuses what lies outside of a range (and nan, which lies nowhere)."""
+
+    def convert(text: str) -> int | float:
+        value = kind(text)
+        if not least <= value <= most:
+            limits = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"must be {limits}, got {text}")
+        return value
+
+    convert.__name__ = {int: "whole number", float: "number"}[kind]  # argparse: "invalid whole number value: 'x'"
+    return convert
+
+
+def token_limit(text: str) -> int:
+    """A number of tokens, or -1 for no limit."""
+    value = int(text)
+    if value < 1 and value != -1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, or -1 for no limit, got {text}")
+    return value
+
+
+def yes_or_no(text: str) -> bool:
+    """mlx_lm's reading of a truth value: all but 'False' and 'F' is true."""
+    return text.lower() not in ("false", "f")
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"must be a JSON object: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object, got {text}")
+    return value
+
+
+def add_model_flags(parser: argparse._ActionsContainer) -> None:
+    """Which model."""
+    parser.add_argument("--model", metavar="PATH", help="a model's folder or Hub name (default: the embedded model)")
+    parser.add_argument("--adapter-path", metavar="PATH", help="a folder with trained adapter weights and their config")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a tokenizer")
+
+
+def add_generation_flags(parser: argparse._ActionsContainer, max_tokens: int = MAX_TOKENS) -> None:
+    """How the next token is drawn; mlx_lm's flags and defaults."""
+    add = parser.add_argument
+    add(
+        "--max-tokens",
+        "-m",
+        type=token_limit,
+        default=max_tokens,
+        metavar="N",
+        help="most tokens to generate, -1: no limit (default: %(default)s)",
+    )
+    add(
+        "--temp",
+        type=number(float, 0),
+        default=0.0,
+        metavar="X",
+        help="temperature; 0 takes the likeliest token (default: %(default)s)",
+    )
+    add(
+        "--top-p",
+        type=number(float, 0, 1),
+        default=1.0,
+        metavar="X",
+        help="nucleus: the likeliest tokens of this mass (default: %(default)s)",
+    )
+    add(
+        "--min-p",
+        type=number(float, 0, 1),
+        default=0.0,
+        metavar="X",
+        help="least probability, as a share of the likeliest's (default: %(default)s)",
+    )
+    add(
+        "--min-tokens-to-keep",
+        type=number(int, 1),
+        default=1,
+        metavar="N",
+        help="least tokens that min-p leaves (default: %(default)s)",
+    )
+    add(
+        "--top-k",
+        type=number(int, 0),
+        default=0,
+        metavar="N",
+        help="the N likeliest tokens, 0: all (default: %(default)s)",
+    )
+    add(
+        "--xtc-probability",
+        type=number(float, 0, 1),
+        default=0.0,
+        metavar="X",
+        help="how often XTC excludes top choices (default: %(default)s)",
+    )
+    add(
+        "--xtc-threshold",
+        type=number(float, 0, 0.5),
+        default=0.1,
+        metavar="X",
+        help="what XTC takes for a top choice (default: %(default)s)",
+    )
+    add(
+        "--extra-eos-token",
+        nargs="+",
+        default=(),
+        metavar="TOKEN",
+        help="more tokens, or their ids, that end an answer",
+    )
+    add(
+        "--prefill-step-size",
+        type=number(int, 1),
+        default=PREFILL_STEP_SIZE,
+        metavar="N",
+        help="prompt tokens computed at a time; fewer take less memory (default: %(default)s)",
+    )
+    add("--seed", type=number(int, 0, 2**64 - 1), metavar="N", help="seed of the random numbers")
+
+
+def add_lazy_flags(parser: argparse._ActionsContainer) -> None:
+    """What to compute: one flag per field of `LazyConfig`, and a switch before all of them."""
+    parser.add_argument(
+        "--lazy",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="auto: from --min-tokens on; on: whatever the length; off: compute everything (default: %(default)s)",
+    )
+    for field in LAZY_FIELDS:
+        choices = field.metadata.get("choices")
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=_converter(field),
+            default=field.default,
+            choices=choices,
+            metavar=None if choices else "N" if isinstance(field.default, int) else "CUTS",
+            help=f"{field.metadata['help']} (default: %(default)s)",
+        )
+
+
+def _converter(field: Field) -> Callable[[str], Any]:
+    if field.name == "revive":
+        return number_or_all
+    return type(field.default)
+
+
+def number_or_all(text: str) -> int | None:
+    """A number, or 'all'."""
+    return None if text == "all" else int(text)
+
+
+def lazy_config(args: argparse.Namespace) -> LazyConfig:
+    """The configuration that the lazy flags ask for; it says itself what is wrong with a value."""
+    if args.lazy == "off":
+        return LazyConfig.dense()
+    given = {field.name: getattr(args, field.name) for field in LAZY_FIELDS}
+    if args.lazy == "on":
+        given["min_tokens"] = 0
+    return LazyConfig(**given)
+
+
+def add_refused_flags(parser: argparse._ActionsContainer) -> None:
+    """mlx_lm's flags that mean nothing here: read, so that each can be answered with a reason."""
+    for flag in ("--max-kv-size", "--kv-bits", "--draft-model", "--prompt-cache-file"):
+        parser.add_argument(flag, help=argparse.SUPPRESS)
+    parser.add_argument("--image", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--quantize-activations", "-qa", action="store_true", default=None, help=argparse.SUPPRESS)
+    # companions of the flags above, and one that mlx_lm itself ignores: harmless on their own
+    for flag in ("--kv-group-size", "--quantized-kv-start", "--num-draft-tokens"):
+        parser.add_argument(flag, help=argparse.SUPPRESS)
+    parser.add_argument("--use-default-chat-template", action="store_true", help=argparse.SUPPRESS)
+
+
+def refuse(args: argparse.Namespace, reasons: dict[str, str]) -> None:
+    """Answer flags of `reasons` that were given.
+
+    Raises:
+        UsageError: one was given; the message is its reason.
+    """
+    for name, reason in reasons.items():
+        if getattr(args, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')}: {reason}")

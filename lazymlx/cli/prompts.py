@@ -1,0 +1,147 @@
+"""From flags to the prompt's tokens: where the text comes from, document and question, and the chat template."""
+
+import argparse
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import demo
+from ..errors import PromptError, UsageError
+from .options import json_object
+from .terminal import say
+
+DEFAULT_PROMPT = "hello"  # mlx_lm.generate's
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the user asks: a text, or a question about it. `name` is what the text is called when it is talked about."""
+
+    text: str
+    name: str
+    question: str | None = None
+
+    @property
+    def message(self) -> str:
+        """The user's message."""
+        return self.text if self.question is None else f"{self.text}\n\nQuestion: {self.question}"
+
+
+def add_prompt_flags(parser: argparse._ActionsContainer) -> None:
+    """Where the prompt comes from, and how it is dressed."""
+    add = parser.add_argument
+    add(
+        "--prompt",
+        "-p",
+        metavar="TEXT",
+        help=f"the prompt; '-' reads stdin (default: {DEFAULT_PROMPT}; without --model: the embedded document)",
+    )
+    add("--prompt-file", metavar="FILE", help="read the prompt from a text file")
+    add("--question", "-q", metavar="TEXT", help="a question about the prompt, which then is the document")
+    add("--system-prompt", metavar="TEXT", help="system message of the chat template")
+    add("--prefill-response", metavar="TEXT", help="how the answer begins, for the chat template")
+    add("--ignore-chat-template", action="store_true", help="use the prompt as it is")
+    add(
+        "--chat-template-config",
+        type=json_object,
+        default={},
+        metavar="JSON",
+        help="more arguments for the chat template",
+    )
+
+
+def is_demo(args: argparse.Namespace) -> bool:
+    """Whether nothing was asked of any model of the user's own: then the embedded document is read."""
+    return args.model is None and args.prompt is None and args.prompt_file is None
+
+
+def read_prompt(args: argparse.Namespace) -> Prompt:
+    """The prompt that the flags name.
+
+    Raises:
+        UsageError: two of them contradict each other, or a question has no document.
+        PromptError: the text is missing, unreadable or empty.
+    """
+    if args.prompt is not None and args.prompt_file is not None:
+        raise UsageError("--prompt-file: a prompt is given already with --prompt; leave out one of the two")
+    question = None if args.question is None else unescape(args.question)
+    if is_demo(args):
+        asked = demo.questions()[0]["question"] if question is None else question
+        prompt = Prompt(demo.document(), "the embedded document", asked)
+    elif args.prompt_file is not None:
+        prompt = Prompt(read_file(Path(args.prompt_file)), args.prompt_file, question)
+    elif args.prompt == "-":
+        prompt = Prompt(read_stdin(), "stdin", question)
+    elif args.prompt is None and question is not None:
+        raise UsageError("--question: there is no document to ask; give it with --prompt-file, or with --prompt -")
+    else:
+        prompt = Prompt(unescape(DEFAULT_PROMPT if args.prompt is None else args.prompt), "the prompt", question)
+    for kind, text in (("prompt", prompt.text), ("question", prompt.question)):
+        if text is not None and not text.strip():
+            raise PromptError(f"{kind}: it is empty ({prompt.name}); expected some text")
+    return prompt
+
+
+def unescape(text: str) -> str:
+    """Line breaks and tabs of a prompt typed in a shell, as mlx_lm.generate reads them."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def read_file(path: Path) -> str:
+    """The text of a UTF-8 file."""
+    try:
+        return path.expanduser().read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PromptError(
+            f"prompt: {path} is not UTF-8 text (byte {error.start}); convert it, e.g. with iconv"
+        ) from None
+    except OSError as error:
+        raise PromptError(f"prompt: {path} cannot be read: {error.strerror}") from None
+
+
+def read_stdin() -> str:
+    """All of stdin, as UTF-8 text."""
+    if sys.stdin is None:
+        raise PromptError("prompt: stdin is closed; expected the text there")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8-sig")
+    if sys.stdin.isatty():
+        say("type the prompt, and end it with Ctrl-D on a line of its own")
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise PromptError(f"prompt: stdin is not UTF-8 text (byte {error.start})") from None
+
+
+def encode_prompt(prompt: Prompt, tokenizer: Any, args: argparse.Namespace) -> list[int]:
+    """Token ids of a prompt, as mlx_lm.generate makes them: a template brings its special tokens along."""
+    if args.ignore_chat_template or not tokenizer.has_chat_template:
+        return tokenizer.encode(prompt.message, add_special_tokens=True)
+    return tokenizer.encode(_templated(prompt, tokenizer, args), add_special_tokens=False)
+
+
+def _templated(prompt: Prompt, tokenizer: Any, args: argparse.Namespace) -> str:
+    from jinja2 import TemplateError
+
+    messages = [
+        {"role": role, "content": text}
+        for role, text in (
+            ("system", args.system_prompt),
+            ("user", prompt.message),
+            ("assistant", args.prefill_response),
+        )
+        if text is not None
+    ]
+    begun = args.prefill_response is not None
+    try:
+        return tokenizer.apply_chat_template(
+            messages,
+            tokenize=False,
+            continue_final_message=begun,
+            add_generation_prompt=not begun,
+            **args.chat_template_config,
+        )
+    except TemplateError as error:
+        raise PromptError(f"prompt: the model's chat template refuses it: {error}") from None
