@@ -1,0 +1,15 @@
+"""How fast, how large, against what: measurements of lazymlx beside stock mlx-lm, in one process, on the same weights.
+
+    shapes   configurations of well-known models, by name
+    models   the pair to compare: our model and stock mlx-lm's, sharing every array of weights
+    flops    the speed-up that the saved operations allow, the ceiling of every measured one
+    runs     one run of a prompt: time to the first token, decode rate, memory
+    measure  many of them, alternating, within a budget of time
+    machine  what a figure is worthless without: chip, versions, commit
+    report   the table, and the JSON that all later figures are made from
+    figures  plots of a stored run
+    growth   how the costs grow with the length of the prompt
+    readme   the README's tables, rendered from stored runs
+
+Nothing here knows which device it runs on: the same code measures on Metal, CUDA and CPU.
+"""

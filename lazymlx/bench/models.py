@@ -1,0 +1,113 @@
+"""The pair that is compared: our model and stock mlx-lm's, on the same arrays of weights.
+
+Sharing them leaves room for large models, and no difference that is measured can come from the weights.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+from mlx_lm.models import llama
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.utils import dequantize_model, load_model
+
+from .. import demo
+from ..config import LazyConfig
+from ..errors import UsageError
+from ..hub import find
+from ..loading import load
+from ..model import Model
+from .shapes import shape_args
+
+GROUP_SIZE = 64  # of quantised weights
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models that hold the same weights."""
+
+    name: str
+    ours: Model
+    stock: nn.Module
+    tokenizer: TokenizerWrapper | None  # None: random weights, for which any token is as good as another
+
+    @property
+    def weights(self) -> list[tuple[str, mx.array]]:
+        return tree_flatten(self.ours.parameters())
+
+    @property
+    def describe(self) -> dict[str, Any]:
+        """What the pair is, ready for JSON."""
+        args = self.ours.args
+        return {
+            "name": self.name,
+            "layers": args.num_hidden_layers,
+            "hidden_size": args.hidden_size,
+            "heads": args.num_attention_heads,
+            "kv_heads": args.num_key_value_heads,
+            "dtype": str(self.weights[0][1].dtype).removeprefix("mlx.core."),
+            "bits": bits_of(self.ours),
+            "weight_bytes": sum(w.nbytes for _, w in self.weights),
+            "random": self.tokenizer is None,
+        }
+
+    def prompt(self, length: int) -> mx.array:
+        """Token ids: the embedded document over and over, or random ones if the weights are random."""
+        if self.tokenizer is None:
+            return mx.random.randint(1, self.ours.args.vocab_size, (length,), key=mx.random.key(SEED))
+        tokens = self.tokenizer.encode(demo.document())
+        return mx.array((tokens * -(-length // len(tokens)))[:length])
+
+
+def on_cpu() -> bool:
+    return mx.default_device() == mx.Device(mx.cpu)
+
+
+def bits_of(model: nn.Module) -> int | None:
+    """Bits of the quantised weights, or None."""
+    found = [m.bits for m in model.modules() if isinstance(m, nn.QuantizedLinear)]
+    return found[0] if found else None
+
+
+def random_pair(shape: str, bits: int | None = None) -> Pair:
+    """Random weights of a named shape: bf16, or float32 on a CPU (where 16-bit products are very slow)."""
+    args = shape_args(shape)
+    mx.random.seed(SEED)
+    ours, stock = Model(args), llama.Model(args)
+    ours.set_dtype(mx.float32 if on_cpu() else mx.bfloat16)
+    for model in (ours, stock):
+        if bits is not None:
+            nn.quantize(model, group_size=GROUP_SIZE, bits=bits)
+        model.eval()
+    for layer in ours.layers:  # one by one: what is made on the way needs little room then
+        mx.eval(layer.parameters())
+    mx.eval(ours.parameters())
+    stock.update(ours.parameters())
+    return Pair(shape if bits is None else f"{shape}, {bits}-bit", ours, stock, None)
+
+
+def loaded_pair(path_or_hf_repo: str, name: str | None = None) -> Pair:
+    """A model from a folder or the Hub."""
+    ours, tokenizer = load(path_or_hf_repo, LazyConfig.dense())
+    stock, _ = load_model(find(path_or_hf_repo), lazy=True)  # its weights are never read: ours take their place
+    if bits_of(ours) is None:
+        dequantize_model(stock)
+    stock.update(ours.parameters())
+    stock.eval()
+    return Pair(name or path_or_hf_repo.rstrip("/").rsplit("/", 1)[-1], ours, stock, tokenizer)
+
+
+def make_pair(model: str | None, shape: str | None, bits: int | None) -> Pair:
+    """What the caller named: a shape, a model, or with neither the embedded model."""
+    if model and shape:
+        raise UsageError("give a model or a shape, not both")
+    if bits is not None and not shape:
+        raise UsageError("bits: only random weights are quantised here, name a shape with it")
+    if bits not in (None, 2, 3, 4, 5, 6, 8):
+        raise UsageError(f"bits: expected 2, 3, 4, 5, 6 or 8, got {bits}")
+    if shape:
+        return random_pair(shape, bits)
+    return loaded_pair(model) if model else loaded_pair(str(demo.MODEL), "demo-22m")

@@ -1,0 +1,128 @@
+"""What to measure: `Plan`, read and checked before anything heavy is imported."""
+
+from dataclasses import dataclass, field, replace
+
+from ..config import LazyConfig, Schedule
+from ..errors import UsageError
+
+WHAT = ("ttft", "decode", "memory", "revive")
+LENGTHS = (1024, 2048, 4096, 8192, 16384)
+CPU_LENGTHS = (1024, 2048, 4096)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to answer a prompt: stock mlx-lm (no `lazy`), or ours with a configuration."""
+
+    name: str
+    lazy: LazyConfig | None
+    step: int | None = None  # tokens of the prompt computed at a time; None: all
+
+    def step_size(self, length: int) -> int:
+        return min(self.step or length, length)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        lengths: of the prompts, in tokens.
+        schedules: presets' names or "layer:keep,...".
+        lazy: how a schedule's tokens are chosen.
+        what: to report; "revive" is a curve of the decode rate over the number of tokens revived a step.
+        stock_steps: prefill step sizes of stock mlx-lm, of which the better one counts; None: the whole prompt at once.
+        step: ours.
+        repeats: timed runs of each variant at each length.
+        tokens: generated in each run where the decode rate is wanted.
+        budgets: tokens revived a step, for the curve; None: all.
+        budget_s: seconds after which no run may end; None: no limit.
+
+    Raises:
+        UsageError: a value that makes no sense.
+    """
+
+    lengths: tuple[int, ...] = LENGTHS
+    schedules: tuple[str, ...] = ("early", "steep")
+    lazy: LazyConfig = field(default_factory=LazyConfig)
+    what: tuple[str, ...] = WHAT
+    stock_steps: tuple[int | None, ...] = (2048, None)
+    step: int | None = 2048
+    repeats: int = 5
+    tokens: int = 32
+    budgets: tuple[int | None, ...] = (0, 1, 3, 7, 15, None)
+    budget_s: float | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.what if name not in WHAT]
+        if unknown or not self.what:
+            raise UsageError(f"only: expected some of {', '.join(WHAT)}; got {', '.join(unknown) or 'none'}")
+        if not self.lengths or min(self.lengths) < 2:
+            raise UsageError(f"lengths: expected prompts of at least 2 tokens, got {list(self.lengths)}")
+        if self.repeats < 1 or self.tokens < 1:
+            raise UsageError(f"repeats, tokens: must be at least 1, got {self.repeats} and {self.tokens}")
+        if not self.stock_steps or any(step is not None and step < 1 for step in (*self.stock_steps, self.step)):
+            raise UsageError(f"steps: must be at least 1, got {self.stock_steps} for stock and {self.step} for ours")
+        if self.budget_s is not None and not self.budget_s > 0:
+            raise UsageError(f"budget: must be more than 0 seconds, got {self.budget_s}")
+
+    @property
+    def rounds(self) -> int:
+        """Timed runs of each variant at each length; without times to measure the warm-up is enough."""
+        return self.repeats if {"ttft", "decode"} & set(self.what) else 0
+
+    def variants(self, layers: int, length: int) -> list[Variant]:
+        """Stock at each step size that makes a difference at this length, ours without and with each schedule."""
+        stock: dict[int, Variant] = {}
+        for step in self.stock_steps:
+            variant = Variant("stock", None, step)
+            stock.setdefault(variant.step_size(length), variant)
+        ours = [self.with_schedule(name, layers) for name in self.schedules]
+        return [*stock.values(), Variant("dense", LazyConfig.dense(), self.step), *ours]
+
+    def with_schedule(self, name: str, layers: int) -> Variant:
+        return Variant(name, replace(self.lazy, schedule=Schedule.of(name, layers)), self.step)
+
+    def curve(self, layers: int) -> list[Variant]:
+        """The first schedule with each number of revived tokens."""
+        if "revive" not in self.what or not self.schedules:
+            return []
+        base = self.with_schedule(self.schedules[0], layers)
+        return [replace(base, lazy=replace(base.lazy, revive=budget)) for budget in self.budgets]
+
+
+def schedules(text: str) -> tuple[str, ...]:
+    """Schedules out of "early,steep" or "early,8:.6,12:.4"; a semicolon parts cuts that are two schedules."""
+    found: list[str] = []
+    for group in text.split(";"):
+        cuts: list[str] = []
+        for word in (part.strip() for part in group.split(",")):
+            if ":" in word:
+                cuts.append(word)
+            elif word:
+                found.append(word)
+        found += [",".join(cuts)] if cuts else []
+    return tuple(found)
+
+
+def steps(text: str) -> tuple[int | None, ...]:
+    """Step sizes out of "2048,whole"."""
+    return tuple(None if word == "whole" else whole_number(word, "steps") for word in words(text))
+
+
+def lengths(text: str) -> tuple[int, ...]:
+    """Prompt lengths out of "1024,2k,32k"."""
+    return tuple(
+        1024 * whole_number(w[:-1], "lengths") if w.endswith("k") else whole_number(w, "lengths") for w in words(text)
+    )
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def whole_number(text: str, name: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{name}: expected whole numbers, got {text!r}") from None

@@ -1,0 +1,94 @@
+"""One run of a prompt through mlx-lm's `generate_step`: what it takes to the first token, and from there on.
+
+Prefill is bound by arithmetic and is what leaving tokens behind saves; decode is bound by reading the weights, where
+reviving tokens must not cost. Both models are driven by the very same loop, as a user's `stream_generate` does; ours
+is told the prompt's length beforehand, as `generation.py` does it.
+"""
+
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.generate import generate_step
+from mlx_lm.models.cache import make_prompt_cache
+
+from .models import Pair
+from .plan import Variant
+
+
+@dataclass
+class Record:
+    """What was measured of one variant at one length; times are in seconds, one entry a run."""
+
+    variant: str
+    length: int
+    step: int
+    schedule: str | None = None  # None: stock
+    revive: int | str | None = None  # tokens revived a step; None: stock, or nothing to revive
+    ttft_s: list[float] = field(default_factory=list)
+    decode_tps: list[float] = field(default_factory=list)
+    peak_bytes: int | None = None  # above what was there before the run: the weights
+    kv_bytes: int | None = None
+    aux_bytes: int | None = None
+    kept: list[int] = field(default_factory=list)  # at each cut
+    ideal: float | None = None  # speed-up over dense by operations, for exactly the scheduled shares
+    ideal_kept: float | None = None  # the same for the tokens kept: protected ones come on top, counts are rounded
+
+
+def start(pair: Pair, variant: Variant, prompt: mx.array, max_tokens: int) -> tuple[Any, list[Any]]:
+    """mlx-lm's loop over a prompt, not yet begun, and the cache that it fills."""
+    step = variant.step_size(len(prompt))
+    model = pair.stock if variant.lazy is None else pair.ours
+    cache = make_prompt_cache(model) if variant.lazy is None else pair.ours.make_cache(variant.lazy)
+    if variant.lazy is not None:
+        cache[0].expect(len(prompt), step_size=step)
+    return generate_step(prompt, model, max_tokens=max_tokens, prompt_cache=cache, prefill_step_size=step), cache
+
+
+def finish(tokens: Any, cache: list[Any]) -> None:
+    """End a loop, and wait for the step that it had sent ahead."""
+    tokens.close()
+    mx.eval([c.state for c in cache])
+
+
+def timed(pair: Pair, variant: Variant, prompt: mx.array, tokens: int = 0) -> tuple[float, float | None]:
+    """Seconds until the first token's value is here, and the rate of the `tokens` that follow it."""
+    begin = perf_counter()
+    loop, cache = start(pair, variant, prompt, tokens + 1)
+    next(loop)
+    first = perf_counter()
+    for _ in range(tokens):
+        next(loop)
+    last = perf_counter()
+    finish(loop, cache)
+    return first - begin, tokens / (last - first) if tokens else None
+
+
+def measured_memory(pair: Pair, variant: Variant, prompt: mx.array, record: Record) -> float:
+    """A prefill alone, its memory noted in `record`. Returns its seconds: the first run of a shape, a warm-up."""
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    begin = perf_counter()
+    loop, cache = start(pair, variant, prompt, 0)
+    for _ in loop:
+        pass
+    seconds = perf_counter() - begin
+    record.peak_bytes = mx.get_peak_memory() - before
+    if variant.lazy is None:
+        record.kv_bytes, record.aux_bytes = sum(c.nbytes for c in cache), 0
+    else:
+        stats = cache[0].stats()
+        record.kv_bytes, record.aux_bytes, record.kept = stats.kv_bytes, stats.aux_bytes, list(stats.kept)
+    return seconds
+
+
+def new_record(variant: Variant, length: int) -> Record:
+    """An empty one."""
+    record = Record(variant.name, length, variant.step_size(length))
+    if variant.lazy is not None:
+        record.schedule = str(variant.lazy.schedule)
+        if variant.lazy.cuts:
+            record.revive = "all" if variant.lazy.revive is None else variant.lazy.revive
+    return record

@@ -1,0 +1,166 @@
+"""`lazymlx bench`: the speed of lazymlx beside stock mlx-lm, on this machine, on the same weights."""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..bench import plan as plans
+from ..bench.plan import Plan
+from ..config import LazyConfig
+from ..errors import RunError, UsageError
+from .options import number_or_all
+from .terminal import say
+
+if TYPE_CHECKING:
+    from ..bench.measure import Bench
+
+QUICK = {"lengths": (1024, 2048), "repeats": 3, "tokens": 8, "what": ("ttft", "decode", "memory"), "budget_s": 45.0}
+DEFAULT = Plan()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags; what is not given is `Plan`'s default."""
+    model = parser.add_argument_group("model (default: the embedded one)")
+    model.add_argument("--model", metavar="PATH", help="a model's folder or Hub name")
+    model.add_argument("--shape", metavar="NAME", help="random weights of a well-known model's shape, see --shapes")
+    model.add_argument("--bits", type=int, metavar="N", help="quantise the random weights")
+    model.add_argument("--shapes", action="store_true", help="list the named shapes, and end")
+    _add_plan_flags(parser.add_argument_group("measurements"))
+    out = parser.add_argument_group("output")
+    out.add_argument("--out", metavar="FOLDER", default="out", help="for the JSON and the plot (default: %(default)s)")
+    out.add_argument("--no-plot", action="store_true", help="no plot (it needs matplotlib)")
+    out.add_argument("--growth", metavar="RUN.json", help="say how the costs of a stored run grow, plot it, and end")
+
+
+def _add_plan_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--quick", action="store_true", help="a first look, in less than a minute")
+    add("--lengths", metavar="N,N,...", help="prompt lengths, 4k is 4096 (default: 1k to 16k; on a CPU to 4k)")
+    add("--schedules", metavar="NAME,...", help="presets, or cuts such as 8:.6,12:.4 (default: early,steep)")
+    add("--only", metavar="WHAT,...", help=f"some of {', '.join(plans.WHAT)} (default: all)")
+    add("--repeats", type=int, metavar="N", help=f"timed runs of each kind (default: {DEFAULT.repeats})")
+    add("--tokens", type=int, metavar="N", help=f"tokens generated a run (default: {DEFAULT.tokens})")
+    add("--budget-s", type=float, metavar="S", help="stop in time, and report what is done (default: no limit)")
+    add("--steps", metavar="N,...", help="prefill step sizes of stock, the better counts (default: 2048,whole)")
+    add("--own-step", metavar="N", help="prefill step size of lazymlx, or whole (default: 2048)")
+    add("--revive", type=number_or_all, default=DEFAULT.lazy.revive, metavar="N", help="tokens revived a step, or all")
+    add("--min-tokens", type=int, default=DEFAULT.lazy.min_tokens, metavar="N", help="prune from this length on")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, show, store. Returns the exit code."""
+    if args.shapes:
+        from ..bench.shapes import SHAPES
+
+        print("\n".join(SHAPES))
+        return 0
+    if args.growth:
+        return _growth(Path(args.growth))
+    plan = read_plan(args)
+    from ..bench.machine import machine
+    from ..bench.measure import Bench
+    from ..bench.models import make_pair
+    from ..bench.report import document, file_name
+
+    say("preparing the weights")
+    pair = make_pair(args.model, args.shape, args.bits)
+    bench = Bench(pair, with_lengths(plan, args, pair.ours.args.max_position_embeddings))
+    on = machine()
+    path = Path(args.out) / file_name(document(bench, on))
+    code = _measure(bench, on, path)
+    _show(document(bench, on), path, plot=not args.no_plot)
+    return code
+
+
+def read_plan(args: argparse.Namespace) -> Plan:
+    """The plan that the flags ask for."""
+    given: dict[str, Any] = dict(QUICK) if args.quick else {}
+    for name, reader in (("lengths", plans.lengths), ("schedules", plans.schedules)):
+        if getattr(args, name) is not None:
+            given[name] = reader(getattr(args, name))
+    if args.only is not None:
+        given["what"] = plans.words(args.only)
+    if args.steps is not None:
+        given["stock_steps"] = plans.steps(args.steps)
+    if args.own_step is not None:
+        given["step"] = plans.steps(args.own_step)[0]
+    given |= {k: getattr(args, k) for k in ("repeats", "tokens", "budget_s") if getattr(args, k) is not None}
+    return Plan(**given, lazy=LazyConfig(revive=args.revive, min_tokens=args.min_tokens))
+
+
+def with_lengths(plan: Plan, args: argparse.Namespace, positions: int | None) -> Plan:
+    """Without lengths from the user, those that suit the device and the model's positions."""
+    from ..bench.models import on_cpu
+
+    if args.lengths is None and not args.quick:
+        suitable = plans.CPU_LENGTHS if on_cpu() else plans.LENGTHS
+        plan = replace(plan, lengths=tuple(n for n in suitable if n <= (positions or n)))
+    elif positions is not None and max(plan.lengths) > positions:
+        say(
+            f"{max(plan.lengths)} tokens are more than the model's {positions} positions: only the speed means anything"
+        )
+    return plan
+
+
+def _measure(bench: "Bench", on: dict[str, Any], path: Path) -> int:
+    """Run it under a progress bar, storing what is done after each length."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from ..bench.report import document, write
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("first run", total=bench.runs)
+        bench.after_run = lambda what: progress.update(task, advance=1, description=what)
+        bench.after_length = lambda length: write(document(bench, on), path)
+        try:
+            bench.run()
+        except KeyboardInterrupt:
+            code, why = 130, "interrupted"
+        except RuntimeError as error:  # MLX's own, for want of memory above all
+            code, why = RunError.exit_code, f"stopped by an error: {error}"
+        else:
+            code, why = 0, None if bench.complete else "stopped, the time was up"
+    if why:
+        say(f"{why}; what follows was measured before")
+    return code
+
+
+def _show(content: dict[str, Any], path: Path, plot: bool) -> None:
+    """Tables on stderr, files in the folder, one line of JSON on stdout."""
+    from rich.console import Console
+
+    from ..bench.figures import plot_speed
+    from ..bench.report import curve_table, summary, table, write
+
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
+    for shown in (table(content), curve_table(content)):
+        if shown is not None:
+            console.print(shown)
+    write(content, path)
+    say(f"stored {path}")
+    if plot and any(record["ttft_s"] for record in content["records"]):
+        try:
+            plot_speed(content, path.with_suffix(".png"))
+            say(f"plotted {path.with_suffix('.png')}")
+        except UsageError as error:  # no matplotlib: the figures are stored all the same
+            say(str(error))
+    print(json.dumps(summary(content, path)), flush=True)
+
+
+def _growth(path: Path) -> int:
+    from ..bench.figures import plot_growth
+    from ..bench.growth import sentence
+    from ..bench.report import read
+
+    content = read(path)
+    print(sentence(content))
+    target = path.with_name(f"{path.stem}-growth.png")
+    plot_growth(content, target)
+    say(f"plotted {target}")
+    return 0
