@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The speed of lazymlx beside stock mlx-lm: a door to `lazymlx bench`, see --help."""
+"""The speed of lazymlx beside stock mlx-lm: a door to `lazymlx bench` (python scripts/bench_speed.py --help)."""
 
 import sys
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 import mlx.core as mx
-from mlx_lm.generate import generation_stream, wired_limit
+from mlx_lm.generate import wired_limit
 
 from .flops import Sizes, ideal_speedup
 from .models import Pair
@@ -78,7 +78,7 @@ class Bench:
 
     def run(self) -> None:
         """Measure everything, or as much as the budget allows."""
-        with wired_limit(self.pair.ours, [generation_stream]):
+        with wired_limit(self.pair.ours):
             try:
                 for length in self._variants:
                     self._at(length)

@@ -35,8 +35,8 @@ class Pair:
     tokenizer: TokenizerWrapper | None  # None: random weights, for which any token is as good as another
 
     @property
-    def weights(self) -> list[tuple[str, mx.array]]:
-        return tree_flatten(self.ours.parameters())
+    def weights(self) -> list[mx.array]:
+        return [w for _, w in tree_flatten(self.ours.parameters())]
 
     @property
     def describe(self) -> dict[str, Any]:
@@ -48,9 +48,9 @@ class Pair:
             "hidden_size": args.hidden_size,
             "heads": args.num_attention_heads,
             "kv_heads": args.num_key_value_heads,
-            "dtype": str(self.weights[0][1].dtype).removeprefix("mlx.core."),
+            "dtype": str(self.ours.model.norm.weight.dtype).removeprefix("mlx.core."),
             "bits": bits_of(self.ours),
-            "weight_bytes": sum(w.nbytes for _, w in self.weights),
+            "weight_bytes": sum(w.nbytes for w in self.weights),
             "random": self.tokenizer is None,
         }
 

@@ -1,6 +1,7 @@
 """What to measure: `Plan`, read and checked before anything heavy is imported."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..config import LazyConfig, Schedule
 from ..errors import UsageError
@@ -80,15 +81,14 @@ class Plan:
         ours = [self.with_schedule(name, layers) for name in self.schedules]
         return [*stock.values(), Variant("dense", LazyConfig.dense(), self.step), *ours]
 
-    def with_schedule(self, name: str, layers: int) -> Variant:
-        return Variant(name, replace(self.lazy, schedule=Schedule.of(name, layers)), self.step)
+    def with_schedule(self, name: str, layers: int, **others: Any) -> Variant:
+        return Variant(name, replace(self.lazy, schedule=Schedule.of(name, layers), **others), self.step)
 
     def curve(self, layers: int) -> list[Variant]:
         """The first schedule with each number of revived tokens."""
         if "revive" not in self.what or not self.schedules:
             return []
-        base = self.with_schedule(self.schedules[0], layers)
-        return [replace(base, lazy=replace(base.lazy, revive=budget)) for budget in self.budgets]
+        return [self.with_schedule(self.schedules[0], layers, revive=budget) for budget in self.budgets]
 
 
 def schedules(text: str) -> tuple[str, ...]:
@@ -107,7 +107,12 @@ def schedules(text: str) -> tuple[str, ...]:
 
 def steps(text: str) -> tuple[int | None, ...]:
     """Step sizes out of "2048,whole"."""
-    return tuple(None if word == "whole" else whole_number(word, "steps") for word in words(text))
+    return tuple(step(word) for word in words(text))
+
+
+def step(text: str) -> int | None:
+    """A step size out of "2048" or "whole"."""
+    return None if text == "whole" else whole_number(text, "steps")
 
 
 def lengths(text: str) -> tuple[int, ...]:

@@ -152,11 +152,14 @@ def measured_curve(content: dict[str, Any]) -> list[Row]:
 
 def headline(content: dict[str, Any]) -> str:
     """The machine and the model, in one line."""
-    m, model = content["machine"], content["model"]
-    on = "" if m["device"] == "cuda" or m["device"] == "metal" else f" ({m['cores']} cores, {m['blas']})"
+    on, model = content["machine"], content["model"]
     weights = f"{model['bits']}-bit" if model["bits"] else model["dtype"]
-    what = f"{model['name']}, {'random weights, ' if model['random'] else ''}{weights}"
-    return f"{what} on {m['chip']}{on}, {m['device']}; mlx {m['mlx']}, mlx-lm {m['mlx_lm']}, lazymlx {m['commit']}"
+    parts = [
+        f"{model['name']}, {'random weights, ' if model['random'] else ''}{weights}",
+        f"{on['chip']}, {on['device']}" + (f", {on['cores']} cores, {on['blas']}" if on["device"] == "cpu" else ""),
+        f"mlx {on['mlx']}, mlx-lm {on['mlx_lm']}, lazymlx {on['commit'] or on['lazymlx']}",
+    ]
+    return "; ".join(parts)
 
 
 COLUMNS: tuple[tuple[str, str, str], ...] = (  # heading, key of a row, format

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,18 @@ if TYPE_CHECKING:
 QUICK = {"lengths": (1024, 2048), "repeats": 3, "tokens": 8, "what": ("ttft", "decode", "memory"), "budget_s": 45.0}
 DEFAULT = Plan()
 
+# a field of `Plan` and the reader of its flag
+READERS: dict[str, Callable[[Any], Any]] = {
+    "lengths": plans.lengths,
+    "schedules": plans.schedules,
+    "what": plans.words,
+    "stock_steps": plans.steps,
+    "step": plans.step,
+    "repeats": int,
+    "tokens": int,
+    "budget_s": float,
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags; what is not given is `Plan`'s default."""
@@ -32,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("output")
     out.add_argument("--out", metavar="FOLDER", default="out", help="for the JSON and the plot (default: %(default)s)")
     out.add_argument("--no-plot", action="store_true", help="no plot (it needs matplotlib)")
+    out.add_argument("--commit", metavar="HASH", help="of the sources, where git is not there to tell")
     out.add_argument("--growth", metavar="RUN.json", help="say how the costs of a stored run grow, plot it, and end")
 
 
@@ -40,12 +54,17 @@ def _add_plan_flags(group: argparse._ArgumentGroup) -> None:
     add("--quick", action="store_true", help="a first look, in less than a minute")
     add("--lengths", metavar="N,N,...", help="prompt lengths, 4k is 4096 (default: 1k to 16k; on a CPU to 4k)")
     add("--schedules", metavar="NAME,...", help="presets, or cuts such as 8:.6,12:.4 (default: early,steep)")
-    add("--only", metavar="WHAT,...", help=f"some of {', '.join(plans.WHAT)} (default: all)")
+    add("--only", dest="what", metavar="WHAT,...", help=f"some of {', '.join(plans.WHAT)} (default: all)")
     add("--repeats", type=int, metavar="N", help=f"timed runs of each kind (default: {DEFAULT.repeats})")
     add("--tokens", type=int, metavar="N", help=f"tokens generated a run (default: {DEFAULT.tokens})")
     add("--budget-s", type=float, metavar="S", help="stop in time, and report what is done (default: no limit)")
-    add("--steps", metavar="N,...", help="prefill step sizes of stock, the better counts (default: 2048,whole)")
-    add("--own-step", metavar="N", help="prefill step size of lazymlx, or whole (default: 2048)")
+    add(
+        "--steps",
+        dest="stock_steps",
+        metavar="N,...",
+        help="prefill step sizes of stock, the better counts (default: 2048,whole)",
+    )
+    add("--own-step", dest="step", metavar="N", help="prefill step size of lazymlx, or whole (default: 2048)")
     add("--revive", type=number_or_all, default=DEFAULT.lazy.revive, metavar="N", help="tokens revived a step, or all")
     add("--min-tokens", type=int, default=DEFAULT.lazy.min_tokens, metavar="N", help="prune from this length on")
 
@@ -68,7 +87,9 @@ def run(args: argparse.Namespace) -> int:
     say("preparing the weights")
     pair = make_pair(args.model, args.shape, args.bits)
     bench = Bench(pair, with_lengths(plan, args, pair.ours.args.max_position_embeddings))
-    on = machine()
+    on = machine() | ({"commit": args.commit} if args.commit else {})
+    if on["blas"] == "MLX's own":
+        say("OpenBLAS is not loaded, without it a CPU is some 50 times slower; see LD_PRELOAD in scripts/env")
     path = Path(args.out) / file_name(document(bench, on))
     code = _measure(bench, on, path)
     _show(document(bench, on), path, plot=not args.no_plot)
@@ -77,18 +98,9 @@ def run(args: argparse.Namespace) -> int:
 
 def read_plan(args: argparse.Namespace) -> Plan:
     """The plan that the flags ask for."""
-    given: dict[str, Any] = dict(QUICK) if args.quick else {}
-    for name, reader in (("lengths", plans.lengths), ("schedules", plans.schedules)):
-        if getattr(args, name) is not None:
-            given[name] = reader(getattr(args, name))
-    if args.only is not None:
-        given["what"] = plans.words(args.only)
-    if args.steps is not None:
-        given["stock_steps"] = plans.steps(args.steps)
-    if args.own_step is not None:
-        given["step"] = plans.steps(args.own_step)[0]
-    given |= {k: getattr(args, k) for k in ("repeats", "tokens", "budget_s") if getattr(args, k) is not None}
-    return Plan(**given, lazy=LazyConfig(revive=args.revive, min_tokens=args.min_tokens))
+    given = {name: read(getattr(args, name)) for name, read in READERS.items() if getattr(args, name) is not None}
+    lazy = LazyConfig(revive=args.revive, min_tokens=args.min_tokens)
+    return Plan(**({**QUICK, **given} if args.quick else given), lazy=lazy)
 
 
 def with_lengths(plan: Plan, args: argparse.Namespace, positions: int | None) -> Plan:

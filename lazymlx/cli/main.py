@@ -18,6 +18,7 @@ from .terminal import finish, say, silence, use_utf8
 # A command is one line: its name, the module below lazymlx.cli that does it, and its line of help.
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("generate", "answer a prompt, or a question about a document (mlx_lm.generate's flags)"),
+    "bench": ("bench", "measure speed and memory beside stock mlx-lm, on this machine"),
 }
 
 INTERRUPTED = 130  # as shells count it: 128 + SIGINT
