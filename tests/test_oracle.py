@@ -1,0 +1,45 @@
+"""The engine against the oracle, step by step: the same sets exactly, the same logits within rounding.
+
+A conversation is a prompt, 30 decode steps, a follow-up question with its answer, and a third one. Compared are, in
+every layer, the rows that were computed and the keys that the last token saw, and what the cache says of itself.
+"""
+
+import pytest
+from tiny import Performance, clear_rehearsal
+
+from lazymlx.config import LazyConfig
+
+SCRIPT = (("prompt", 60), ("decode", 30), ("prompt", 9), ("decode", 6), ("prompt", 5), ("decode", 6))
+LONG = (("prompt", 256), *SCRIPT[1:])
+CUTS = ((2, 0.5), (4, 0.2))
+SMALL = {"window": 4, "pool": 3, "sink": 2, "recent": 3, "revive": 2, "min_tokens": 0, "round_to": 8}
+
+CONFIGS = {
+    "paper": LazyConfig.paper(CUTS),
+    "paper, one cut": LazyConfig.paper(((3, 0.3),)),
+    "paper, four cuts": LazyConfig.paper(((1, 0.7), (2, 0.5), (3, 0.3), (5, 0.1))),
+    "scaled default": LazyConfig(CUTS, **SMALL),
+    "selected": LazyConfig(CUTS, **SMALL | {"attend": "selected"}),
+    "max": LazyConfig(CUTS, **SMALL | {"reduce": "max"}),
+    "all revived": LazyConfig(CUTS, **SMALL | {"revive": None}),
+    "budget of 1": LazyConfig(CUTS, **SMALL | {"window": 1, "pool": 1, "revive": 1}),
+    "static": LazyConfig(CUTS, **SMALL | {"revive": 0}),
+    "static, selected": LazyConfig(CUTS, **SMALL | {"revive": 0, "attend": "selected"}),
+    "dense until 80 tokens": LazyConfig(CUTS, **SMALL | {"min_tokens": 80}),
+    "wide window": LazyConfig(CUTS, **SMALL | {"window": 12, "pool": 9}),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_engine_is_the_oracle_at_every_step(name):
+    rehearsal = clear_rehearsal(CONFIGS[name], SCRIPT)
+    assert bool(rehearsal.revived) == (CONFIGS[name].revive != 0), "the script does not show what it should"
+    Performance(rehearsal).play()
+
+
+def test_engine_is_the_oracle_with_the_defaults_as_shipped():
+    """Window 16, pool 5, sink 4, recent 32, budget 7, kept tokens rounded up to 64; only shorter prompts than usual."""
+    rehearsal = clear_rehearsal(LazyConfig(CUTS, min_tokens=0), LONG)
+    assert [len(active) for active in rehearsal.steps[0].active] == [256, 192, 128]
+    assert rehearsal.revived > 30
+    Performance(rehearsal).play()

@@ -1,0 +1,306 @@
+"""Tiny random Llamas, and conversations that the oracle and the engine both go through.
+
+`rehearse` plays a script on the oracle alone and writes down what must happen at every step; `perform` plays it on
+the engine, fed as mlx-lm's loop feeds a model, and compares. What the engine computed is not taken from its tables
+but noted by its layers (`NotingBlock`).
+
+Two right programs may disagree about a near tie, since floats add up in another order. So a rehearsal ends before the
+first choice that is one, and says so (`Rehearsal.clear`).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import count
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+from mlx_lm.models import llama
+from reference import Positions, ReferenceLazyLLM, Shape, Step
+
+from lazymlx.cache import LazyCache
+from lazymlx.config import LazyConfig
+from lazymlx.layers import Block
+from lazymlx.model import Model
+from lazymlx.pools import NOWHERE, Span, StageCache
+
+TOLERANCE = 1e-3  # of logits: the engine's are float32, the oracle's float64; a wrong token moves them by 0.1 and more
+MARGIN = 1e-4  # relative; closer scores are a near tie
+
+# --- models -----------------------------------------------------------------------------------------
+
+
+def tiny_args(**changes) -> llama.ModelArgs:
+    """A Llama of 6 layers with grouped heads."""
+    tiny = {
+        "model_type": "llama",
+        "hidden_size": 32,
+        "num_hidden_layers": 6,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "rms_norm_eps": 1e-5,
+        "vocab_size": 64,
+        "tie_word_embeddings": False,
+    }
+    return llama.ModelArgs.from_dict({**tiny, **changes})
+
+
+def stock_model(args: llama.ModelArgs, seed: int = 0) -> llama.Model:
+    """mlx-lm's own model, with random weights that are large enough for peaked attention."""
+    model, rng = llama.Model(args), np.random.default_rng(seed)
+    weights = [
+        (name, mx.array(rng.normal(1.0 if "norm" in name else 0.0, 0.3, size=w.shape).astype(np.float32)))
+        for name, w in sorted(tree_flatten(model.parameters()))
+    ]
+    model.load_weights(weights)
+    return model
+
+
+def twin_of(stock: llama.Model) -> Model:
+    """Our model with the same weights."""
+    model = Model(stock.args)
+    model.load_weights(tree_flatten(stock.parameters()))
+    return model
+
+
+def random_tokens(length: int, seed: int = 0, vocab: int = 64) -> list[int]:
+    return np.random.default_rng(seed).integers(vocab, size=length).tolist()
+
+
+def feed(model, cache: list, tokens: Sequence[int], chunk: int = 2048) -> mx.array:
+    """Give a prompt to a model as mlx-lm's loop does: all but the last token in chunks, then the last one alone."""
+    for start in range(0, len(tokens) - 1, chunk):
+        model(mx.array([tokens[start : min(start + chunk, len(tokens) - 1)]]), cache=cache)
+        mx.eval([c.state for c in cache])
+    return model(mx.array([tokens[-1:]]), cache=cache)
+
+
+# --- what the engine's layers did -------------------------------------------------------------------
+
+
+class Call(NamedTuple):
+    """One call of a layer."""
+
+    layer: int
+    rows: np.ndarray  # positions, in the order of the rows; NOWHERE for padding
+    mask: mx.array | str | None
+    span: Span
+
+
+@dataclass
+class Notes:
+    """The calls of all layers since they were last taken."""
+
+    calls: list[Call] = field(default_factory=list)
+
+    def take(self) -> list[Call]:
+        calls, self.calls = self.calls, []
+        return calls
+
+
+class NotingBlock(Block):
+    """A layer that writes down which rows it computes, and what they may see."""
+
+    def __init__(self, args: llama.ModelArgs, layer: int, notes: Notes):
+        super().__init__(args)
+        self.layer, self.notes = layer, notes
+
+    def __call__(self, x, positions, mask, pool, span):
+        rows = np.arange(positions, positions + x.shape[1]) if isinstance(positions, int) else np.array(positions)
+        self.notes.calls.append(Call(self.layer, rows, mask, span))
+        return super().__call__(x, positions, mask, pool, span)
+
+
+def noting_model(stock: llama.Model) -> tuple[Model, Notes]:
+    model, notes = Model(stock.args), Notes()
+    model.model.layers = [NotingBlock(stock.args, i, notes) for i in range(stock.args.num_hidden_layers)]
+    model.load_weights(tree_flatten(stock.parameters()))
+    return model, notes
+
+
+def held(stage: StageCache) -> list[int]:
+    """Positions in a stage's slots, in order of arrival."""
+    used = stage.filled if stage.count is None else int(stage.count.item())
+    return [] if stage.positions is None else np.array(stage.positions[:used]).tolist()
+
+
+def computed_sets(cache: LazyCache) -> tuple[Positions, ...]:
+    return tuple(frozenset(held(stage)) for stage in cache.stages)
+
+
+# --- the oracle's side ------------------------------------------------------------------------------
+
+
+class WatchedReference(ReferenceLazyLLM):
+    """The oracle, watched for near ties, and able to forget its last tokens."""
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.margin = 1.0
+
+    def watch(self, chosen: Positions, left: Positions, score: np.ndarray) -> None:
+        if chosen and left:
+            least, most = min(score[p] for p in chosen), max(score[p] for p in left)
+            self.margin = min(self.margin, (least - most) / max(abs(least), 1e-30))
+
+    def select(self, before, importance, keep, new, decode):
+        selected = super().select(before, importance, keep, new, decode)
+        candidates = before - self.protected(new)
+        self.watch(candidates & selected, candidates - selected, importance)
+        return selected
+
+    def choose(self, missing, importance, new, decode):
+        now = super().choose(missing, importance, new, decode)
+        self.watch(now - new, missing - now - new, importance)
+        return now
+
+    def all_computed(self) -> tuple[Positions, ...]:
+        return tuple(self.computed(stage) for stage in range(len(self.stages)))
+
+    def trim(self, count: int) -> None:
+        self.length -= count
+        for rows in (*self.hidden, *self.keys, *self.values):
+            for p in [p for p in rows if p >= self.length]:
+                del rows[p]
+        self.prompt_end = min(self.prompt_end, self.length)
+        self.generated = frozenset(p for p in self.generated if p < self.length)
+
+
+def oracle(stock: llama.Model, config: LazyConfig) -> WatchedReference:
+    args = stock.args
+    shape = Shape(args.num_hidden_layers, args.num_attention_heads, args.num_key_value_heads, args.head_dim)
+    names = ("window", "pool", "reduce", "sink", "recent", "attend", "revive", "min_tokens", "round_to")
+    weights = {name: np.array(w) for name, w in tree_flatten(stock.parameters())}
+    return WatchedReference(weights, shape, config.cuts, **{name: getattr(config, name) for name in names})
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One event of a conversation, and what must be the case after it."""
+
+    kind: str  # "prompt", "decode" or "trim"
+    tokens: tuple[int, ...]
+    step: Step | None  # None after a trim
+    computed: tuple[Positions, ...]  # C_0 .. C_J
+    length: int  # of the conversation
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    stock: llama.Model
+    config: LazyConfig
+    moments: tuple[Moment, ...]
+    clear: bool  # no near tie: the script was played to its end
+
+    @property
+    def steps(self) -> list[Step]:
+        return [moment.step for moment in self.moments if moment.step is not None]
+
+    @property
+    def revived(self) -> int:
+        """Tokens that answers brought back."""
+        return sum(len(r) for m in self.moments if m.step and m.kind == "decode" for r in m.step.revived)
+
+
+Script = Sequence[tuple[str, int]]  # ("prompt", tokens), ("decode", steps) or ("trim", tokens)
+
+
+def unrolled(script: Script) -> Iterator[tuple[str, int]]:
+    """One entry a step."""
+    for kind, number in script:
+        yield from [(kind, 1)] * number if kind == "decode" else [(kind, number)]
+
+
+@cache
+def rehearse(config: LazyConfig, script: tuple[tuple[str, int], ...], seed: int = 0, **changes) -> Rehearsal:
+    """Play a script on the oracle; answers are its own greedy ones, prompts are random."""
+    stock = stock_model(tiny_args(**changes), seed)
+    reference, rng = oracle(stock, config), np.random.default_rng(seed)
+    moments, step = [], None
+    for kind, number in unrolled(script):
+        if kind == "trim":
+            reference.trim(min(number, reference.length - 1))
+            moments.append(Moment(kind, (), None, reference.all_computed(), reference.length))
+            continue
+        greedy = step is not None and kind == "decode"
+        tokens = [int(step.logits.argmax())] if greedy else rng.integers(stock.args.vocab_size, size=number).tolist()
+        step = reference.step(tokens, decode=kind == "decode")
+        if reference.margin < MARGIN:
+            return Rehearsal(stock, config, tuple(moments), clear=False)
+        moments.append(Moment(kind, tuple(tokens), step, reference.all_computed(), reference.length))
+    return Rehearsal(stock, config, tuple(moments), clear=True)
+
+
+def clear_rehearsal(config: LazyConfig, script: Script, **changes) -> Rehearsal:
+    """The rehearsal with the first random weights that lead to no near tie."""
+    rehearsals = (rehearse(config, tuple(script), seed, **changes) for seed in count())
+    return next(rehearsal for rehearsal in rehearsals if rehearsal.clear)
+
+
+# --- the engine's side ------------------------------------------------------------------------------
+
+
+class Performance:
+    """The engine in a rehearsed conversation; every step is compared with the oracle's."""
+
+    def __init__(self, rehearsal: Rehearsal, *, chunk: int = 2048, told: bool = True, **changes):
+        self.rehearsal, self.chunk, self.told = rehearsal, chunk, told
+        self.config = replace(rehearsal.config, **changes)
+        self.model, self.notes = noting_model(rehearsal.stock)
+        self.cache = self.model.make_cache(self.config)
+
+    def play(self, moments: Sequence[Moment] | None = None) -> "Performance":
+        for moment in self.rehearsal.moments if moments is None else moments:
+            if moment.kind == "trim":
+                self.cache[0].trim(self.cache[0].offset - moment.length)
+                self.compare_tables(moment)
+            else:
+                self.compare_step(moment, self.step(moment))
+                self.compare_tables(moment)
+        return self
+
+    def step(self, moment: Moment) -> mx.array:
+        if moment.kind == "decode":
+            return self.model(mx.array([moment.tokens]), cache=self.cache)
+        if self.told:
+            self.cache[0].expect(len(moment.tokens), step_size=self.chunk)
+        return feed(self.model, self.cache, moment.tokens, self.chunk)
+
+    def compare_step(self, moment: Moment, logits: mx.array) -> None:
+        """Logits, the rows that each layer computed, and what the last token saw there."""
+        step, last = moment.step, moment.length - 1
+        np.testing.assert_allclose(np.array(logits[0, -1]), step.logits, atol=TOLERANCE)
+        calls = self.notes.take()
+        for layer in range(len(self.model.layers)):
+            stage = self.stage_of(layer)
+            mine = [call for call in calls if call.layer == layer]
+            rows = Counter(int(p) for call in mine for p in call.rows if p != NOWHERE)
+            assert rows == Counter(step.computed_now[stage]), f"rows of layer {layer}"
+            seen = step.active[stage] if self.config.attend == "selected" else moment.computed[stage]
+            assert self.seen_by(last, mine, stage) == sorted(seen), f"keys seen in layer {layer}"
+        if moment.kind == "prompt":
+            assert self.cache[0].kept == tuple(len(active) for active in step.active[1:])
+
+    def compare_tables(self, moment: Moment) -> None:
+        """What the cache says of itself: positions in the pools, counts, depths."""
+        cache = self.cache[0]
+        assert cache.offset == moment.length
+        for stage, expected in zip(cache.stages, moment.computed, strict=True):
+            assert sorted(held(stage)) == sorted(expected)
+        assert cache.computed() == tuple(len(positions) for positions in moment.computed)
+
+    def stage_of(self, layer: int) -> int:
+        return sum(cut.layer <= layer for cut in self.config.cuts)
+
+    def seen_by(self, position: int, calls: Sequence[Call], stage: int) -> list[int]:
+        """Positions that the row of `position` attended to, with a slot seen twice listed twice."""
+        call = next(call for call in calls if position in call.rows)
+        table = np.array(self.cache[0].stages[stage].positions[: call.span.stop])
+        if isinstance(call.mask, mx.array):
+            table = table[np.array(call.mask)[call.rows.tolist().index(position)]]
+        return sorted(table.tolist())
