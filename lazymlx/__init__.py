@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from .errors import LazyMLXError
     from .generation import generate, stream_generate
     from .loading import load
+    from .progress import Progress
     from .selection import Scorer
+    from .session import Session
     from .stats import LazyStats
 
 __version__ = "0.1.0"
@@ -22,8 +24,10 @@ _HOME = {
     "LazyConfig": "config",
     "LazyMLXError": "errors",
     "LazyStats": "stats",
+    "Progress": "progress",
     "Schedule": "config",
     "Scorer": "selection",
+    "Session": "session",
     "generate": "generation",
     "load": "loading",
     "stream_generate": "generation",
@@ -33,8 +37,10 @@ __all__ = [
     "LazyConfig",
     "LazyMLXError",
     "LazyStats",
+    "Progress",
     "Schedule",
     "Scorer",
+    "Session",
     "__version__",
     "generate",
     "load",

@@ -1,5 +1,6 @@
 """`LazyCache`: the state of one conversation, and the account of which positions are what."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ class LazyCache:
         self.held: mx.array | None = None  # embeddings that wait for the prompt's last token, (1, L, D)
         self.reading = False  # prompt tokens came, but not the last one
         self.turn_start = 0  # where the newest prompt begins
+        self.asking_start = 0  # and its tokens whose queries are known
         self.prompt_end = 0  # and ends
         self.tail = 0  # its last tokens, if they are the chat template's
         self.generated: list[tuple[int, int]] = []  # ranges of positions
@@ -51,6 +53,7 @@ class LazyCache:
         self.waiting = 0  # tokens in the aux cache, or a bound on it while generating
         self.kept: tuple[int, ...] = ()
         self.revived = mx.array(0)
+        self.on_rows: Callable[[int, int, int], None] | None = None  # told of a prompt: stage, rows done, rows to do
 
     def expect(self, tokens: int, *, complete: bool = True, tail: int = 0, step_size: int | None = None) -> None:
         """Announce the next `tokens` tokens as one prompt or question.
@@ -87,7 +90,7 @@ class LazyCache:
             self._note_generated(start)
         else:
             self._note_prompt(start, final)
-        window = 1 if decode else min(self.config.window, self.offset - self.turn_start)
+        window = 1 if decode else min(self.config.window, self.offset - self.asking_start)
         return Step(start, self.offset, decode, final, window)
 
     def _note_generated(self, position: int) -> None:
@@ -98,7 +101,8 @@ class LazyCache:
 
     def _note_prompt(self, start: int, final: bool) -> None:
         if not self.reading:
-            self.turn_start, self.queries = start, None
+            self.turn_start = self.asking_start = start
+            self.queries = None
         self.reading = not final
         if final:
             self.prompt_end = self.offset
@@ -127,7 +131,7 @@ class LazyCache:
     def state(self) -> list[mx.array]:
         """Every array, so that a loop can evaluate them."""
         arrays = [a for stage in self.stages for a in stage.arrays] + self.aux.arrays
-        return arrays + [a for a in (self.held, self.queries) if a is not None]
+        return arrays + [a for a in (self.held, self.queries, self.revived) if a is not None]
 
     @property
     def nbytes(self) -> int:
@@ -146,11 +150,10 @@ class LazyCache:
         """Forget the last `n` positions, in every stage and in the aux cache. Returns how many there were to forget."""
         n = min(n, self.offset)
         self.offset -= n
-        self.held, self.queries, self.expected, self.reading = None, None, 0, False
-        self.turn_start, self.prompt_end = (
-            min(self.turn_start, self.offset),
-            min(self.prompt_end, self.offset),
-        )
+        self.held, self.queries, self.expected = None, None, 0
+        self.reading = self.reading and self.offset > self.turn_start
+        self.turn_start, self.asking_start = min(self.turn_start, self.offset), self.offset
+        self.prompt_end = min(self.prompt_end, self.offset)
         self.generated = [(a, min(b, self.offset)) for a, b in self.generated if a < self.offset]
         for stage in self.stages:
             stage.trim(self.offset)

@@ -4,9 +4,12 @@
     ├── UsageError (ValueError)    the caller asked for something that makes no sense      exit code 2
     │   ├── ConfigError            a lazy configuration or a schedule is invalid
     │   ├── PromptError            a prompt is empty, unreadable or not text
-    │   └── ModelError             a model cannot be found, read or served lazily
+    │   ├── ModelError             a model cannot be found, read or served lazily
+    │   ├── DocumentError          a saved document cannot be read, or belongs to another model
+    │   └── TooLargeError          a prompt would need more memory than it may have
     └── RunError (RuntimeError)    the input was fine, but the run failed                  exit code 1
-        └── StateError             a cache is used in a way that its state does not allow
+        ├── StateError             a cache or a session is used in a way that its state does not allow
+        └── Cancelled              the caller stopped the run
 
 The command line catches `LazyMLXError` alone and prints its message as one line; any other exception is a
 bug and keeps its traceback.
@@ -37,9 +40,21 @@ class ModelError(UsageError):
     """A model cannot be found, read or served lazily."""
 
 
+class DocumentError(UsageError):
+    """A saved document cannot be read, or belongs to another model."""
+
+
+class TooLargeError(UsageError):
+    """A prompt would need more memory than it may have."""
+
+
 class RunError(LazyMLXError, RuntimeError):
     """The request made sense, but it could not be carried out."""
 
 
 class StateError(RunError):
-    """A cache is used in a way that its state does not allow."""
+    """A cache or a session is used in a way that its state does not allow."""
+
+
+class Cancelled(RunError):
+    """The caller stopped the run."""

@@ -4,19 +4,20 @@ The loop feeds a prompt in chunks and its last token alone; the cache is told th
 selection happens when the question is complete, and the last chunk is computed together with the last token.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.generate import GenerationResponse
+from mlx_lm.generate import GenerationResponse, generation_stream, wired_limit
 from mlx_lm.generate import stream_generate as mlx_lm_stream_generate
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .cache import LazyCache
 from .errors import PromptError, UsageError
 from .model import Model
+from .progress import Meter, OnProgress
 from .stats import LazyStats
 
 REFUSED = {
@@ -52,6 +53,7 @@ def stream_generate(
     *,
     prompt_cache: list[LazyCache] | None = None,
     prefill_step_size: int = 2048,
+    on_progress: OnProgress | None = None,
     **options: Any,
 ) -> Generator[LazyResponse, None, None]:
     """Generate text piece by piece.
@@ -60,6 +62,7 @@ def stream_generate(
         prompt: text, or token ids. With a `prompt_cache` it continues the conversation, as a follow-up question.
         prompt_cache: of `model.make_cache()`; updated in place.
         prefill_step_size: tokens computed at a time in prefill, in every stage; bounds the peak memory.
+        on_progress: is told how far the prompt has been read, see `Progress`; returning False cancels.
         options: as in `mlx_lm.stream_generate`: sampler, logits_processors, prompt_progress_callback, ...
 
     Yields:
@@ -68,27 +71,102 @@ def stream_generate(
     Raises:
         PromptError: the prompt is empty.
         UsageError: an option that a lazy cache cannot serve.
+        Cancelled: by `on_progress`; half of the prompt is in the cache then, `Mark` can bring it back.
     """
-    for name, reason in REFUSED.items():
-        if options.pop(name, None) is not None:
-            raise UsageError(f"{name}: {reason}")
-    if prefill_step_size < 1:
-        raise UsageError(f"prefill_step_size: must be at least 1, got {prefill_step_size}")
+    check_options(options, prefill_step_size)
     tokens = encode(tokenizer, prompt)
-    prompt_cache = model.make_cache() if prompt_cache is None else prompt_cache
-    prompt_cache[0].expect(len(tokens), tail=template_tail(tokenizer, tokens), step_size=prefill_step_size)
+    cache = model.make_cache()[0] if prompt_cache is None else prompt_cache[0]
+    cache.expect(len(tokens), tail=template_tail(tokenizer, tokens), step_size=prefill_step_size)
+    callback = _metered(cache, len(tokens), on_progress, options.pop("prompt_progress_callback", None))
     responses = mlx_lm_stream_generate(
         model,
         tokenizer,
         tokens,
         max_tokens,
-        prompt_cache=prompt_cache,
+        prompt_cache=[cache],
         prefill_step_size=prefill_step_size,
+        prompt_progress_callback=callback,
         **options,
     )
-    for response in responses:
-        known = {f.name: getattr(response, f.name) for f in fields(response)}
-        yield LazyResponse(**known, cache=prompt_cache[0])
+    try:
+        for response in responses:
+            known = {f.name: getattr(response, f.name) for f in fields(response)}
+            yield LazyResponse(**known, cache=cache)
+    finally:
+        cache.on_rows = None
+        responses.close()
+
+
+def read(
+    model: Model,
+    tokens: Sequence[int],
+    prompt_cache: list[LazyCache],
+    *,
+    prefill_step_size: int = 2048,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Read the beginning of a prompt: stage 0 only, whatever is asked later.
+
+    Args:
+        tokens: the next ones; the rest of the prompt goes to `stream_generate` with the same cache.
+        prompt_cache, prefill_step_size, on_progress: as in `stream_generate`.
+
+    Raises:
+        PromptError: there are no tokens.
+        Cancelled: by `on_progress`; some of the tokens are in the cache then.
+    """
+    check_options({}, prefill_step_size)
+    if not tokens:
+        raise PromptError("prompt: it is empty; give at least one token")
+    cache = prompt_cache[0]
+    cache.expect(len(tokens), complete=False, step_size=prefill_step_size)
+    meter = Meter(on_progress, cache.offset, len(tokens), [1])
+    with wired_limit(model), mx.stream(generation_stream):
+        meter.report(0, 0, len(tokens))
+        for start in range(0, len(tokens), prefill_step_size):
+            chunk = list(tokens[start : start + prefill_step_size])
+            model(mx.array([chunk]), cache=prompt_cache)
+            mx.eval(cache.state)
+            mx.clear_cache()
+            meter.report(0, start + len(chunk), len(tokens))
+    meter.finish()
+
+
+def check_options(options: dict[str, Any], prefill_step_size: int) -> None:
+    """Refuse what a lazy cache cannot serve; drop such options where they ask for nothing."""
+    for name, reason in REFUSED.items():
+        if options.pop(name, None) is not None:
+            raise UsageError(f"{name}: {reason}")
+    if prefill_step_size < 1:
+        raise UsageError(f"prefill_step_size: must be at least 1, got {prefill_step_size}")
+
+
+def _metered(
+    cache: LazyCache, tokens: int, on_progress: OnProgress | None, callback: Callable[[int, int], None] | None
+) -> Callable[[int, int], None]:
+    """Have progress reported: from the loop for stage 0, from the cache for those behind it."""
+    start, meter = cache.offset, Meter(on_progress, cache.offset, tokens, planned_work(cache, tokens))
+    cache.on_rows = meter.report
+
+    def report(processed: int, total: int) -> None:
+        if callback is not None:
+            callback(processed, total)
+        if processed < total:
+            meter.report(0, cache.offset - start, total)  # a chunk that waits for the last token is not computed yet
+        else:
+            meter.finish()
+
+    return report
+
+
+def planned_work(cache: LazyCache, tokens: int) -> list[int]:
+    """Token-layers that a prompt of `tokens` will take in each stage, about."""
+    config, N = cache.config, cache.offset + tokens
+    rows = [tokens]
+    for cut, stage in zip(config.cuts, cache.stages[1:], strict=True):
+        kept = N if N < config.min_tokens else cut.count(N) + config.sink + config.recent
+        rows.append(min(max(kept - stage.filled, config.window), N))
+    return [n * len(stage.pools) for n, stage in zip(rows, cache.stages, strict=True)]
 
 
 def generate(model: Model, tokenizer: TokenizerWrapper, prompt: str | mx.array | Sequence[int], **options: Any) -> str:

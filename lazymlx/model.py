@@ -240,6 +240,7 @@ class Model(nn.Module):
     ) -> tuple[mx.array, mx.array]:
         """Run rows at rising positions through a stage, `step_size` of them at a time."""
         stage, outs = cache.stages[number], []
+        report = None if step.decode else cache.on_rows
         queries = x[:0]
         for start in range(0, len(positions), cache.step_size):
             chunk = slice(start, start + cache.step_size)
@@ -253,6 +254,8 @@ class Model(nn.Module):
             out, q = self._run(cache, number, x[:, chunk], index, mask, span)
             mx.eval(out)  # chunk by chunk, so that memory is bounded by a chunk's intermediates
             outs.append(out)
+            if report is not None:
+                report(number, start + len(rows), len(positions))
             queries = q if start == 0 else last_rows(queries, q, step.window)
         return mx.concatenate(outs, axis=1), queries[:, :, -step.window :]
 

@@ -1,0 +1,70 @@
+"""How far a prompt has been read: one protocol for the command line, sessions and apps.
+
+A report has the fields that llama.cpp made standard. They count tokens; since a lazy prompt's tokens do not all go
+through all layers, the work of every stage is planned beforehand and the tokens are those of an equal share of it.
+Reports never go back, and the last one says `processed == total`.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from .errors import Cancelled
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report.
+
+    Attributes:
+        total: tokens of the conversation once this prompt is read.
+        cache: those of them that were there before, and cost nothing now.
+        processed: tokens done so far, the cached ones included.
+        time_ms: since the prompt arrived.
+    """
+
+    total: int
+    cache: int
+    processed: int
+    time_ms: float
+
+    @property
+    def fraction(self) -> float:
+        """Share of this prompt's own work, 0 to 1."""
+        return (self.processed - self.cache) / (self.total - self.cache)
+
+    def to_dict(self) -> dict:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+OnProgress = Callable[[Progress], bool | None]
+"""Is told every report; returning False (not None) cancels the run."""
+
+
+class Meter:
+    """Turns rows computed, stage by stage, into reports."""
+
+    def __init__(self, on_progress: OnProgress | None, cached: int, tokens: int, work: Sequence[int]):
+        """`tokens` new ones come to `cached` others; `work` is what each stage is expected to cost, in any unit."""
+        self.on_progress = on_progress
+        self.cached, self.tokens, self.work = cached, tokens, work
+        self.processed = 0
+        self.started = time.perf_counter()
+
+    def report(self, stage: int, done: int, rows: int) -> None:
+        """`done` of `rows` rows have been computed in `stage`, and all of those before it."""
+        work = sum(self.work[:stage]) + self.work[stage] * done / max(rows, 1)
+        self._tell(min(int(self.tokens * work / sum(self.work)), self.tokens - 1))
+
+    def finish(self) -> None:
+        """The prompt has been read."""
+        self._tell(self.tokens)
+
+    def _tell(self, processed: int) -> None:
+        self.processed = max(self.processed, processed)
+        if self.on_progress is None:
+            return
+        total, elapsed = self.cached + self.tokens, (time.perf_counter() - self.started) * 1000
+        if self.on_progress(Progress(total, self.cached, self.cached + self.processed, elapsed)) is False:
+            raise Cancelled(f"cancelled after {self.processed} of {self.tokens} tokens")

@@ -1,0 +1,101 @@
+"""`Mark`: a point in a conversation's past that it can be brought back to, bit by bit the same.
+
+A copy of the cache would do, at the price of all its memory for every turn that may be undone. Slots of the pools
+are written once, so of keys and values a count is enough. Hidden states do leave the aux cache; a mark holds on to
+those of its time, and once it is sealed only to those that left since.
+"""
+
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from .aux_cache import AuxCache
+from .cache import LazyCache
+from .pools import NOWHERE, StageCache, handles_of
+
+
+class Mark:
+    """A point in the past of one cache. It stays valid while nothing before it is trimmed away."""
+
+    def __init__(self, cache: LazyCache):
+        for stage in cache.stages:
+            stage.settle()
+        past = vars(handles_of(cache))
+        self.counts = {name: value for name, value in past.items() if name not in ("stages", "aux", "generated")}
+        self.generated = list(cache.generated)
+        self.slots = [Slots.of(stage) for stage in cache.stages]
+        self.aux: AuxCache | None = handles_of(cache.aux)
+        self.left = np.array([], int)  # positions whose hidden states left the aux cache since, once sealed
+        self.depth = np.array([], np.int32)  # the number of stages that they had been computed in
+        self.rows = mx.zeros((0, 0))  # and the hidden states, (L, D)
+
+    @property
+    def offset(self) -> int:
+        return self.counts["offset"]
+
+    @property
+    def nbytes(self) -> int:
+        """What a sealed mark keeps alive."""
+        return self.rows.nbytes
+
+    def seal(self, cache: LazyCache) -> None:
+        """The turn is over: let go of all that `cache` still has (waits for the device)."""
+        if self.aux is None:
+            return
+        before, after = (np.array(aux.depth[: self.offset]) for aux in (self.aux, cache.aux))
+        self.left = np.flatnonzero(before != after)
+        self.depth = before[self.left]
+        self.rows = self.aux.rows[self.aux.slots[on_device(self.left)]]
+        mx.eval(self.rows)
+        self.aux = None
+
+    def restore(self, cache: LazyCache) -> None:
+        """Bring `cache` back: after any failure while the mark is open, after its turn alone once it is sealed."""
+        aux = self._restored_aux(cache) if self.aux is None else handles_of(self.aux)
+        for stage, slots in zip(cache.stages, self.slots, strict=True):
+            slots.restore(stage)
+        for name, value in self.counts.items():
+            setattr(cache, name, value)
+        cache.generated, cache.aux = list(self.generated), aux
+        mx.eval(cache.state)  # by the thread that asked for it; another may go on
+
+    def _restored_aux(self, cache: LazyCache) -> AuxCache:
+        """The aux cache of then: the rows that are still there, and those that left."""
+        aux, now = AuxCache(), cache.aux
+        depth, source = np.array(now.depth[: self.offset]), np.array(now.slots[: self.offset])
+        depth[self.left] = self.depth
+        source[self.left] = now.rows.shape[0] + np.arange(len(self.left))
+        waiting = np.flatnonzero(depth < len(cache.stages))
+        slots = np.zeros_like(source)
+        slots[waiting] = np.arange(len(waiting))
+        rows = mx.concatenate([now.rows, self.rows]) if len(self.left) else now.rows
+        nobodys = mx.zeros((1, rows.shape[1]), rows.dtype)
+        aux.rows = mx.concatenate([rows[on_device(source[waiting])], nobodys])
+        aux.used, aux.depth, aux.slots = len(waiting), mx.array(depth), mx.array(slots)
+        return aux
+
+
+class Slots(NamedTuple):
+    """What a stage's pools held."""
+
+    filled: int
+    capacity: int
+    in_order: bool
+    highest: int
+
+    @classmethod
+    def of(cls, stage: StageCache) -> "Slots":
+        return cls(stage.filled, stage.positions.shape[0], stage.in_order, stage.highest)
+
+    def restore(self, stage: StageCache) -> None:
+        """Forget the slots behind the first `filled`; with the old capacity, all shapes and roundings are as before."""
+        stage.filled, stage.in_order, stage.highest, stage.count = self.filled, self.in_order, self.highest, None
+        stage.positions = stage.positions[: self.capacity]
+        stage.positions[self.filled :] = NOWHERE  # decode looks at all slots, whether they are filled or not
+        for pool in stage.pools:
+            pool.keys, pool.values = pool.keys[:, :, : self.capacity], pool.values[:, :, : self.capacity]
+
+
+def on_device(index: np.ndarray) -> mx.array:
+    return mx.array(index.astype(np.int32))

@@ -1,0 +1,89 @@
+"""`Transcript`: what was said, and the tokens that say it.
+
+It knows messages and the model's chat template, and nothing of caches. A document belongs to the question that is
+asked about it: both are one message of the user.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from jinja2 import TemplateError
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from .errors import PromptError
+
+Message = dict[str, str]  # role and content
+
+BREAK = "\n\n"  # between documents, and between a document and the question
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A conversation so far. Adding to it makes another one, so that an older one is there to go back to.
+
+    Attributes:
+        messages: with what is answered, in the form of chat templates.
+        documents: what was read since the newest question.
+        has_documents: whether anything was read; questions are then marked as such, the later ones too.
+    """
+
+    messages: tuple[Message, ...] = ()
+    documents: str = ""
+    has_documents: bool = False
+
+    @classmethod
+    def of(cls, system: str | None) -> "Transcript":
+        return cls(({"role": "system", "content": system},) if system else ())
+
+    def with_document(self, text: str) -> "Transcript":
+        """A document was read; several are one text."""
+        if not text.strip():
+            raise PromptError("document: it is empty; there is nothing to read")
+        documents = self.documents + BREAK + text if self.documents else text
+        return replace(self, documents=documents, has_documents=True)
+
+    def with_question(self, question: str) -> "Transcript":
+        """A question was asked, about the documents read since the one before."""
+        if not question.strip():
+            raise PromptError("question: it is empty; ask something")
+        content = about(self.documents, question) if self.has_documents else question
+        return replace(self, messages=(*self.messages, _by_user(content)), documents="")
+
+    def with_answer(self, answer: str) -> "Transcript":
+        return replace(self, messages=(*self.messages, {"role": "assistant", "content": answer}))
+
+    def tokens(self, tokenizer: TokenizerWrapper) -> list[int]:
+        """The prompt that asks the newest question.
+
+        Raises:
+            PromptError: the chat template refuses such a conversation, for example a system prompt.
+        """
+        if not tokenizer.has_chat_template:
+            return tokenizer.encode("".join(message["content"] + BREAK for message in self.messages))
+        try:
+            return tokenizer.apply_chat_template(list(self.messages), add_generation_prompt=True, tokenize=True)
+        except TemplateError as error:
+            raise PromptError(f"chat template: it refuses this conversation: {error}") from None
+
+    def certain_tokens(self, tokenizer: TokenizerWrapper) -> list[int]:
+        """What every prompt begins with whatever is read or asked next; a tokenizer may merge across that seam."""
+        asked, read_on = (
+            replace(self, messages=(*self.messages, _by_user(self.documents + BREAK + text))).tokens(tokenizer)
+            for text in ("Question: one", "2nd")
+        )
+        return asked[: common_prefix(asked, read_on)]
+
+
+def _by_user(content: str) -> Message:
+    return {"role": "user", "content": content}
+
+
+def about(documents: str, question: str) -> str:
+    """What the user says to have a question answered from a text; later questions about it go without the text."""
+    return (documents + BREAK if documents else "") + f"Question: {question}"
+
+
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two runs begin with in common."""
+    differs = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differs, min(len(one), len(other)))
