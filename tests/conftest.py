@@ -1,6 +1,7 @@
 """Every test runs offline, from the same seed, and with the shapes in lazymlx's signatures checked."""
 
 import os
+from pathlib import Path
 
 import mlx.core as mx
 import pytest
@@ -25,3 +26,11 @@ settings.load_profile("lazymlx")
 @pytest.fixture(autouse=True)
 def seed() -> None:
     mx.random.seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A 6-layer Llama with random weights and the embedded tokenizer; not to be written to."""
+    from model_folder import write_model  # it imports lazymlx
+
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")

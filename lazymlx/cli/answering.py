@@ -17,6 +17,7 @@ from ..loading import load, stored_schedule
 from ..model import Model
 from ..stats import LazyStats
 from . import options
+from .ctrl_c import CtrlC
 
 INTERRUPTED = "interrupted"
 
@@ -90,22 +91,28 @@ def answer(
     pieces: list[str] = []
     response: LazyResponse | None = None
     reason: str | None = None
-    try:
-        for response in stream_generate(
-            model,
-            tokenizer,
-            tokens,
-            args.max_tokens,
-            prompt_cache=cache,
-            prefill_step_size=args.prefill_step_size,
-            sampler=_sampler(tokenizer, args),
-            prompt_progress_callback=progress,
-        ):
-            pieces.append(response.text)
-            emit(response.text)
-        reason = response.finish_reason if response else None
-    except KeyboardInterrupt:
-        reason = INTERRUPTED
+    responses = stream_generate(
+        model,
+        tokenizer,
+        tokens,
+        args.max_tokens,
+        prompt_cache=cache,
+        prefill_step_size=args.prefill_step_size,
+        sampler=_sampler(tokenizer, args),
+        prompt_progress_callback=progress,
+    )
+    with CtrlC() as ctrl_c:
+        try:
+            for response in responses:
+                ctrl_c.patient = True
+                pieces.append(response.text)
+                emit(response.text)
+                reason = response.finish_reason
+                if ctrl_c.wished:
+                    reason = INTERRUPTED
+                    break
+        except KeyboardInterrupt:
+            reason = INTERRUPTED
     return Answer(
         text="".join(pieces),
         finish_reason=reason,

@@ -13,7 +13,7 @@ from importlib import import_module
 from .. import __version__
 from ..errors import LazyMLXError
 from .options import Parser
-from .terminal import finish, say, silence, use_utf8
+from .terminal import prepare, say, silence, write
 
 # A command is one line: its name, the module below lazymlx.cli that does it, and its line of help.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -28,10 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     try:
         try:
-            use_utf8()
+            prepare()
             return _run(list(sys.argv[1:] if argv is None else argv))
         finally:
-            finish()
+            write("")  # what is left in the buffer, while an error can still be answered
     except LazyMLXError as error:
         if os.environ.get("LAZYMLX_TRACEBACK"):
             traceback.print_exc()

@@ -34,7 +34,9 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see '{self.prog} --help'")
 
 
-def number(kind: type[int] | type[float], least: float, most: float = math.inf) -> Callable[[str], int | float]:
+def number(
+    kind: type[int] | type[float], least: int | float, most: int | float = math.inf
+) -> Callable[[str], int | float]:
     """A converter for argparse that refuses what lies outside of a range (and nan, which lies nowhere)."""
 
     def convert(text: str) -> int | float:
@@ -184,7 +186,12 @@ def _converter(field: Field) -> Callable[[str], Any]:
 
 def number_or_all(text: str) -> int | None:
     """A number, or 'all'."""
-    return None if text == "all" else int(text)
+    if text == "all":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number or 'all', got {text!r}") from None
 
 
 def lazy_config(args: argparse.Namespace) -> LazyConfig:

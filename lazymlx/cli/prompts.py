@@ -116,10 +116,13 @@ def read_stdin() -> str:
 
 
 def encode_prompt(prompt: Prompt, tokenizer: Any, args: argparse.Namespace) -> list[int]:
-    """Token ids of a prompt, as mlx_lm.generate makes them: a template brings its special tokens along."""
+    """Token ids of a prompt, as mlx_lm.generate makes them: a template brings its special tokens along.
+
+    `verbose=False` quiets what Transformers has to say about long texts, which is true of its own models alone.
+    """
     if args.ignore_chat_template or not tokenizer.has_chat_template:
-        return tokenizer.encode(prompt.message, add_special_tokens=True)
-    return tokenizer.encode(_templated(prompt, tokenizer, args), add_special_tokens=False)
+        return tokenizer.encode(prompt.message, add_special_tokens=True, verbose=False)
+    return tokenizer.encode(_templated(prompt, tokenizer, args), add_special_tokens=False, verbose=False)
 
 
 def _templated(prompt: Prompt, tokenizer: Any, args: argparse.Namespace) -> str:

@@ -13,8 +13,16 @@ def say(text: str) -> None:
     print(f"lazymlx: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
-def use_utf8() -> None:
-    """The answer is UTF-8 in every locale."""
+def prepare() -> None:
+    """Make the standard streams what the rest relies on: UTF-8 in every locale, and never absent.
+
+    A stream that the shell closed would leave its number to the next file that is opened, a model's weights, say.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
 
@@ -26,16 +34,11 @@ def write(text: str) -> None:
         BrokenPipeError: nobody reads it any more.
         RunError: it cannot be written, because a disk is full, say.
     """
-    if sys.stdout is not None:  # None if the shell closed it
-        sys.stdout.write(text)
-        finish()
-
-
-def finish() -> None:
-    """Flush stdout while an error can still be answered: the interpreter's own flush at exit would only complain."""
+    if sys.stdout is None:  # the shell closed it
+        return
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.write(text)
+        sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
