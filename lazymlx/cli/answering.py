@@ -15,6 +15,7 @@ from ..generation import REFUSED, LazyResponse, stream_generate
 from ..hub import find
 from ..loading import load, stored_schedule
 from ..model import Model
+from ..progress import OnProgress
 from ..stats import LazyStats
 from . import options
 from .ctrl_c import CtrlC
@@ -81,7 +82,7 @@ def answer(
     args: argparse.Namespace,
     *,
     emit: Callable[[str], None],
-    progress: Callable[[int, int], None],
+    on_progress: OnProgress,
 ) -> Answer:
     """Answer a prompt, piece by piece to `emit`. Ctrl-C ends it early, with what there is by then."""
     if args.seed is not None:
@@ -99,7 +100,7 @@ def answer(
         prompt_cache=cache,
         prefill_step_size=args.prefill_step_size,
         sampler=_sampler(tokenizer, args),
-        prompt_progress_callback=progress,
+        on_progress=on_progress,
     )
     with CtrlC() as ctrl_c:
         try:

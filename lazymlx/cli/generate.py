@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             say(note)
         report.print_rule()
     with PrefillBar("reading", shown=args.verbose) as bar:
-        first = answering.answer(model, tokenizer, tokens, model.lazy, args, emit=write, progress=bar)
+        first = answering.answer(model, tokenizer, tokens, model.lazy, args, emit=write, on_progress=bar)
     write("\n")
     if args.verbose:
         report.print_rule()
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     dense = None
     if compare and not first.interrupted:
         with PrefillBar("reading densely", shown=args.verbose) as bar:
-            dense = answering.answer(model, tokenizer, tokens, LazyConfig.dense(), args, emit=_discard, progress=bar)
+            dense = answering.answer(model, tokenizer, tokens, LazyConfig.dense(), args, emit=_discard, on_progress=bar)
         if args.verbose and not dense.interrupted:
             report.print_comparison(first, dense)
     if args.stats_json is not None:
