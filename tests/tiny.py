@@ -8,7 +8,6 @@ Two right programs may disagree about a near tie, since floats add up in another
 first choice that is one, and says so (`Rehearsal.clear`).
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -72,12 +71,12 @@ def random_tokens(length: int, seed: int = 0, vocab: int = 64) -> list[int]:
     return np.random.default_rng(seed).integers(vocab, size=length).tolist()
 
 
-def feed(model, cache: list, tokens: Sequence[int], chunk: int = 2048) -> mx.array:
+def feed(model, caches: list, tokens: Sequence[int], chunk: int = 2048) -> mx.array:
     """Give a prompt to a model as mlx-lm's loop does: all but the last token in chunks, then the last one alone."""
     for start in range(0, len(tokens) - 1, chunk):
-        model(mx.array([tokens[start : min(start + chunk, len(tokens) - 1)]]), cache=cache)
-        mx.eval([c.state for c in cache])
-    return model(mx.array([tokens[-1:]]), cache=cache)
+        model(mx.array([tokens[start : min(start + chunk, len(tokens) - 1)]]), cache=caches)
+        mx.eval([cache.state for cache in caches])
+    return model(mx.array([tokens[-1:]]), cache=caches)
 
 
 # --- what the engine's layers did -------------------------------------------------------------------
@@ -245,62 +244,70 @@ def clear_rehearsal(config: LazyConfig, script: Script, **changes) -> Rehearsal:
 # --- the engine's side ------------------------------------------------------------------------------
 
 
-class Performance:
-    """The engine in a rehearsed conversation; every step is compared with the oracle's."""
+class Engine:
+    """One conversation of a noting model, fed as mlx-lm's loop does it."""
 
-    def __init__(self, rehearsal: Rehearsal, *, chunk: int = 2048, told: bool = True, **changes):
-        self.rehearsal, self.chunk, self.told = rehearsal, chunk, told
-        self.config = replace(rehearsal.config, **changes)
-        self.model, self.notes = noting_model(rehearsal.stock)
-        self.cache = self.model.make_cache(self.config)
+    def __init__(self, stock: llama.Model, config: LazyConfig, *, chunk: int = 2048, told: bool = True):
+        self.config, self.chunk, self.told = config, chunk, told
+        self.model, self.notes = noting_model(stock)
+        self.caches = self.model.make_cache(config)
 
-    def play(self, moments: Sequence[Moment] | None = None) -> "Performance":
-        for moment in self.rehearsal.moments if moments is None else moments:
-            if moment.kind == "trim":
-                self.cache[0].trim(self.cache[0].offset - moment.length)
-                self.compare_tables(moment)
-            else:
-                self.compare_step(moment, self.step(moment))
-                self.compare_tables(moment)
-        return self
+    @property
+    def cache(self) -> LazyCache:
+        return self.caches[0]
 
-    def step(self, moment: Moment) -> mx.array:
-        if moment.kind == "decode":
-            return self.model(mx.array([moment.tokens]), cache=self.cache)
-        if self.told:
-            self.cache[0].expect(len(moment.tokens), step_size=self.chunk)
-        return feed(self.model, self.cache, moment.tokens, self.chunk)
-
-    def compare_step(self, moment: Moment, logits: mx.array) -> None:
-        """Logits, the rows that each layer computed, and what the last token saw there."""
-        step, last = moment.step, moment.length - 1
-        np.testing.assert_allclose(np.array(logits[0, -1]), step.logits, atol=TOLERANCE)
-        calls = self.notes.take()
-        for layer in range(len(self.model.layers)):
-            stage = self.stage_of(layer)
-            mine = [call for call in calls if call.layer == layer]
-            rows = Counter(int(p) for call in mine for p in call.rows if p != NOWHERE)
-            assert rows == Counter(step.computed_now[stage]), f"rows of layer {layer}"
-            seen = step.active[stage] if self.config.attend == "selected" else moment.computed[stage]
-            assert self.seen_by(last, mine, stage) == sorted(seen), f"keys seen in layer {layer}"
-        if moment.kind == "prompt":
-            assert self.cache[0].kept == tuple(len(active) for active in step.active[1:])
-
-    def compare_tables(self, moment: Moment) -> None:
-        """What the cache says of itself: positions in the pools, counts, depths."""
-        cache = self.cache[0]
-        assert cache.offset == moment.length
-        for stage, expected in zip(cache.stages, moment.computed, strict=True):
-            assert sorted(held(stage)) == sorted(expected)
-        assert cache.computed() == tuple(len(positions) for positions in moment.computed)
+    def step(self, kind: str, tokens: Sequence[int]) -> mx.array:
+        if kind == "prompt" and self.told:
+            self.cache.expect(len(tokens), step_size=self.chunk)
+        return feed(self.model, self.caches, tokens, self.chunk)
 
     def stage_of(self, layer: int) -> int:
         return sum(cut.layer <= layer for cut in self.config.cuts)
 
-    def seen_by(self, position: int, calls: Sequence[Call], stage: int) -> list[int]:
-        """Positions that the row of `position` attended to, with a slot seen twice listed twice."""
-        call = next(call for call in calls if position in call.rows)
-        table = np.array(self.cache[0].stages[stage].positions[: call.span.stop])
+    def seen_by(self, position: int, calls: Sequence[Call], layer: int) -> list[int]:
+        """Positions that a row attended to in a layer; one that it saw twice is listed twice."""
+        call = next(call for call in calls if call.layer == layer and position in call.rows)
+        table = np.array(self.cache.stages[self.stage_of(layer)].positions[: call.span.stop])
         if isinstance(call.mask, mx.array):
             table = table[np.array(call.mask)[call.rows.tolist().index(position)]]
         return sorted(table.tolist())
+
+
+def rows_of(calls: Sequence[Call], layer: int) -> list[int]:
+    """Positions that a layer computed; padding does not count."""
+    return [p for call in calls if call.layer == layer for p in call.rows.tolist() if p != NOWHERE]
+
+
+class Performance(Engine):
+    """The engine in a rehearsed conversation; every step is compared with the oracle's."""
+
+    def __init__(self, rehearsal: Rehearsal, *, chunk: int = 2048, told: bool = True, **changes):
+        super().__init__(rehearsal.stock, replace(rehearsal.config, **changes), chunk=chunk, told=told)
+        self.rehearsal = rehearsal
+
+    def play(self, moments: Sequence[Moment] | None = None) -> None:
+        for moment in self.rehearsal.moments if moments is None else moments:
+            if moment.kind == "trim":
+                self.cache.trim(self.cache.offset - moment.length)
+            else:
+                self.compare_step(moment, self.step(moment.kind, moment.tokens))
+            self.compare_tables(moment)
+
+    def compare_step(self, moment: Moment, logits: mx.array) -> None:
+        """Logits, the rows that each layer computed, and what the last token saw there."""
+        step, calls = moment.step, self.notes.take()
+        np.testing.assert_allclose(np.array(logits[0, -1]), step.logits, atol=TOLERANCE)
+        for layer in range(len(self.model.layers)):
+            stage = self.stage_of(layer)
+            assert sorted(rows_of(calls, layer)) == sorted(step.computed_now[stage]), f"rows of layer {layer}"
+            seen = step.active[stage] if self.config.attend == "selected" else moment.computed[stage]
+            assert self.seen_by(moment.length - 1, calls, layer) == sorted(seen), f"keys seen in layer {layer}"
+        if moment.kind == "prompt":
+            assert self.cache.kept == tuple(len(active) for active in step.active[1:])
+
+    def compare_tables(self, moment: Moment) -> None:
+        """What the cache says of itself."""
+        assert self.cache.offset == moment.length
+        for stage, expected in zip(self.cache.stages, moment.computed, strict=True):
+            assert sorted(held(stage)) == sorted(expected)
+        assert self.cache.computed() == tuple(len(positions) for positions in moment.computed)
