@@ -17,6 +17,7 @@ import mlx.core as mx
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .config import LazyConfig
+from .document import load_document, save_document
 from .errors import PromptError, StateError
 from .generation import LazyResponse, read, stream_generate
 from .model import Model
@@ -76,6 +77,36 @@ class Session:
         self._turns: list[Turn] = []
         self._ttft_s: float | None = None
         self._busy, self._cancelled, self._closed = Lock(), Event(), False
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike,
+        model: Model,
+        tokenizer: TokenizerWrapper,
+        *,
+        max_memory: int | None = None,
+        step_size: int = 2048,
+    ) -> "Session":
+        """Go on with a session that was saved: with its system prompt, its configuration and all that was said.
+
+        Raises:
+            DocumentError: the file cannot be read, is damaged, or was saved with another model.
+        """
+        cache, tokens, transcript = load_document(path, model)
+        session = cls(model, tokenizer, None, cache.config, max_memory=max_memory, step_size=step_size)
+        session._cache, session._tokens = cache, tokens
+        session._transcript = Transcript.from_dict(transcript)
+        return session
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the session to a file; one that was there stays until the new one is complete.
+
+        Raises:
+            DocumentError: the file cannot be written.
+        """
+        with self._alone():
+            save_document(path, self.model, self._cache, self._tokens, self._transcript.to_dict())
 
     def read(self, text_or_path: str | os.PathLike, on_progress: OnProgress | None = None) -> None:
         """Read a document, or one more; the next question is asked about all that was read since the one before.

@@ -5,7 +5,8 @@ asked about it: both are one message of the user.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -34,6 +35,14 @@ class Transcript:
     @classmethod
     def of(cls, system: str | None) -> "Transcript":
         return cls(({"role": "system", "content": system},) if system else ())
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Transcript":
+        return cls(**{**values, "messages": tuple(values["messages"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
 
     def with_document(self, text: str) -> "Transcript":
         """A document was read; several are one text."""

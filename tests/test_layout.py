@@ -16,7 +16,7 @@ ORDER = [
     {"errors"},
     {"demo", "hub"},
     {"config"},
-    {"selection", "rope", "stats", "progress"},
+    {"selection", "rope", "stats", "progress", "sealed"},
     {"pools"},
     {"aux_cache"},
     {"cache"},

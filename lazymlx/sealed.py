@@ -1,0 +1,118 @@
+"""Files that are whole or refused: safetensors with a checksum, written beside their place and moved there.
+
+It knows arrays and strings, and nothing of what they mean. Whatever happens while a file is written, its name stands
+for the old one or the new one; whatever happened to it since, it is read as it was written or not at all.
+"""
+
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+import mlx.core as mx
+
+from .errors import DocumentError
+
+UNSEALED = "0" * 64  # stands for the checksum while it is computed
+BLOCK = 1 << 20
+
+
+def write_sealed(path: str | os.PathLike, arrays: dict[str, mx.array], header: dict[str, str]) -> None:
+    """Write a file; an older one of that name stays until the new one is safely on the disk.
+
+    Raises:
+        DocumentError: the file cannot be written.
+    """
+    path, temporary = Path(path), None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with os.fdopen(handle, "w+b") as file:
+            mx.save_safetensors(file, arrays, {**header, "checksum": UNSEALED})
+            checksum, at = _checksum(file)
+            file.seek(at)
+            file.write(checksum.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        temporary = None
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise DocumentError(f"document: {path} cannot be written: {error.strerror}") from None
+    finally:
+        if temporary is not None:
+            os.unlink(temporary)
+
+
+def read_sealed(path: str | os.PathLike, kind: str, version: str) -> tuple[dict[str, mx.array], dict[str, str]]:
+    """Read a file whose header says this `kind` and `version`.
+
+    Raises:
+        DocumentError: it cannot be read, is something else, or is not as it was written.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            header, size = _header(file, path, kind)
+            if header.get("version") != version:
+                _refuse(path, f"has version {header.get('version')} of its format; this program reads {version}")
+            have = file.seek(0, os.SEEK_END)
+            if have < size:
+                _refuse(path, f"was cut short: it has {have} of {size} bytes; save it again")
+            if have > size or _checksum(file)[0] != header.get("checksum"):
+                _refuse(path, "was altered after it was saved; save it again")
+        arrays, _ = mx.load(str(path), format="safetensors", return_metadata=True)
+    except OSError as error:
+        raise DocumentError(f"document: {path} cannot be read: {error.strerror}") from None
+    assert isinstance(arrays, dict)
+    mx.eval(arrays)
+    return arrays, header
+
+
+def _header(file: BinaryIO, path: Path, kind: str) -> tuple[dict[str, str], int]:
+    """The strings of the header, and how long the whole file has to be."""
+    try:
+        table = json.loads(_raw_header(file))
+        header = table.pop("__metadata__")
+        ends = [entry["data_offsets"][1] for entry in table.values()]
+        start = file.tell()
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error):
+        _refuse(path, "is no saved document")
+    if header.get("format") != kind:
+        _refuse(path, "is no saved document")
+    return header, start + max(ends, default=0)
+
+
+def _raw_header(file: BinaryIO) -> bytes:
+    file.seek(0)
+    (length,) = struct.unpack("<Q", file.read(8))
+    if length > file.seek(0, os.SEEK_END):
+        raise ValueError("a header longer than the file")
+    file.seek(8)
+    return file.read(length)
+
+
+def _checksum(file: BinaryIO) -> tuple[str, int]:
+    """SHA-256 of the whole file as it was before it was sealed, and where in the file the checksum belongs."""
+    raw = _raw_header(file)
+    name = b'"checksum":"'  # nowhere else: inside of another string its quotes would be escaped
+    at = raw.index(name) + len(name)
+    digest = hashlib.sha256(struct.pack("<Q", len(raw)) + raw[:at] + UNSEALED.encode() + raw[at + len(UNSEALED) :])
+    while block := file.read(BLOCK):
+        digest.update(block)
+    return digest.hexdigest(), 8 + at
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name as safe as the file."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _refuse(path: Path, reason: str) -> NoReturn:
+    raise DocumentError(f"document: {path} {reason}")
