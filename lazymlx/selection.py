@@ -79,7 +79,8 @@ def rank(importance: Float[mx.array, " N"], candidates: Bool[mx.array, " N"]) ->
     does not depend on a backend's sort being stable.
     """
     bits = importance.astype(mx.float32).view(mx.int32)
-    ordered = mx.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(mx.int64)  # as integers, floats sort by their bits
+    # floats sort by their bits, once the sign of the negative ones is made an integer's; both zeros are 0
+    ordered = mx.where(bits < 0, -(bits & 0x7FFFFFFF), bits).astype(mx.int64)
     N = importance.shape[0]
     keys = mx.left_shift(ordered, mx.array(32, mx.int64)) + mx.arange(N - 1, -1, -1).astype(mx.int64)
     return mx.where(candidates, keys, mx.array(NO_CANDIDATE, mx.int64))

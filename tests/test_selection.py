@@ -1,0 +1,137 @@
+"""Importance, smoothing and choice against NumPy, including what softmax never gives: negative scores, and ties."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lazymlx.selection import NO_CANDIDATE, AttentionScorer, attention, best, rank, select, smooth
+
+# Few values, so that ties are frequent: below zero, both zeros, denormal, equal to the last bit but one.
+VALUES = (-np.inf, -2.5, -1.0, -1e-40, -0.0, 0.0, 1e-40, 0.1, float(np.nextafter(np.float32(0.1), 1)), 1.0, 3e38)
+
+
+@st.composite
+def scored(draw) -> tuple[list[float], list[bool]]:
+    """Scores, and which of them count."""
+    n = draw(st.integers(1, 20))
+    scores = draw(st.lists(st.sampled_from(VALUES), min_size=n, max_size=n))
+    return scores, draw(st.lists(st.booleans(), min_size=n, max_size=n))
+
+
+def choice(scores, candidates, k: int) -> list[int]:
+    """The k best; of equals, the earlier ones."""
+    scores = np.asarray(scores, np.float32)
+    order = sorted(np.flatnonzero(candidates), key=lambda p: (-scores[p], p))
+    return sorted(int(p) for p in order[:k])
+
+
+def positions(mask: mx.array) -> list[int]:
+    return np.flatnonzero(np.array(mask)).tolist()
+
+
+# --- rank, best, select ------------------------------------------------------------------------------
+
+
+@settings(max_examples=200)
+@given(scored(), st.integers(0, 25))
+def test_best_of_rank_is_the_sorted_choice(given_scores, k):
+    scores, candidates = given_scores
+    keys = rank(mx.array(scores), mx.array(candidates))
+    assert positions(best(keys, k)) == choice(scores, candidates, k)
+
+
+@settings(max_examples=200)
+@given(scored())
+def test_keys_sort_as_scores_do(given_scores):
+    """Strictly: no two candidates have the same key; whoever is no candidate has the lowest there is."""
+    scores, candidates = given_scores
+    keys = np.array(rank(mx.array(scores), mx.array(candidates)))
+    descending = sorted(np.flatnonzero(candidates), key=lambda p: -keys[p])
+    assert len(set(keys[candidates])) == sum(candidates)
+    assert descending == sorted(np.flatnonzero(candidates), key=lambda p: (-np.float32(scores[p]), p))
+    assert (keys[~np.array(candidates)] == NO_CANDIDATE).all()
+
+
+@pytest.mark.parametrize("k", [0, 1, 3, 5, 9])
+def test_of_equal_scores_the_earlier_position_is_kept(k):
+    keys = rank(mx.zeros(5), mx.array([False, True, True, True, True]))
+    assert positions(best(keys, k)) == [1, 2, 3, 4][:k]
+
+
+def test_a_negative_zero_is_a_zero():
+    keys = rank(mx.array([-0.0, 0.0, -0.0]), mx.ones(3, mx.bool_))
+    assert positions(best(keys, 1)) == [0]
+
+
+def test_scores_of_half_precision_are_ranked():
+    keys = rank(mx.array([0.1, 0.3, 0.2], mx.float16), mx.ones(3, mx.bool_))
+    assert positions(best(keys, 1)) == [1]
+
+
+@settings(max_examples=200)
+@given(scored(), st.integers(0, 25), st.data())
+def test_selected_are_the_best_and_the_protected_on_top(given_scores, k, data):
+    scores, active = given_scores
+    protected = data.draw(st.lists(st.booleans(), min_size=len(active), max_size=len(active)))
+    selected, keys = select(mx.array(scores), mx.array(active), mx.array(protected), k)
+    candidates = np.array(active) & ~np.array(protected)
+    chosen = choice(scores, candidates, k)
+    assert positions(selected) == sorted(chosen + np.flatnonzero(np.array(active) & np.array(protected)).tolist())
+    assert positions(keys != NO_CANDIDATE) == chosen
+
+
+def test_selection_is_made_of_smoothed_scores():
+    """Alone, position 5 is the best; with their neighbours, 0 and 1 are."""
+    scores = mx.array([0.3, 0.4, 0.2, 0.0, 0.0, 0.5, 0.0, 0.0])
+    everything, nothing = mx.ones(8, mx.bool_), mx.zeros(8, mx.bool_)
+    assert positions(select(scores, everything, nothing, 1)[0]) == [5]
+    assert positions(select(scores, everything, nothing, 2, pool=3)[0]) == [0, 1]
+
+
+# --- smoothing ---------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=30),
+    st.sampled_from((1, 3, 5, 9, 61)),
+)
+def test_smoothing_averages_active_neighbours(pairs, pool):
+    scores, active = (np.array(column) for column in zip(*pairs, strict=True))
+    found = np.array(smooth(mx.array(scores.astype(np.float32)), mx.array(active), pool))
+    for i in np.flatnonzero(active):
+        near = [j for j in range(i - pool // 2, i + pool // 2 + 1) if 0 <= j < len(active) and active[j]]
+        assert found[i] == pytest.approx(scores[near].mean(), abs=1e-5)
+
+
+# --- importance --------------------------------------------------------------------------------------
+
+
+def numpy_attention(queries, keys, visible) -> np.ndarray:
+    keys = np.repeat(keys, len(queries) // len(keys), axis=0)
+    logits = np.where(visible, queries @ keys.transpose(0, 2, 1), -np.inf)
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("heads, kv_heads", [(4, 4), (4, 2), (6, 1)])
+def test_attention_scores_are_those_of_repeated_keys(heads, kv_heads, masked):
+    rng = np.random.default_rng(0)
+    queries, keys = rng.normal(size=(heads, 3, 8)), rng.normal(size=(kv_heads, 10, 8))
+    visible = np.tri(3, 10, 7, dtype=bool) if masked else np.ones((3, 10), bool)
+    expected = numpy_attention(queries, keys, visible)
+    arrays = mx.array(queries.astype(np.float32)), mx.array(keys.astype(np.float32))
+    mask = mx.array(visible) if masked else None
+    np.testing.assert_allclose(attention(*arrays, mask), expected, atol=1e-5)
+    mean, most = AttentionScorer("mean")(*arrays, mask), AttentionScorer("max")(*arrays, mask)
+    np.testing.assert_allclose(mean, expected.mean(axis=1).mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(most, expected.mean(axis=1).max(axis=0), atol=1e-5)
+
+
+def test_attention_of_half_precision_is_computed_in_full():
+    """Thousands of small probabilities would not add up in 16 bits."""
+    scores = AttentionScorer()(mx.zeros((1, 1, 8), mx.float16), mx.zeros((1, 5000, 8), mx.float16), None)
+    assert scores.dtype == mx.float32
+    np.testing.assert_allclose(scores, 1 / 5000, rtol=1e-5)
