@@ -9,7 +9,6 @@ import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from threading import Event, Lock
 from typing import Any, NamedTuple
 
@@ -18,13 +17,13 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .config import LazyConfig
 from .document import load_document, save_document
-from .errors import PromptError, StateError
+from .errors import StateError
 from .generation import LazyResponse, read, stream_generate
 from .model import Model
 from .progress import OnProgress, Progress
 from .rewind import Mark
 from .stats import LazyStats
-from .transcript import Message, Transcript, common_prefix
+from .transcript import Message, Transcript, common_prefix, spelled, text_of
 
 
 class Turn(NamedTuple):
@@ -329,28 +328,3 @@ class Session:
             return wanted and not self._stopping()
 
         return watch
-
-
-def spelled(tokenizer: TokenizerWrapper, tokens: Sequence[int]) -> str:
-    """The text of an answer, to its last letter: of one that was cut short, responses hold back what is uncertain."""
-    detokenizer = tokenizer.detokenizer
-    for token in tokens:
-        if token not in tokenizer.eos_token_ids:
-            detokenizer.add_token(token)
-    detokenizer.finalize()
-    return detokenizer.text
-
-
-def text_of(text_or_path: str | os.PathLike) -> str:
-    """A document's text; a file is meant only by a path, never by a text that looks like one."""
-    if isinstance(text_or_path, str):
-        if len(text_or_path) < 1024 and "\n" not in text_or_path and Path(text_or_path).is_file():
-            raise PromptError(f"document: {text_or_path!r} is a text that names a file; to read that, pass a Path")
-        return text_or_path
-    path = Path(text_or_path)
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise PromptError(f"document: {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise PromptError(f"document: {path} is not a text in UTF-8") from None

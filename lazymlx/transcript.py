@@ -4,8 +4,10 @@ It knows messages and the model's chat template, and nothing of caches. A docume
 asked about it: both are one message of the user.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
@@ -96,3 +98,28 @@ def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two runs begin with in common."""
     differs = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differs, min(len(one), len(other)))
+
+
+def spelled(tokenizer: TokenizerWrapper, tokens: Sequence[int]) -> str:
+    """The text of an answer, to its last letter: of one that was cut short, responses hold back what is uncertain."""
+    detokenizer = tokenizer.detokenizer
+    for token in tokens:
+        if token not in tokenizer.eos_token_ids:
+            detokenizer.add_token(token)
+    detokenizer.finalize()
+    return detokenizer.text
+
+
+def text_of(text_or_path: str | os.PathLike) -> str:
+    """A document's text; a file is meant only by a path, never by a text that looks like one."""
+    if isinstance(text_or_path, str):
+        if len(text_or_path) < 1024 and "\n" not in text_or_path and Path(text_or_path).is_file():
+            raise PromptError(f"document: {text_or_path!r} is a text that names a file; to read that, pass a Path")
+        return text_or_path
+    path = Path(text_or_path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise PromptError(f"document: {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise PromptError(f"document: {path} is not a text in UTF-8") from None
