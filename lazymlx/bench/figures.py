@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from .growth import Fit, fits
+from .growth import COSTS, Fit, fits
 from .report import Row, headline, rows
 
 COLOURS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860")
@@ -42,7 +42,7 @@ def plot_growth(content: dict[str, Any], path: Path, source: str = "") -> None:
         own = [fit for fit in found if fit.cost == cost]
         for fit in own:
             _fitted(axis, fit, COLOURS[names.index(fit.variant) % len(COLOURS)])
-        _finish_axes(axis, cost, sorted({n for fit in own for n in fit.lengths}), log=True)
+        _finish_axes(axis, f"{cost}, {COSTS[cost][0]}", sorted({n for fit in own for n in fit.lengths}), log=True)
         axis.legend(fontsize=8)
     _save(figure, None, headline(content), path, source)
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from .report import Row, rows
 
-COSTS: dict[str, Callable[[Row], float | None]] = {
-    "seconds to the first token": lambda row: row["ttft"],
-    "peak bytes above the weights": lambda row: row["peak_bytes"],
-    "seconds a generated token": lambda row: 1 / row["tps"] if row["tps"] else None,
+COSTS: dict[str, tuple[str, Callable[[Row], float | None]]] = {  # its unit, and where it stands in a row
+    "time to the first token": ("s", lambda row: row["ttft"]),
+    "peak memory above the weights": ("bytes", lambda row: row["peak_bytes"]),
+    "time of a generated token": ("s", lambda row: 1 / row["tps"] if row["tps"] else None),
 }
 
 
@@ -43,7 +43,7 @@ def fits(content: dict[str, Any]) -> list[Fit]:
     """Every cost of every variant that was measured at two lengths or more."""
     found = rows(content)
     made = []
-    for cost, value in COSTS.items():
+    for cost, (_, value) in COSTS.items():
         for variant in dict.fromkeys(row["variant"] for row in found):
             points = [(row["length"], value(row)) for row in found if row["variant"] == variant]
             points = [(n, float(v)) for n, v in points if v]
@@ -62,5 +62,5 @@ def sentence(content: dict[str, Any]) -> str:
     parts = []
     for cost in dict.fromkeys(f.cost for f in found):
         own = ", ".join(f"N^{f.exponent:.2f} ({f.variant})" for f in found if f.cost == cost)
-        parts.append(f"{cost} grow as {own}")
+        parts.append(f"{cost} grows as {own}")
     return f"From {min(lengths):,} to {max(lengths):,} tokens, " + "; ".join(parts) + "."

@@ -101,7 +101,7 @@ class Bench:
         record = new_record(variant, length)
         self._budget.reserve(self._expected(variant, length))
         self._note(variant, length, measured_memory(self.pair, variant, prompt, record))
-        if "decode" in self.plan.what:
+        if "decode" in self.plan.what and variant.decodes:
             timed(self.pair, variant, prompt, 2)
         if variant.lazy is not None and variant.lazy.cuts:
             record.ideal = ideal_speedup(self._sizes, variant.lazy.cuts, length)
@@ -122,7 +122,7 @@ class Bench:
         self._budget.reserve(sum(self._expected(variant, length) for variant in variants))
         for variant, record in zip(variants, records, strict=True):
             begin = perf_counter()
-            ttft, rate = timed(self.pair, variant, prompt, tokens)
+            ttft, rate = timed(self.pair, variant, prompt, tokens if variant.decodes else 0)
             self._note(variant, length, perf_counter() - begin)
             record.ttft_s.append(ttft)
             record.decode_tps += [] if rate is None else [rate]

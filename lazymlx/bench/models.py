@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
+from mlx.utils import tree_reduce
 from mlx_lm.models import llama
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import dequantize_model, load_model
@@ -35,10 +35,6 @@ class Pair:
     tokenizer: TokenizerWrapper | None  # None: random weights, for which any token is as good as another
 
     @property
-    def weights(self) -> list[mx.array]:
-        return [w for _, w in tree_flatten(self.ours.parameters())]
-
-    @property
     def describe(self) -> dict[str, Any]:
         """What the pair is, ready for JSON."""
         args = self.ours.args
@@ -50,7 +46,7 @@ class Pair:
             "kv_heads": args.num_key_value_heads,
             "dtype": str(self.ours.model.norm.weight.dtype).removeprefix("mlx.core."),
             "bits": bits_of(self.ours),
-            "weight_bytes": sum(w.nbytes for w in self.weights),
+            "weight_bytes": tree_reduce(lambda total, w: total + w.nbytes, self.ours.parameters(), 0),
             "random": self.tokenizer is None,
         }
 

@@ -18,6 +18,7 @@ class Variant:
     name: str
     lazy: LazyConfig | None
     step: int | None = None  # tokens of the prompt computed at a time; None: all
+    decodes: bool = True  # its decode rate is worth knowing: that of stock does not depend on the step
 
     def step_size(self, length: int) -> int:
         return min(self.step or length, length)
@@ -76,7 +77,7 @@ class Plan:
         """Stock at each step size that makes a difference at this length, ours without and with each schedule."""
         stock: dict[int, Variant] = {}
         for step in self.stock_steps:
-            variant = Variant("stock", None, step)
+            variant = Variant("stock", None, step, decodes=not stock)
             stock.setdefault(variant.step_size(length), variant)
         ours = [self.with_schedule(name, layers) for name in self.schedules]
         return [*stock.values(), Variant("dense", LazyConfig.dense(), self.step), *ours]
