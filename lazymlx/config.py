@@ -79,7 +79,7 @@ class Schedule:
         if isinstance(given, Schedule):
             schedule = given
         elif not isinstance(given, str):
-            schedule = cls(tuple(_cut(pair) for pair in given))
+            schedule = cls(_cuts(given))
         elif given.strip() in PRESETS:
             if layers is None:
                 raise ConfigError(f"schedule: preset {given!r} needs a model to know its layers")
@@ -102,13 +102,19 @@ class Schedule:
         return bool(self.cuts)
 
 
+def _cuts(given: object) -> tuple[Cut, ...]:
+    if not isinstance(given, Iterable):
+        raise ConfigError(f"schedule: expected cuts, text or a preset's name, got {given!r}")
+    return tuple(_cut(pair) for pair in given)
+
+
 def _cut(pair: object) -> Cut:
     try:
         layer, keep = pair  # type: ignore[misc]
         if isinstance(layer, bool) or int(layer) != layer:
             raise TypeError
         return Cut(int(layer), float(keep))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigError(
             f"schedule: a cut is a pair (layer, keep) of a whole number and a share, got {pair!r}"
         ) from None
