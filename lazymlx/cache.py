@@ -33,8 +33,8 @@ class LazyCache:
 
     def __init__(self, config: LazyConfig, layers: int):
         self.config = config
-        edges = [0, *(cut.layer for cut in config.cuts), layers]
-        self.stages = [StageCache(stop - start) for start, stop in pairwise(edges)]
+        self.edges = [0, *(cut.layer for cut in config.cuts), layers]
+        self.stages = [StageCache(stop - start) for start, stop in pairwise(self.edges)]
         self.aux = AuxCache()
         self.offset = 0
         self.step_size = 2048  # rows computed at a time in prefill
@@ -72,6 +72,10 @@ class LazyCache:
             raise StateError(f"a prompt is still being read: {self.expected} of its tokens are to come")
         self.expected, self.complete, self.tail = tokens, complete, tail
         self.step_size = step_size or self.step_size
+
+    def layers_of(self, stage: int) -> tuple[int, int]:
+        """The first layer of a stage, and the first one behind it."""
+        return self.edges[stage], self.edges[stage + 1]
 
     def holds_back(self, L: int) -> bool:
         """Whether a chunk of `L` tokens had better be computed together with the prompt's last token."""

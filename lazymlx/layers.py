@@ -1,96 +1,154 @@
-"""Llama's layers under upstream's weight names, over tokens at arbitrary positions.
+"""Attention over tokens at arbitrary positions, in the place of upstream's.
 
-A layer knows nothing of stages or selection: it is given rows, their positions, a mask and the pool that holds the
-keys and values of its earlier rows. It also returns its queries, from which a cut's importance is computed.
+A layer is upstream's own: its norms, its feed-forward and the order in which it uses them. Only its attention is ours.
+It takes over upstream's projections under their names, so that checkpoints and adapters fit, and knows nothing of
+stages or selection: it is given rows, their positions, a mask, and the pool that holds the keys and values of its
+earlier rows. What differs from family to family is passed to it as a few functions.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from jaxtyping import Bool, Float
-from mlx_lm.models.activations import swiglu
-from mlx_lm.models.llama import ModelArgs
-from mlx_lm.models.rope_utils import initialize_rope
+from jaxtyping import Float, Integer
 
+from .attention import Mask, Stored, attend
 from .pools import KVPool, Span
 from .rope import Positions, rotate
 
-Mask = Bool[mx.array, "L S"] | str | None
+ByHead = tuple[Float[mx.array, "B L H D_h"], Float[mx.array, "B L H_kv D_h"], Float[mx.array, "B L H_kv D_h"]]
+Project = Callable[["Attention", mx.array], ByHead]
+Turned = Callable[["Attention", mx.array, mx.array, "Rows"], tuple[mx.array, mx.array]]
+Output = Callable[["Attention", mx.array, mx.array], mx.array]
+
+
+class Rows:
+    """The rows of one call on their way through one layer: what upstream's layers hand on as their `cache`."""
+
+    def __init__(self, positions: Positions, pool: KVPool | None, span: Span, first: int = 0):
+        self.positions = positions
+        self.pool = pool
+        self.span = span
+        self.first = first  # slot from which on to look; what is before lies outside of the layer's window
+        self.queries: mx.array  # set by the attention: rotated, (B, H, L, D_h)
+
+    def at(self, L: int) -> Integer[mx.array, " L"]:
+        """The position of each of `L` rows."""
+        return mx.arange(L) + self.positions if isinstance(self.positions, int) else self.positions
+
+    def store(
+        self, keys: Float[mx.array, "B H_kv L D_h"], values: Float[mx.array, "B H_kv L D_h"]
+    ) -> tuple[Stored, Stored]:
+        """Put the rows' keys and values into the pool, and return all that they may attend to."""
+        if self.pool is None:
+            return keys, values
+        self.pool.append(keys, values, self.span)
+        return self.pool.read(self.first, self.span.stop)
+
+
+def separate(attention: "Attention", x: Float[mx.array, "B L D"]) -> ByHead:
+    """Queries, keys and values by three projections."""
+    return attention.by_head(attention["q_proj"](x), attention["k_proj"](x), attention["v_proj"](x))
+
+
+def heads_normed(attention: "Attention", x: Float[mx.array, "B L D"]) -> ByHead:
+    """The same, queries and keys normalised head by head."""
+    queries, keys, values = separate(attention, x)
+    return attention["q_norm"](queries), attention["k_norm"](keys), values
+
+
+def all_normed(attention: "Attention", x: Float[mx.array, "B L D"]) -> ByHead:
+    """The same, queries and keys normalised over all heads together."""
+    queries, keys = attention["q_norm"](attention["q_proj"](x)), attention["k_norm"](attention["k_proj"](x))
+    return attention.by_head(queries, keys, attention["v_proj"](x))
+
+
+def fused(name: str) -> Project:
+    """Queries, keys and values by one projection, one behind the other."""
+
+    def project(attention: "Attention", x: Float[mx.array, "B L D"]) -> ByHead:
+        rows = attention[name](x)
+        D_h = rows.shape[-1] // (attention.heads + 2 * attention.kv_heads)
+        ends = [attention.heads * D_h, (attention.heads + attention.kv_heads) * D_h]
+        return attention.by_head(*mx.split(rows, ends, axis=-1))
+
+    return project
+
+
+def projected(name: str) -> Output:
+    """Attention's output is that of one projection."""
+    return lambda attention, out, x: attention[name](out)
+
+
+BY_O_PROJ = projected("o_proj")
 
 
 class Attention(nn.Module):
-    """Multi-head or grouped-query attention with rotary embedding."""
+    """Multi-head or grouped-query attention.
 
-    def __init__(self, args: ModelArgs):
+    Args:
+        args: upstream's configuration.
+        theirs: upstream's attention; its parts become this one's.
+        kv_heads: if the configuration does not name them.
+        scale: of the logits, if upstream's attention does not name it.
+        project: from a layer's input to queries, keys and values by head.
+        rope: name of the part that rotates queries and keys; None leaves them without positions.
+        turned: a change to rotated queries and keys.
+        window: tokens that a token sees, itself included; None for all before it.
+        softcap, sinks: see `attend`; the sinks are a part of upstream's attention.
+        output: from the heads' outputs (and the layer's input) to the attention's.
+        precise: dtypes in which logits need float32.
+    """
+
+    def __init__(
+        self,
+        args: Any,
+        theirs: Any,
+        *,
+        kv_heads: int | None = None,
+        scale: float | None = None,
+        project: Project = separate,
+        rope: str | None = "rope",
+        turned: Turned | None = None,
+        window: int | None = None,
+        softcap: float | None = None,
+        output: Output = BY_O_PROJ,
+        precise: tuple[mx.Dtype, ...] = (),
+    ):
         super().__init__()
-        D, H, H_kv = (
-            args.hidden_size,
-            args.num_attention_heads,
-            args.num_key_value_heads or args.num_attention_heads,
-        )
-        D_h = args.head_dim or D // H
-        self.n_heads, self.n_kv_heads, self.head_dim, self.scale = H, H_kv, D_h, D_h**-0.5
-        self.q_proj = nn.Linear(D, H * D_h, bias=args.attention_bias)
-        self.k_proj = nn.Linear(D, H_kv * D_h, bias=args.attention_bias)
-        self.v_proj = nn.Linear(D, H_kv * D_h, bias=args.attention_bias)
-        self.o_proj = nn.Linear(H * D_h, D, bias=args.attention_bias)
-        self.rope = initialize_rope(
-            D_h, args.rope_theta, args.rope_traditional, args.rope_scaling, args.max_position_embeddings
-        )
+        for name, part in theirs.items():
+            self[name] = part
+        self.sinks = theirs.get("sinks")
+        self.heads = args.num_attention_heads
+        self.kv_heads = kv_heads or args.num_key_value_heads
+        self.scale: float = scale or theirs.scale
+        self.project, self.rotated_by, self.turned, self.output = project, rope, turned, output
+        self.window, self.softcap, self.precise = window, softcap, precise
 
     def __call__(
-        self,
-        x: Float[mx.array, "B L D"],
-        positions: Positions,
-        mask: Mask,
-        pool: KVPool | None,
-        span: Span,
-    ) -> tuple[Float[mx.array, "B L D"], Float[mx.array, "B H L D_h"]]:
-        """Attention's output, and the rotated queries."""
-        B, L, _ = x.shape
-        queries = self.q_proj(x).reshape(B, L, self.n_heads, self.head_dim).transpose(0, 2, 1, 3)
-        keys = self.k_proj(x).reshape(B, L, self.n_kv_heads, self.head_dim).transpose(0, 2, 1, 3)
-        values = self.v_proj(x).reshape(B, L, self.n_kv_heads, self.head_dim).transpose(0, 2, 1, 3)
-        queries = rotate(self.rope, queries, positions, span.context)
-        keys = rotate(self.rope, keys, positions, span.context)
-        if pool is not None:
-            keys, values = pool.append(keys, values, span)
-        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.scale, mask=mask)
-        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B, L, -1)), queries
+        self, x: Float[mx.array, "B L D"], mask: Mask = None, cache: Rows | None = None
+    ) -> Float[mx.array, "B L D"]:
+        """Attention's output; the rows that come as `cache` get to know their queries."""
+        rows = cache or Rows(0, None, Span(context=x.shape[1]))
+        queries, keys, values = (part.transpose(0, 2, 1, 3) for part in self.project(self, x))
+        if self.rotated_by is not None:
+            queries = rotate(self[self.rotated_by], queries, rows.positions, rows.span.context)
+            keys = rotate(self[self.rotated_by], keys, rows.positions, rows.span.context)
+        if self.turned is not None:
+            queries, keys = self.turned(self, queries, keys, rows)
+        rows.queries = queries
+        keys, values = rows.store(keys, values)
+        asking = queries.astype(mx.float32) if queries.dtype in self.precise else queries
+        out = attend(asking, keys, values, scale=self.scale, mask=mask, softcap=self.softcap, sinks=self.sinks)
+        out = out.astype(queries.dtype).transpose(0, 2, 1, 3)
+        return self.output(self, out.reshape(*x.shape[:2], -1), x)
 
-
-class MLP(nn.Module):
-    """Gated feed-forward network."""
-
-    def __init__(self, args: ModelArgs):
-        super().__init__()
-        D, D_ff = args.hidden_size, args.intermediate_size
-        self.gate_proj = nn.Linear(D, D_ff, bias=args.mlp_bias)
-        self.down_proj = nn.Linear(D_ff, D, bias=args.mlp_bias)
-        self.up_proj = nn.Linear(D, D_ff, bias=args.mlp_bias)
-
-    def __call__(self, x: Float[mx.array, "B L D"]) -> Float[mx.array, "B L D"]:
-        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
-
-
-class Block(nn.Module):
-    """One transformer layer."""
-
-    def __init__(self, args: ModelArgs):
-        super().__init__()
-        self.self_attn = Attention(args)
-        self.mlp = MLP(args)
-        self.input_layernorm = nn.RMSNorm(args.hidden_size, eps=args.rms_norm_eps)
-        self.post_attention_layernorm = nn.RMSNorm(args.hidden_size, eps=args.rms_norm_eps)
-
-    def __call__(
-        self,
-        x: Float[mx.array, "B L D"],
-        positions: Positions,
-        mask: Mask,
-        pool: KVPool | None,
-        span: Span,
-    ) -> tuple[Float[mx.array, "B L D"], Float[mx.array, "B H L D_h"]]:
-        """The layer's output, and its queries."""
-        attended, queries = self.self_attn(self.input_layernorm(x), positions, mask, pool, span)
-        x = x + attended
-        return x + self.mlp(self.post_attention_layernorm(x)), queries
+    def by_head(self, queries: mx.array, keys: mx.array, values: mx.array) -> ByHead:
+        """Split projected rows into heads."""
+        B, L, _ = queries.shape
+        return (
+            queries.reshape(B, L, self.heads, -1),
+            keys.reshape(B, L, self.kv_heads, -1),
+            values.reshape(B, L, self.kv_heads, -1),
+        )

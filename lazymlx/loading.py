@@ -10,17 +10,16 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
-from mlx_lm.models.llama import ModelArgs
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import dequantize_model, load_adapters, load_model, load_tokenizer
 
 from .config import LazyConfig
 from .errors import ConfigError, ModelError
+from .families import family_of
 from .hub import find
 from .model import Model
 
 SCHEDULE_FILE = "lazymlx.json"  # a schedule that travels with a model: {"schedule": "8:0.5,10:0.2"}
-SUPPORTED = ("llama", "mistral")
 
 
 def load(
@@ -63,7 +62,7 @@ def load(
         raise ModelError(f"model: {folder} could not be loaded: {_one_line(error)}") from error
     assert isinstance(model, Model)
     _settle_weights(model, adapter_path, dtype)
-    model.lazy = with_stored_schedule(lazy or LazyConfig(), folder).resolve(len(model.layers))
+    model.lazy = model.resolve(with_stored_schedule(lazy or LazyConfig(), folder))
     try:
         tokenizer = load_tokenizer(folder, tokenizer_config, eos_token_ids=config.get("eos_token_id"))
     except (OSError, ValueError, KeyError) as error:
@@ -96,26 +95,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def model_classes(config: dict[str, Any]) -> tuple[type[Model], type[ModelArgs]]:
+def model_classes(config: dict[str, Any]) -> tuple[type[Model], type[Any]]:
     """Our classes for a configuration, in the form of mlx-lm's `get_model_classes`."""
-    kind = config.get("model_type")
-    if kind not in SUPPORTED:
-        raise ModelError(f"model: type {kind!r} is not supported; supported are {', '.join(SUPPORTED)}")
-    if has_sliding_window(config):
-        raise ModelError(
-            f"model: some layers attend through a sliding window of {config.get('sliding_window')} tokens, which "
-            "selection does not handle; use a model with full attention"
-        )
-    return Model, ModelArgs
-
-
-def has_sliding_window(config: dict[str, Any]) -> bool:
-    """Whether some layer does not see the whole context (Mistral 7B v0.1, for example)."""
-    if "sliding_attention" in (config.get("layer_types") or ()):
-        return True
-    window = config.get("sliding_window")
-    everywhere = config.get("model_type") == "mistral" and config.get("layer_types") is None
-    return everywhere and window is not None and window < config.get("max_position_embeddings", window + 1)
+    return Model, family_of(config.get("model_type"), config.get("text_config")).module.ModelArgs
 
 
 def stored_schedule(folder: Path) -> Path | None:

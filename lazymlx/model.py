@@ -1,4 +1,4 @@
-"""The staged model: Llama's layers between cuts, and the one operation that serves them all.
+"""The staged model: layers between cuts, and the one operation that serves them all.
 
 Prefill, decode and a follow-up question are the same `advance`: new tokens run through stage 0; at each cut the
 tokens of the stage are scored and selected, the selected ones that were not computed behind the cut yet are taken out
@@ -7,54 +7,70 @@ bookkeeping: exact, which learns from the device which tokens were selected, and
 fixed, so that a decode step never waits.
 """
 
+from typing import Any
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer
-from mlx_lm.models.llama import ModelArgs
 
+from .attention import Mask, causal, unpacked
 from .cache import LazyCache, Step
 from .config import Cut, LazyConfig
 from .errors import StateError
-from .layers import Block, Mask
+from .families import family_of
+from .layers import Rows
 from .pools import Span
+from .rope import Positions
 from .selection import AttentionScorer, select
-
-
-class LlamaModel(nn.Module):
-    """The weights, under upstream's names; how they are run is `Model`'s affair."""
-
-    def __init__(self, args: ModelArgs):
-        super().__init__()
-        self.embed_tokens = nn.Embedding(args.vocab_size, args.hidden_size)
-        self.layers = [Block(args) for _ in range(args.num_hidden_layers)]
-        self.norm = nn.RMSNorm(args.hidden_size, eps=args.rms_norm_eps)
+from .windows import asked, resolved
 
 
 class Model(nn.Module):
-    """A causal language model that can be lazy. Without a cache it is the plain dense model."""
+    """A causal language model that can be lazy. Without a cache it is the plain dense model.
 
-    def __init__(self, args: ModelArgs):
+    Its parts are upstream's, under upstream's names; how they are run is the engine's affair, and what is particular to
+    an architecture its family's.
+    """
+
+    def __init__(self, args: Any):
         super().__init__()
         self.args = args
         self.model_type = args.model_type
-        self.model = LlamaModel(args)
+        self.family = family_of(args.model_type, getattr(args, "text_config", None))
+        for name, part in self.family.build(args).children().items():
+            self[name] = part
         self.lazy = LazyConfig()
-        if not args.tie_word_embeddings:
-            self.lm_head = nn.Linear(args.hidden_size, args.vocab_size, bias=False)
 
     @property
-    def layers(self) -> list[Block]:
-        return self.model.layers
+    def layers(self) -> list[nn.Module]:
+        return self.family.layers(self)
 
     def make_cache(self, lazy: LazyConfig | None = None) -> list[LazyCache]:
         """An empty conversation, as mlx-lm's loops want it: a list, here with a single entry for all layers."""
-        return [LazyCache((lazy or self.lazy).resolve(len(self.layers)), len(self.layers))]
+        return [LazyCache(self.resolve(lazy or self.lazy), len(self.layers))]
+
+    def resolve(self, lazy: LazyConfig) -> LazyConfig:
+        """A configuration with its cuts for this model.
+
+        Raises:
+            ConfigError: the model cannot be cut there.
+        """
+        return resolved(lazy, self.windows)
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """What hidden states are computed in."""
+        return self.family.norm(self).weight.dtype
+
+    @property
+    def windows(self) -> list[int | None]:
+        """How many tokens each layer sees; None for all."""
+        return [self.family.attention_of(layer).window for layer in self.layers]
 
     def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
-        """Drop tensors of a checkpoint that are derived from others."""
-        tied = "lm_head.weight" if self.args.tie_word_embeddings else None
-        return {k: w for k, w in weights.items() if "rotary_emb.inv_freq" not in k and k != tied}
+        """Bring a checkpoint's tensors into the form of the parameters."""
+        return self.family.sanitize(self, weights)
 
     def __call__(
         self,
@@ -67,22 +83,21 @@ class Model(nn.Module):
         Without a cache: for every token. With one: for the last token (T = 1), or None while the prompt is not
         complete; with an empty schedule and a cache that was not told a prompt's length, for every token.
         """
-        x = self.model.embed_tokens(inputs) if input_embeddings is None else input_embeddings
+        x = self.family.embedded(self, inputs, input_embeddings)
         if cache is None:
-            return self._head(self._dense(x))
+            return self.family.answer(self, self._dense(x))
         if x.shape[0] != 1:
             raise StateError(f"a lazy cache holds one conversation, got a batch of {x.shape[0]}")
         return self.advance(x, cache[0])
 
     def _dense(self, x: Float[mx.array, "B L D"]) -> Float[mx.array, "B L D"]:
-        mask: Mask = "causal" if x.shape[1] > 1 else None
-        for layer in self.layers:
-            x, _ = layer(x, 0, mask, None, Span(context=x.shape[1]))
+        L = x.shape[1]
+        masks: dict[int | None, Mask] = {None: "causal" if L > 1 else None}
+        for layer, window in zip(self.layers, self.windows, strict=True):
+            if window is not None and window not in masks:
+                masks[window] = masks[None] if L <= window else causal(mx.arange(L), mx.arange(L), window)
+            x = layer(x, mask=masks[window], cache=Rows(0, None, Span(context=L)))
         return x
-
-    def _head(self, x: Float[mx.array, "B L D"]) -> Float[mx.array, "B L V"]:
-        x = self.model.norm(x)
-        return self.model.embed_tokens.as_linear(x) if self.args.tie_word_embeddings else self.lm_head(x)
 
     def advance(self, x: Float[mx.array, "1 L D"], cache: LazyCache) -> Float[mx.array, "1 T V"] | None:
         """Take the embeddings of new tokens into the conversation."""
@@ -95,7 +110,7 @@ class Model(nn.Module):
         step = cache.begin(x.shape[1])
         x, queries = self._first_stage(cache, step, x)
         if not cache.config.cuts:
-            return self._head(x[:, -1:] if told else x) if step.final or not told else None
+            return self.family.answer(self, x[:, -1:] if told else x) if step.final or not told else None
         if step.decode:
             cache.aux.pass_by(step.start, len(cache.stages))
         else:
@@ -103,7 +118,7 @@ class Model(nn.Module):
             queries = cache.queries = last_rows(cache.queries, queries, cache.config.window)
         if not step.final:
             return None
-        return self._head(self._deepen(cache, step, x[:, -1:], queries[:, :, -step.window :]))
+        return self.family.answer(self, self._deepen(cache, step, x[:, -1:], queries[:, :, -step.window :]))
 
     def _first_stage(self, cache: LazyCache, step: Step, x: mx.array) -> tuple[mx.array, mx.array]:
         stage, positions = cache.stages[0], mx.arange(step.start, step.stop, dtype=mx.int32)
@@ -112,13 +127,36 @@ class Model(nn.Module):
         return self._run(cache, 0, x, step.start, "causal" if x.shape[1] > 1 else None, span)
 
     def _run(
-        self, cache: LazyCache, number: int, x: mx.array, positions: int | mx.array, mask: Mask, span: Span
+        self,
+        cache: LazyCache,
+        number: int,
+        x: mx.array,
+        positions: Positions,
+        mask: Mask,
+        span: Span,
+        within: Bool[mx.array, " N"] | None = None,
     ) -> tuple[mx.array, mx.array]:
-        """Run rows through the layers of a stage. Returns its outputs, and the queries of its last layer."""
-        pools = cache.stages[number].pools
-        start = sum(len(stage.pools) for stage in cache.stages[:number])
-        for layer, pool in zip(self.layers[start : start + len(pools)], pools, strict=True):
-            x, queries = layer(x, positions, mask, pool, span)
+        """Run rows through the layers of a stage.
+
+        Args:
+            mask: which slots the rows may see where a layer sees everything; `within` says it for the other layers.
+
+        Returns:
+            The stage's outputs, and the queries of the layer that scores at the next cut.
+        """
+        stage, (start, stop) = cache.stages[number], cache.layers_of(number)
+        windows, queries = self.windows, x
+        scoring = asked(windows, start, stop)
+        views: dict[int | None, tuple[int, Mask]] = {None: (0, mask)}
+        for index, pool in zip(range(start, stop), stage.pools, strict=True):
+            window = windows[index]
+            if window is not None and window not in views:
+                at = positions if isinstance(positions, mx.array) else mx.arange(positions, positions + x.shape[1])
+                views[window] = views[None] if span.context <= window else stage.through(window, at, within)
+            first, mask = views[window]
+            rows = Rows(positions, pool, span, first)
+            x = self.layers[index](x, mask=mask, cache=rows)
+            queries = rows.queries if index == scoring else queries
         return x, queries
 
     def _deepen(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array) -> mx.array:
@@ -155,7 +193,7 @@ class Model(nn.Module):
             stage = cache.stages[number]
             span = stage.append(positions, step.stop, bounds=None, valid=taken.valid + 1)
             rows = mx.concatenate([x, taken.x], axis=1)
-            rows, queries = self._run(cache, number, rows, positions, stage.visible(positions, within), span)
+            rows, queries = self._run(cache, number, rows, positions, stage.visible(positions, within), span, within)
             x = rows[:, :1]
             if number < len(cache.config.cuts):
                 cache.aux.put_back(taken.slots, rows[:, 1:])
@@ -227,12 +265,14 @@ class Model(nn.Module):
     ) -> tuple[Bool[mx.array, " N"], Int64[mx.array, " N"]]:
         """Score the tokens of the stage before cut `number`, and choose."""
         stage, config = cache.stages[number - 1], cache.config
-        scorer = config.scorer or AttentionScorer(config.reduce)
-        last = self.layers[config.cuts[number - 1].layer - 1]
+        start, stop = cache.layers_of(number - 1)
+        scoring = asked(self.windows, start, stop)
+        attention = self.family.attention_of(self.layers[scoring])
+        scorer = config.scorer or AttentionScorer(config.reduce, attention.softcap, attention.sinks)
         all_visible = len(asking) == 1 and stage.count is None and within is None
         visible = None if all_visible else stage.visible(asking, within)
-        keys = stage.pools[-1].keys[0, :, : stage.reach]
-        importance = scorer(queries[0] * last.self_attn.scale, keys, visible)
+        keys = unpacked(stage.pools[scoring - start].read(0, stage.reach)[0])
+        importance = scorer(queries[0] * attention.scale, keys[0], visible)
         return select(stage.by_position(importance, cache.offset), active, protected, k, config.pool)
 
     def _run_rising(
@@ -251,7 +291,7 @@ class Model(nn.Module):
             mask: Mask = "causal" if len(rows) > 1 else None
             if within is not None or not newest:
                 mask = stage.visible(index, within)
-            out, q = self._run(cache, number, x[:, chunk], index, mask, span)
+            out, q = self._run(cache, number, x[:, chunk], index, mask, span, within)
             mx.eval(out)  # chunk by chunk, so that memory is bounded by a chunk's intermediates
             outs.append(out)
             if report is not None:

@@ -13,6 +13,8 @@ import mlx.core as mx
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
+from .attention import Mask, causal
+
 STEP = 256  # slots by which buffers grow
 NOWHERE = 2**30  # position of an empty slot: later than any query, so that every mask hides it
 
@@ -68,11 +70,14 @@ class KVPool:
 
     def append(
         self, keys: Float[mx.array, "1 H_kv L D_h"], values: Float[mx.array, "1 H_kv L D_h"], span: Span
-    ) -> tuple[Float[mx.array, "1 H_kv S D_h"], Float[mx.array, "1 H_kv S D_h"]]:
-        """Write the rows and return all that they may attend to."""
+    ) -> None:
+        """Write rows."""
         self.keys = written(grown(self.keys, span.capacity, keys, 2), keys, span.start, 2)
         self.values = written(grown(self.values, span.capacity, values, 2), values, span.start, 2)
-        return self.keys[:, :, : span.stop], self.values[:, :, : span.stop]
+
+    def read(self, first: int, stop: int) -> tuple[Float[mx.array, "1 H_kv S D_h"], Float[mx.array, "1 H_kv S D_h"]]:
+        """Keys and values of the slots `[first, stop)`."""
+        return self.keys[:, :, first:stop], self.values[:, :, first:stop]
 
     def keep(self, slots: mx.array) -> None:
         """Drop all slots but these."""
@@ -126,14 +131,29 @@ class StageCache:
         return self.filled if self.count is None else self.positions.shape[0]
 
     def visible(
-        self, positions: Integer[mx.array, " L"], selected: Bool[mx.array, " N"] | None
+        self,
+        positions: Integer[mx.array, " L"],
+        selected: Bool[mx.array, " N"] | None,
+        window: int | None = None,
+        first: int = 0,
     ) -> Bool[mx.array, "L S"]:
-        """Which slots rows at these positions may see: nothing later than themselves, and only what was selected."""
-        table = self.positions[: self.reach]
-        mask = table[None] <= positions[:, None]
+        """Which slots, from `first` on, rows at these positions may see: nothing later than themselves, nothing outside
+        of the window of their layer, and only what was selected."""
+        table = self.positions[first : self.reach]
+        mask = causal(positions, table, window)
         if selected is not None:
             mask = mask & selected[mx.minimum(table, selected.shape[0] - 1)][None]
         return mask
+
+    def through(
+        self, window: int, positions: Integer[mx.array, " L"], selected: Bool[mx.array, " N"] | None
+    ) -> tuple[int, Mask]:
+        """The same for the newest rows in a layer with a window: the slot from which on to look, and the mask."""
+        rows = positions.shape[0]
+        first = max(self.filled - rows - window + 1, 0) if self.in_order else 0
+        if rows == 1 and selected is None and self.in_order and self.filled == self.highest + 1:
+            return first, None  # neighbours without a gap
+        return first, self.visible(positions, selected, window, first)
 
     def by_position(self, importance: Float[mx.array, " S"], context: int) -> Float[mx.array, " N"]:
         """Bring values of the slots into the order of the positions; 0 where nothing was computed."""

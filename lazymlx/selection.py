@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 import mlx.core as mx
 from jaxtyping import Bool, Float, Int64
 
+from .attention import probabilities
 from .config import Reduce
 
 NO_CANDIDATE = -(2**63)
@@ -35,13 +36,18 @@ class Scorer(ABC):
 
 
 class AttentionScorer(Scorer):
-    """LazyLLM's importance (eq. 1): attention probability, averaged over the window, reduced over the heads."""
+    """LazyLLM's importance (eq. 1): attention probability, averaged over the window, reduced over the heads.
 
-    def __init__(self, reduce: Reduce = "mean"):
-        self.reduce = reduce
+    Args:
+        reduce: how the heads' values become one.
+        softcap, sinks: of the layer's attention, see `attention.attend`.
+    """
+
+    def __init__(self, reduce: Reduce = "mean", softcap: float | None = None, sinks: mx.array | None = None):
+        self.reduce, self.softcap, self.sinks = reduce, softcap, sinks
 
     def __call__(self, queries, keys, visible):
-        by_head = attention(queries, keys, visible).mean(axis=1)
+        by_head = attention(queries, keys, visible, self.softcap, self.sinks).mean(axis=1)
         return by_head.max(axis=0) if self.reduce == "max" else by_head.mean(axis=0)
 
 
@@ -49,15 +55,11 @@ def attention(
     queries: Float[mx.array, "H W D_h"],
     keys: Float[mx.array, "H_kv S D_h"],
     visible: Bool[mx.array, "W S"] | None = None,
+    softcap: float | None = None,
+    sinks: Float[mx.array, " H"] | None = None,
 ) -> Float[mx.array, "H W S"]:
     """Attention probabilities in float32. Fused attention does not return them; for a few queries they are cheap."""
-    H, W, D_h = queries.shape
-    H_kv, S, _ = keys.shape
-    grouped = queries.reshape(H_kv, H // H_kv * W, D_h)  # the heads of a group share keys: no copies of them
-    logits = (grouped @ keys.transpose(0, 2, 1)).astype(mx.float32).reshape(H, W, S)
-    if visible is not None:
-        logits = mx.where(visible, logits, -mx.inf)
-    return mx.softmax(logits, axis=-1)
+    return probabilities(queries[None], keys[None], visible, softcap=softcap, sinks=sinks)[0]
 
 
 def smooth(importance: Float[mx.array, " N"], active: Bool[mx.array, " N"], pool: int) -> Float[mx.array, " N"]:

@@ -44,7 +44,7 @@ class Pair:
             "hidden_size": args.hidden_size,
             "heads": args.num_attention_heads,
             "kv_heads": args.num_key_value_heads,
-            "dtype": str(self.ours.model.norm.weight.dtype).removeprefix("mlx.core."),
+            "dtype": str(self.ours.dtype).removeprefix("mlx.core."),
             "bits": bits_of(self.ours),
             "weight_bytes": tree_reduce(lambda total, w: total + w.nbytes, self.ours.parameters(), 0),
             "random": self.tokenizer is None,

@@ -1,0 +1,135 @@
+"""The arithmetic of attention, for what MLX's fused kernel does not do: few bits, caps, and the probabilities.
+
+Everything here is a pure function of arrays. Keys and values come as arrays or, packed in few bits, as `Quantized`.
+"""
+
+from typing import NamedTuple
+
+import mlx.core as mx
+from jaxtyping import Bool, Float, Integer
+
+Mask = Bool[mx.array, "L S"] | str | None
+
+FEW_ROWS = 8  # up to so many queries read packed keys as they are; for more, unpacking them once is cheaper
+MOST_LOGITS = 1 << 27  # logits that exist at a time where they cannot stay inside of a kernel: 512 MiB of float32
+
+
+class Quantized(NamedTuple):
+    """Keys or values in few bits, as `mx.quantize` packs them: `(B, H_kv, S, ...)`."""
+
+    packed: mx.array
+    scales: mx.array
+    biases: mx.array
+    bits: int
+    group_size: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Only the last axis, which is packed, differs from the array's."""
+        return self.packed.shape
+
+    def unpacked(self) -> mx.array:
+        return mx.dequantize(self.packed, self.scales, self.biases, group_size=self.group_size, bits=self.bits)
+
+    def product(self, rows: mx.array, *, transpose: bool) -> mx.array:
+        """`rows` times what is packed, without unpacking it."""
+        return mx.quantized_matmul(
+            rows,
+            self.packed,
+            self.scales,
+            self.biases,
+            transpose=transpose,
+            group_size=self.group_size,
+            bits=self.bits,
+        )
+
+
+Stored = mx.array | Quantized
+
+
+def attend(
+    queries: Float[mx.array, "B H L D_h"],
+    keys: Stored,
+    values: Stored,
+    *,
+    scale: float,
+    mask: Mask = None,
+    softcap: float | None = None,
+    sinks: Float[mx.array, " H"] | None = None,
+) -> Float[mx.array, "B H L D_h"]:
+    """Attention of every query to the keys that `mask` shows.
+
+    Args:
+        mask: which keys each query sees; "causal" if the queries are the last of the keys; None for all.
+        softcap: logits are squeezed into (-softcap, softcap) (Gemma 2).
+        sinks: a logit per head that takes its share of the attention and has no value (gpt-oss).
+    """
+    if softcap is None and not (isinstance(keys, Quantized) and sinks is None and queries.shape[2] <= FEW_ROWS):
+        keys, values = unpacked(keys), unpacked(values)
+        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
+    L, S = queries.shape[2], keys.shape[2]
+    rows = max(1, MOST_LOGITS // (queries.shape[0] * queries.shape[1] * S))
+    outs = []
+    for start in range(0, L, rows):
+        part = queries[:, :, start : start + rows] * scale
+        seen = visible_to(mask, start, part.shape[2], L, S)
+        probability = probabilities(part, keys, seen, softcap=softcap, sinks=sinks)
+        outs.append(weighted(probability.astype(queries.dtype), values))
+    return mx.concatenate(outs, axis=2) if len(outs) > 1 else outs[0]
+
+
+def probabilities(
+    queries: Float[mx.array, "B H L D_h"],
+    keys: Stored,
+    visible: Bool[mx.array, "L S"] | None = None,
+    *,
+    softcap: float | None = None,
+    sinks: Float[mx.array, " H"] | None = None,
+) -> Float[mx.array, "B H L S"]:
+    """Attention probabilities in float32; the queries are already scaled."""
+    B, H, L, D_h = queries.shape
+    H_kv = keys.shape[1]
+    grouped = queries.reshape(B, H_kv, H // H_kv * L, D_h)  # the heads of a group share keys: no copies of them
+    if isinstance(keys, Quantized):
+        logits = keys.product(grouped, transpose=True)
+    else:
+        logits = grouped @ keys.swapaxes(-1, -2)
+    logits = logits.astype(mx.float32).reshape(B, H, L, -1)
+    if softcap is not None:
+        logits = mx.tanh(logits / softcap) * softcap
+    if visible is not None:
+        logits = mx.where(visible, logits, -mx.inf)
+    if sinks is None:
+        return mx.softmax(logits, axis=-1)
+    beside = mx.broadcast_to(sinks.astype(mx.float32)[:, None, None], (B, H, L, 1))
+    return mx.softmax(mx.concatenate([logits, beside], axis=-1), axis=-1)[..., :-1]
+
+
+def weighted(probability: Float[mx.array, "B H L S"], values: Stored) -> Float[mx.array, "B H L D_h"]:
+    """The values, averaged with these weights."""
+    B, H, L, S = probability.shape
+    H_kv = values.shape[1]
+    grouped = probability.reshape(B, H_kv, H // H_kv * L, S)
+    out = values.product(grouped, transpose=False) if isinstance(values, Quantized) else grouped @ values
+    return out.reshape(B, H, L, -1)
+
+
+def causal(
+    at: Integer[mx.array, " L"], keys_at: Integer[mx.array, " S"], window: int | None = None
+) -> Bool[mx.array, "L S"]:
+    """Which keys, by their positions, tokens see: none later than themselves, and none outside of their window."""
+    mask = keys_at[None] <= at[:, None]
+    return mask if window is None else mask & (keys_at[None] > at[:, None] - window)
+
+
+def unpacked(stored: Stored) -> mx.array:
+    return stored.unpacked() if isinstance(stored, Quantized) else stored
+
+
+def visible_to(mask: Mask, start: int, rows: int, L: int, S: int) -> Bool[mx.array, "rows S"] | None:
+    """The part of a mask for some of the `L` queries."""
+    if mask is None:
+        return None
+    if isinstance(mask, str):
+        return mx.arange(S)[None] <= (mx.arange(start, start + rows) + S - L)[:, None]
+    return mask[start : start + rows]

@@ -1,0 +1,39 @@
+"""Llama, and the architectures whose attention is Llama's: they differ in biases, norms and feed-forwards alone."""
+
+from typing import Any
+
+from ..layers import Attention
+from .family import Family
+
+
+def listed(args: Any, index: int, theirs: Any) -> Attention:
+    """Attention whose configuration lists which layers see a window only."""
+    windowed = args.layer_types[index] == "sliding_attention"
+    return Attention(args, theirs, window=args.sliding_window if windowed else None)
+
+
+LLAMA = Family("Llama 2, 3, 3.1, 3.2, 3.3, Yi, SmolLM2", "llama", listed)
+
+LIKE_LLAMA = {
+    "llama": LLAMA,
+    "mistral": Family("Mistral, Ministral 8B, Mistral Nemo", "llama", listed),
+    "xverse": Family("Xverse", "llama", listed),
+    "iquestcoder": Family("IQuest Coder", "llama", listed),
+    "deepseek": Family("DeepSeek MoE", "deepseek"),
+    "ernie4_5": Family("ERNIE 4.5", "ernie4_5"),
+    "ernie4_5_moe": Family("ERNIE 4.5 MoE", "ernie4_5_moe"),
+    "glm": Family("GLM 4 (9B chat)", "glm"),
+    "glm4": Family("GLM 4 (0414)", "glm4"),
+    "helium": Family("Helium", "helium"),
+    "internlm3": Family("InternLM3", "internlm3"),
+    "mimo": Family("MiMo", "mimo"),
+    "mixtral": Family("Mixtral", "mixtral"),
+    "nemotron": Family("Nemotron 4, Minitron", "nemotron"),
+    "phimoe": Family("Phi-3.5 MoE", "phimoe"),
+    "qwen2": Family("Qwen2, Qwen2.5", "qwen2"),
+    "qwen2_moe": Family("Qwen1.5 MoE, Qwen2 MoE", "qwen2_moe"),
+    "seed_oss": Family("Seed-OSS", "seed_oss"),
+    "smollm3": Family("SmolLM3", "smollm3"),
+    "starcoder2": Family("StarCoder2", "starcoder2"),
+    "telechat3": Family("TeleChat3", "telechat3"),
+}

@@ -1,0 +1,22 @@
+"""OLMo: queries and keys are normalised over all heads together; OLMo 3 has windowed layers."""
+
+from typing import Any
+
+from ..layers import Attention, all_normed
+from .family import Family
+
+
+def normed(args: Any, index: int, theirs: Any) -> Attention:
+    return Attention(args, theirs, project=all_normed)
+
+
+def normed_listed(args: Any, index: int, theirs: Any) -> Attention:
+    windowed = args.layer_types[index] != "full_attention"
+    return Attention(args, theirs, project=all_normed, window=args.sliding_window if windowed else None)
+
+
+OLMO = {
+    "olmo2": Family("OLMo 2", "olmo2", normed),
+    "olmo3": Family("OLMo 3", "olmo3", normed_listed),
+    "olmoe": Family("OLMoE", "olmoe", normed),
+}

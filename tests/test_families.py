@@ -1,0 +1,212 @@
+"""Every family against mlx-lm's own model with the same random weights, in float32.
+
+With nothing left behind the logits are mlx-lm's, whatever the way in which the tokens came. With tokens left behind
+they are those of mlx-lm's layers under a mask that hides these tokens, which needs neither our attention nor caches.
+"""
+
+import pkgutil
+
+import mlx.core as mx
+import mlx_lm.models
+import numpy as np
+import pytest
+from mlx_lm.utils import MODEL_REMAPPING
+from zoo import CONFIGS, SEEING, VOCAB, WINDOW, configuration, pair
+
+from lazymlx.attention import causal
+from lazymlx.config import LazyConfig
+from lazymlx.errors import ConfigError, ModelError
+from lazymlx.families import FAMILIES, family_of, table
+from lazymlx.families import SEEING as SEEING_FAMILIES
+from lazymlx.families.refused import REFUSED
+from lazymlx.loading import model_classes
+from lazymlx.model import Model
+
+TOKENS = [int(t) for t in np.random.default_rng(5).integers(VOCAB, size=46)]
+NAMES = [*CONFIGS, *SEEING]
+WINDOWED = [name for name in NAMES if any(pair(name)[1].windows)]
+
+# Parts of mlx-lm's models that are no architectures.
+HELPERS = {
+    "activations",
+    "base",
+    "bitlinear_layers",
+    "cache",
+    "gated_delta",
+    "mla",
+    "pipeline",
+    "rope_utils",
+    "ssm",
+    "switch_layers",
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def uncompiled():
+    """Compiling upstream's small functions takes longer than these tests."""
+    mx.disable_compile()
+    yield
+    mx.enable_compile()
+
+
+def assert_close(got, expected, what: str) -> None:
+    worst = np.abs(np.array(got) - np.array(expected)).max()
+    assert worst < 1e-4 * max(1.0, np.abs(np.array(expected)).max()), f"{what}: differs by {worst:.1e}"
+
+
+def dense(name: str) -> mx.array:
+    """mlx-lm's logits for every token."""
+    return pair(name)[0](mx.array([TOKENS]))[0]
+
+
+def say(model: Model, cache: list, start: int, stop: int, chunk: int) -> mx.array:
+    """Give a prompt in chunks, its last token alone, as mlx-lm's loop does. Returns the last token's logits."""
+    cache[0].expect(stop - start, step_size=chunk)
+    for at in range(start, stop - 1, chunk):
+        model(mx.array([TOKENS[at : min(at + chunk, stop - 1)]]), cache=cache)
+    return model(mx.array([TOKENS[stop - 1 : stop]]), cache=cache)[0, -1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_cache_logits_are_mlx_lms(name):
+    _, ours = pair(name)
+    assert_close(ours(mx.array([TOKENS]))[0], dense(name), "dense")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("schedule", [(), ((3, 1.0),)], ids=["no cut", "keep all"])
+def test_with_everything_kept_logits_are_mlx_lms(name, schedule):
+    """A prompt in chunks, an answer, a follow-up, another answer; longer than any window throughout."""
+    _, ours = pair(name)
+    expected, cache = dense(name), ours.make_cache(LazyConfig(schedule, min_tokens=0))
+    assert_close(say(ours, cache, 0, 24, 9), expected[23], "prefill")
+    for at in range(24, 27):
+        assert_close(ours(mx.array([TOKENS[at : at + 1]]), cache=cache)[0, -1], expected[at], f"decode at {at}")
+    assert_close(say(ours, cache, 27, 42, 8), expected[41], "follow-up")
+    for at in range(42, 46):
+        assert_close(ours(mx.array([TOKENS[at : at + 1]]), cache=cache)[0, -1], expected[at], f"decode at {at}")
+
+
+def hidden_from_layer(name: str, cut: int, kept: np.ndarray) -> mx.array:
+    """The last token's logits of mlx-lm's own layers; from `cut` on, what is not in `kept` is masked."""
+    theirs, ours = pair(name)
+    x = ours.family.embedded(theirs, mx.array([TOKENS]), None)
+    at = mx.arange(len(TOKENS))
+    for index, layer in enumerate(ours.family.layers(theirs)):
+        mask = causal(at, at, ours.windows[index])
+        if index >= cut:
+            mask = mask & mx.array(kept)[None] | mx.eye(len(TOKENS), dtype=mx.bool_)
+        x = layer(x, mask=mask, cache=None)
+    return ours.family.answer(theirs, x)[0, -1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_left_behind_is_as_if_masked(name):
+    """Both modes leave tokens behind at layer 3, then answer as mlx-lm's layers do without them."""
+    _, ours = pair(name)
+    for config in (LazyConfig.paper("3:0.4"), LazyConfig("3:0.3", window=4, recent=3, min_tokens=0, round_to=4)):
+        cache = ours.make_cache(config)
+        logits = say(ours, cache, 0, len(TOKENS), 9)
+        stage = cache[0].stages[1]
+        positions = np.array(stage.positions[: stage.filled])
+        assert 0 < len(positions) < len(TOKENS)
+        assert_close(logits, hidden_from_layer(name, 3, np.isin(np.arange(len(TOKENS)), positions)), "pruned")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_token_is_computed_twice(name):
+    """Also not when tokens come back, in an answer and in a follow-up."""
+    _, ours = pair(name)
+    cache = ours.make_cache(LazyConfig("3:0.3", window=4, recent=2, sink=1, revive=2, min_tokens=0, round_to=1))
+    say(ours, cache, 0, 24, 9)
+    for at in range(24, 30):
+        logits = ours(mx.array([TOKENS[at : at + 1]]), cache=cache)
+    say(ours, cache, 30, len(TOKENS), 9)
+    for stage in cache[0].stages:
+        stage.settle()
+        held = np.array(stage.positions[: stage.filled]).tolist()
+        assert len(held) == len(set(held))
+    assert int(cache[0].revived) > 0
+    assert np.isfinite(np.array(logits)).all()
+
+
+# --- windows --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_windows_are_taken_from_the_configuration(name):
+    """And they are small enough for the tests above to be about them."""
+    windows = pair(name)[1].windows
+    assert set(windows) == {WINDOW, None}
+    assert WINDOW < len(TOKENS) // 4
+
+
+def test_windows_change_the_logits():
+    """The same weights without windows answer differently."""
+    with_windows, without = (np.array(pair(name)[1](mx.array([TOKENS]))[0]) for name in ("llama, windows", "llama"))
+    assert_close(with_windows[:WINDOW], without[:WINDOW], "inside of a window")
+    assert np.abs(with_windows[-1] - without[-1]).max() > 0.1
+
+
+@pytest.mark.parametrize("schedule", ["2:0.5", "3:0.5,5:0.2"])
+def test_a_cut_that_no_layer_can_score_is_refused(schedule):
+    """Layers 0, 1, 3 and 4 have a window; a cut is possible behind layer 2 only."""
+    _, ours = pair("llama, windows")
+    with pytest.raises(ConfigError, match="window.*can be cut behind each of the layers that see everything, at 3"):
+        ours.make_cache(LazyConfig(schedule))
+
+
+def test_a_presets_cuts_move_to_where_layers_can_score():
+    _, ours = pair("llama, windows")
+    assert str(ours.make_cache(LazyConfig("early"))[0].config.schedule) == "3:0.4"
+
+
+def test_scores_come_from_the_last_layer_that_sees_everything():
+    """A cut two layers behind it leaves the same tokens behind as one directly behind it."""
+    _, ours = pair("llama, windows")
+    kept = []
+    for layer in (3, 5):
+        cache = ours.make_cache(LazyConfig.paper(((layer, 0.3),)))
+        say(ours, cache, 0, len(TOKENS), 9)
+        stage = cache[0].stages[1]
+        kept.append(set(np.array(stage.positions[: stage.filled]).tolist()))
+    assert kept[0] == kept[1]
+    assert min(kept[0]) < len(TOKENS) - 2 * WINDOW  # tokens outside of the window are among them
+
+
+# --- what is served -------------------------------------------------------------------------------
+
+
+def test_every_family_is_tested():
+    assert {name.split(",")[0] for name in CONFIGS} == FAMILIES.keys()
+    assert SEEING.keys() == SEEING_FAMILIES.keys()
+
+
+def test_every_architecture_of_mlx_lm_is_served_or_refused_with_a_reason():
+    """A new version of mlx-lm with new architectures fails here: write their family, or say why not."""
+    modules = {module.name for module in pkgutil.iter_modules(mlx_lm.models.__path__)}
+    known = {*FAMILIES, *SEEING_FAMILIES, *(kind for kinds in REFUSED.values() for kind in kinds)}
+    assert modules | MODEL_REMAPPING.keys() == known | HELPERS
+    assert not HELPERS & known
+    assert sum(map(len, REFUSED.values())) + len(FAMILIES) + len(SEEING_FAMILIES) == len(known), "named twice"
+
+
+def test_a_refused_architecture_says_why():
+    with pytest.raises(ModelError, match="'mamba2' is not supported: some layers are state-space"):
+        model_classes({"model_type": "mamba2"})
+    with pytest.raises(ModelError, match="'mistral4' is not supported: its attention keeps one compressed latent"):
+        model_classes({"model_type": "mistral3", "text_config": {"model_type": "mistral4"}})
+
+
+def test_an_unknown_architecture_names_those_that_are_served():
+    with pytest.raises(ModelError, match="'brandnew' is not supported; supported are .*llama.*qwen3"):
+        model_classes({"model_type": "brandnew"})
+    with pytest.raises(ModelError, match="None is not supported"):
+        model_classes({})
+
+
+@pytest.mark.parametrize("kind", [*FAMILIES, *SEEING_FAMILIES])
+def test_upstreams_configuration_is_used(kind):
+    family = family_of(kind, configuration(kind).get("text_config"))
+    assert model_classes(configuration(kind))[1] is family.module.ModelArgs
+    assert f"`{kind}`" in table()
