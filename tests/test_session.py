@@ -15,7 +15,7 @@ from talking import DOCUMENT, FORGETFUL, LAZY, SHAPE, answer, session, speller, 
 
 from lazymlx.config import LazyConfig
 from lazymlx.errors import Cancelled, PromptError, StateError
-from lazymlx.layers import Block
+from lazymlx.layers import Attention
 from lazymlx.session import Session
 
 ALL = LazyConfig.paper("2:0.4,4:0.2")
@@ -235,7 +235,7 @@ def test_cancelling_at_every_report_leaves_no_trace(lazy):
 def test_a_failure_in_any_layer_leaves_no_trace(lazy, monkeypatch):
     """The n-th run of a layer fails, in prefill or behind any token."""
     s = session(lazy, step_size=40)
-    whole, calls = Block.__call__, Counter()
+    whole, calls = Attention.__call__, Counter()
 
     def failing(self, *args):
         calls["layers"] += 1
@@ -243,7 +243,7 @@ def test_a_failure_in_any_layer_leaves_no_trace(lazy, monkeypatch):
             raise KeyboardInterrupt
         return whole(self, *args)
 
-    monkeypatch.setattr(Block, "__call__", failing)
+    monkeypatch.setattr(Attention, "__call__", failing)
     for run in (lambda: s.read(DOCUMENT), lambda: answer(s, QUESTION, 2), lambda: answer(s, OTHER, 2)):
         before, messages = state_of(s), s.messages
         calls.clear()
@@ -376,15 +376,15 @@ def test_a_closed_session_holds_nothing_and_says_so():
 
 
 def test_fifty_turns_compute_each_token_once_and_grow_linearly(monkeypatch):
-    rows, whole, sizes = Counter(), Block.__call__, []
+    rows, whole, sizes = Counter(), Attention.__call__, []
     s = read_session(LazyConfig("2:0.4,4:0.2", window=3, min_tokens=0, round_to=4, revive=None))
-    layer_of = {id(layer): n for n, layer in enumerate(s.model.layers)}
+    layer_of = {id(layer.self_attn): n for n, layer in enumerate(s.model.layers)}
 
     def counting(self, x, *args):
         rows[layer_of[id(self)]] += x.shape[1]
         return whole(self, x, *args)
 
-    monkeypatch.setattr(Block, "__call__", counting)
+    monkeypatch.setattr(Attention, "__call__", counting)
     for turn in range(50):
         list(s.ask("abcde"[turn % 5], 2))
         sizes.append(s.nbytes)

@@ -2,7 +2,7 @@
 
 `rehearse` plays a script on the oracle alone and writes down what must happen at every step; `perform` plays it on
 the engine, fed as mlx-lm's loop feeds a model, and compares. What the engine computed is not taken from its tables
-but noted by its layers (`NotingBlock`).
+but noted by its layers (`NotingAttention`).
 
 Two right programs may disagree about a near tie, since floats add up in another order. So a rehearsal ends before the
 first choice that is one, and says so (`Rehearsal.clear`).
@@ -22,7 +22,7 @@ from reference import Positions, ReferenceLazyLLM, Shape, Step
 
 from lazymlx.cache import LazyCache
 from lazymlx.config import LazyConfig
-from lazymlx.layers import Block
+from lazymlx.layers import Attention, Rows
 from lazymlx.model import Model
 from lazymlx.pools import NOWHERE, Span, StageCache
 
@@ -102,22 +102,22 @@ class Notes:
         return calls
 
 
-class NotingBlock(Block):
-    """A layer that writes down which rows it computes, and what they may see."""
+class NotingAttention(Attention):
+    """A layer's attention that writes down which rows it computes, and what they may see."""
 
-    def __init__(self, args: llama.ModelArgs, layer: int, notes: Notes):
-        super().__init__(args)
+    def __init__(self, args: llama.ModelArgs, theirs: Attention, layer: int, notes: Notes):
+        super().__init__(args, theirs)
         self.layer, self.notes = layer, notes
 
-    def __call__(self, x, positions, mask, pool, span):
-        rows = np.arange(positions, positions + x.shape[1]) if isinstance(positions, int) else np.array(positions)
-        self.notes.calls.append(Call(self.layer, rows, mask, span))
-        return super().__call__(x, positions, mask, pool, span)
+    def __call__(self, x: mx.array, mask: mx.array | str | None, cache: Rows):
+        self.notes.calls.append(Call(self.layer, np.array(cache.at(x.shape[1])), mask, cache.span))
+        return super().__call__(x, mask, cache)
 
 
 def noting_model(stock: llama.Model) -> tuple[Model, Notes]:
     model, notes = Model(stock.args), Notes()
-    model.model.layers = [NotingBlock(stock.args, i, notes) for i in range(stock.args.num_hidden_layers)]
+    for number, layer in enumerate(model.layers):
+        layer.self_attn = NotingAttention(stock.args, layer.self_attn, number, notes)
     model.load_weights(tree_flatten(stock.parameters()))
     return model, notes
 
