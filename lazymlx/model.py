@@ -61,7 +61,7 @@ class Model(nn.Module):
     @property
     def dtype(self) -> mx.Dtype:
         """What hidden states are computed in."""
-        return self.family.norm(self).weight.dtype
+        return self.family.norm(self)["weight"].dtype
 
     @property
     def windows(self) -> list[int | None]:
