@@ -1,0 +1,108 @@
+"""The embedded model reads a passage of the embedded document: what it answers, and what it computes for that.
+
+Model, schedule (`lazymlx.json` beside the weights), document and questions are `lazymlx.demo`'s; nothing here knows
+which they are. Everything is float32, so that every device answers the same.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import mlx.core as mx
+import mlx_lm
+import pytest
+from mlx.utils import tree_flatten
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.utils import dequantize_model, load_model
+
+from lazymlx import LazyConfig, demo, generate, load, stream_generate
+from lazymlx.model import Model
+from lazymlx.stats import LazyStats
+
+PASSAGE = 2400  # characters, about 600 tokens
+FACTS = [q for q in demo.questions() if q["kind"] == "fact"]
+QUOTES = [q for q in demo.questions() if q["kind"] == "quote"]
+READINGS = 10  # of a passage, in this file
+MOST_SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Reader:
+    model: Model
+    tokenizer: TokenizerWrapper
+
+    def prompt(self, question: demo.Question) -> list[int]:
+        """A passage of the document with the answer in it, and the question."""
+        text = demo.document()
+        start = max(text.index(question["answer"]) - PASSAGE // 2, 0)
+        content = f"{text[start : start + PASSAGE]}\n\nQuestion: {question['question']}"
+        return self.tokenizer.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+    def answer(self, question: demo.Question, tokens: int, lazy: LazyConfig | None = None) -> tuple[str, LazyStats]:
+        """The greedy answer, and what it cost."""
+        cache, prompt = self.model.make_cache(lazy), self.prompt(question)
+        responses = list(stream_generate(self.model, self.tokenizer, prompt, tokens, prompt_cache=cache))
+        return "".join(response.text for response in responses), responses[-1].lazy
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Reader]:
+    model, tokenizer = load(str(demo.MODEL), dtype=mx.float32)
+    model.lazy = replace(model.lazy, min_tokens=0)
+    seconds = READINGS * seconds_to_read(model, PASSAGE // 4)
+    if seconds > MOST_SECONDS:
+        pytest.skip(f"matrix products are slow here: about {seconds:.0f} s; on Linux, OpenBLAS helps (scripts/test)")
+    yield Reader(model, tokenizer)
+
+
+def seconds_to_read(model: Model, tokens: int) -> float:
+    """Estimated from one matrix product."""
+    a, b = mx.ones((tokens, 1024)), mx.ones((1024, 1024))
+    mx.eval(a @ b)
+    start = perf_counter()
+    mx.eval(a @ b + 1)
+    parameters = sum(w.size for name, w in tree_flatten(model.parameters()) if "embed" not in name)
+    return (perf_counter() - start) * parameters / b.size
+
+
+@pytest.mark.parametrize("question", FACTS[:3], ids=lambda q: q["answer"])
+def test_a_fact_is_answered_without_computing_all_tokens(question, reader):
+    answer, stats = reader.answer(question, 24)
+    assert answer.strip() == question["answer"]
+    assert stats.mode == "lazy"
+    assert stats.computed_fraction < 0.9
+    assert all(kept < stats.prompt_tokens for kept in stats.kept)
+    assert all(deep < stats.context_tokens for deep in stats.computed[1:])
+
+
+def test_a_quote_needs_revival(reader):
+    """The first token's evidence is not the later ones': static pruning goes on to write something of its own."""
+    question = QUOTES[0]
+    revived, stats = reader.answer(question, 16)
+    static, static_stats = reader.answer(question, 16, replace(reader.model.lazy, revive=0))
+    assert question["answer"].startswith(revived.strip())
+    assert not question["answer"].startswith(static.strip())
+    assert static_stats.kept == stats.kept
+    assert static_stats.revived == 0 < stats.revived
+    assert stats.computed_fraction < 0.95
+
+
+@pytest.mark.parametrize("question", [FACTS[0], QUOTES[0]], ids=lambda q: q["kind"])
+def test_the_dense_modes_text_is_mlx_lms(question, reader):
+    """mlx-lm's own model on the same weights; and its loop with ours in it, which selects when everything is kept."""
+    stock = load_model(demo.MODEL)[0]
+    dequantize_model(stock)
+    stock.set_dtype(mx.float32)
+    prompt = reader.prompt(question)
+    expected = mlx_lm.generate(stock, reader.tokenizer, prompt, max_tokens=16)
+    assert reader.answer(question, 16, LazyConfig.dense())[0] == expected
+    options = {"max_tokens": 16, "prompt_cache": reader.model.make_cache(LazyConfig.dense())}
+    assert mlx_lm.generate(reader.model, reader.tokenizer, prompt, **options) == expected
+
+
+def test_mlx_lms_own_loop_answers_lazily(reader):
+    """Unmodified, and with a cache of its own making."""
+    question = FACTS[0]
+    answer = mlx_lm.generate(reader.model, reader.tokenizer, reader.prompt(question), max_tokens=24)
+    assert answer.strip() == question["answer"]
+    assert answer == generate(reader.model, reader.tokenizer, reader.prompt(question), max_tokens=24)
