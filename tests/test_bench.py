@@ -92,6 +92,17 @@ def test_cache_share(shape: str, share: float) -> None:
 # the pair
 
 
+def test_experts_are_not_counted() -> None:
+    args = shape_args("tiny-4x64")
+    args.num_local_experts = 8
+    assert Sizes.of(args) is None
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_is_a_configuration(name: str) -> None:
+    assert Sizes.of(shape_args(name)) is not None
+
+
 @pytest.mark.parametrize("bits", [None, 4])
 def test_both_models_hold_the_same_weights_and_say_the_same(bits: int | None) -> None:
     pair = random_pair("tiny-4x64", bits)

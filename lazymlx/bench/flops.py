@@ -8,12 +8,14 @@ no overhead.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-
-from mlx_lm.models.llama import ModelArgs
+from typing import Any
 
 from ..config import Cut
 
 Rows = float | int  # tokens computed in a layer; a share of a length need not be whole
+
+
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # names of their number in configurations
 
 
 @dataclass(frozen=True)
@@ -29,17 +31,13 @@ class Sizes:
     vocab: int
 
     @classmethod
-    def of(cls, args: ModelArgs) -> "Sizes":
-        H = args.num_attention_heads
-        return cls(
-            args.num_hidden_layers,
-            args.hidden_size,
-            args.intermediate_size,
-            H,
-            args.num_key_value_heads or H,
-            args.head_dim or args.hidden_size // H,
-            args.vocab_size,
-        )
+    def of(cls, args: Any) -> "Sizes | None":
+        """The dimensions in a configuration; None for a mixture of experts, which is not counted here."""
+        if any(getattr(args, name, None) for name in EXPERTS) or getattr(args, "intermediate_size", None) is None:
+            return None
+        H, D = args.num_attention_heads, args.hidden_size
+        H_kv, D_h = getattr(args, "num_key_value_heads", None) or H, getattr(args, "head_dim", None) or D // H
+        return cls(args.num_hidden_layers, D, args.intermediate_size, H, H_kv, D_h, args.vocab_size)
 
 
 def layer_flops(sizes: Sizes, rows: Rows) -> float:

@@ -66,7 +66,7 @@ class Bench:
         layers = len(self.pair.ours.layers)
         self._variants = {length: self.plan.variants(layers, length) for length in sorted(self.plan.lengths)}
         self._curve = self.plan.curve(layers)
-        self._sizes = Sizes.of(self.pair.ours.args)
+        self._sizes = Sizes.of(self.pair.args)
         self._budget = Budget(self.plan.budget_s, self.clock)
         self._seconds: dict[Variant, tuple[int, float]] = {}  # length and time of the newest run
 
@@ -103,7 +103,7 @@ class Bench:
         self._note(variant, length, measured_memory(self.pair, variant, prompt, record))
         if "decode" in self.plan.what and variant.decodes:
             timed(self.pair, variant, prompt, 2)
-        if variant.lazy is not None and variant.lazy.cuts:
+        if variant.lazy is not None and variant.lazy.cuts and self._sizes is not None:
             record.ideal = ideal_speedup(self._sizes, variant.lazy.cuts, length)
             record.ideal_kept = ideal_speedup(self._sizes, variant.lazy.cuts, length, record.kept)
         self.records.append(record)

@@ -9,7 +9,6 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_reduce
-from mlx_lm.models import llama
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import dequantize_model, load_model
 
@@ -35,15 +34,20 @@ class Pair:
     tokenizer: TokenizerWrapper | None  # None: random weights, for which any token is as good as another
 
     @property
+    def args(self) -> Any:
+        """The configuration of the language model."""
+        return self.ours.family.core(self.ours).args
+
+    @property
     def describe(self) -> dict[str, Any]:
         """What the pair is, ready for JSON."""
-        args = self.ours.args
+        args = self.args
         return {
             "name": self.name,
             "layers": args.num_hidden_layers,
             "hidden_size": args.hidden_size,
             "heads": args.num_attention_heads,
-            "kv_heads": args.num_key_value_heads,
+            "kv_heads": getattr(args, "num_key_value_heads", None),
             "dtype": str(self.ours.dtype).removeprefix("mlx.core."),
             "bits": bits_of(self.ours),
             "weight_bytes": tree_reduce(lambda total, w: total + w.nbytes, self.ours.parameters(), 0),
@@ -53,7 +57,7 @@ class Pair:
     def prompt(self, length: int) -> mx.array:
         """Token ids: the embedded document over and over, or random ones if the weights are random."""
         if self.tokenizer is None:
-            return mx.random.randint(1, self.ours.args.vocab_size, (length,), key=mx.random.key(SEED))
+            return mx.random.randint(1, self.args.vocab_size, (length,), key=mx.random.key(SEED))
         tokens = self.tokenizer.encode(demo.document())
         return mx.array((tokens * -(-length // len(tokens)))[:length])
 
@@ -72,7 +76,8 @@ def random_pair(shape: str, bits: int | None = None) -> Pair:
     """Random weights of a named shape: bf16, or float32 on a CPU (where 16-bit products are very slow)."""
     args = shape_args(shape)
     mx.random.seed(SEED)
-    ours, stock = Model(args), llama.Model(args)
+    ours = Model(args)
+    stock = ours.family.module.Model(args)
     ours.set_dtype(mx.float32 if on_cpu() else mx.bfloat16)
     for model in (ours, stock):
         if bits is not None:

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from mlx_lm.models.llama import ModelArgs
-
 from ..errors import UsageError
+from ..families import family_of
 
 
 def _llama(layers: int, D: int, D_ff: int, heads: tuple[int, int], vocab: int, **others: Any) -> dict[str, Any]:
@@ -22,6 +21,8 @@ def _llama(layers: int, D: int, D_ff: int, heads: tuple[int, int], vocab: int, *
     }
 
 
+QWEN3 = {"model_type": "qwen3", "head_dim": 128, "rope_theta": 1000000.0, "max_position_embeddings": 40960}
+
 SHAPES: dict[str, dict[str, Any]] = {
     "llama-2-7b": _llama(32, 4096, 11008, (32, 32), 32000),
     "llama-2-13b": _llama(40, 5120, 13824, (40, 40), 32000),
@@ -29,16 +30,14 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama-3.2-1b": _llama(16, 2048, 8192, (32, 8), 128256, head_dim=64, rope_theta=500000.0, tie_word_embeddings=True),
     "llama-3.2-3b": _llama(28, 3072, 8192, (24, 8), 128256, rope_theta=500000.0, tie_word_embeddings=True),
     "mistral-7b": _llama(32, 4096, 14336, (32, 8), 32768, rope_theta=1000000.0),
-    # Llama's layers with Qwen3-4B's dimensions: without its norms of queries and keys, which cost next to nothing
-    "qwen3-4b-like": _llama(
-        36, 2560, 9728, (32, 8), 151936, head_dim=128, rope_theta=1000000.0, tie_word_embeddings=True
-    ),
+    "qwen3-4b": _llama(36, 2560, 9728, (32, 8), 151936, **QWEN3, tie_word_embeddings=True),
+    "qwen3-8b": _llama(36, 4096, 12288, (32, 8), 151936, **QWEN3),
     "demo-12x384": _llama(12, 384, 1024, (6, 2), 8192, head_dim=64, rope_theta=500000.0, tie_word_embeddings=True),
     "tiny-4x64": _llama(4, 64, 128, (4, 2), 128, tie_word_embeddings=True),  # for tests
 }
 
 
-def shape_args(name: str) -> ModelArgs:
+def shape_args(name: str) -> Any:
     """The configuration of a named shape.
 
     Raises:
@@ -46,4 +45,5 @@ def shape_args(name: str) -> ModelArgs:
     """
     if name not in SHAPES:
         raise UsageError(f"shape: expected one of {', '.join(SHAPES)}; got {name!r}")
-    return ModelArgs.from_dict(SHAPES[name])
+    config = SHAPES[name]
+    return family_of(config["model_type"]).module.ModelArgs.from_dict(config)

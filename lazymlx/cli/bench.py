@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
     say("preparing the weights")
     pair = make_pair(args.model, args.shape, args.bits)
-    bench = Bench(pair, with_lengths(plan, args, pair.ours.args.max_position_embeddings))
+    bench = Bench(pair, with_lengths(plan, args, getattr(pair.args, "max_position_embeddings", None)))
     on = machine() | ({"commit": args.commit} if args.commit else {})
     if on["blas"] == "MLX's own":
         say("OpenBLAS is not loaded, without it a CPU is some 50 times slower; see LD_PRELOAD in scripts/env")
