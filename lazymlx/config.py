@@ -210,7 +210,7 @@ class LazyConfig:
                 f"pool: must be odd, so that a token has as many neighbours on both sides, got {self.pool}"
             )
         if self.revive is not None:
-            _check_int("revive", self.revive, 0, " or None for all")
+            _check_int("revive", self.revive, 0, " or None (on the command line 'all')")
         _check_choice("reduce", self.reduce, ("mean", "max"))
         _check_choice("attend", self.attend, ("computed", "selected"))
 

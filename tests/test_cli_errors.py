@@ -138,8 +138,8 @@ def test_an_adapter_that_is_not_there(refused: Refusal, tiny_model_folder: Path)
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["-p", ""], "prompt: it is empty"),
-        (["-p", " \\n"], "prompt: it is empty"),
+        (["-p", ""], "prompt: the prompt is empty"),
+        (["-p", " \\n"], "prompt: the prompt is empty"),
         (["-p", "text", "-q", ""], "question: it is empty"),
         (["--prompt-file", "/nowhere.txt"], "/nowhere.txt cannot be read: No such file"),
         (["--prompt-file", "/"], "/ cannot be read: Is a directory"),
@@ -154,7 +154,9 @@ def test_prompts(refused: Refusal, tiny_model_folder: Path, arguments: list[str]
 
 
 @pytest.mark.parametrize(
-    ("content", "what"), [(b"", "it is empty"), (b"one \xff two", "is not UTF-8 text (byte 4)")], ids=["empty", "latin"]
+    ("content", "what"),
+    [(b"", "is empty; expected some text"), (b"one \xff two", "is not UTF-8 text (byte 4)")],
+    ids=["empty", "latin"],
 )
 def test_files_and_stdin(
     refused: Refusal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, what: str
@@ -164,7 +166,7 @@ def test_files_and_stdin(
     line = refused("--prompt-file", str(file))
     assert what in line and str(file) in line
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
-    assert what in refused("-p", "-")
+    assert f"stdin {what}" in refused("-p", "-")
     monkeypatch.setattr(sys, "stdin", None)
     assert "stdin is closed" in refused("-p", "-")
 
@@ -215,7 +217,7 @@ def test_a_template_that_refuses_the_messages(refused: Refusal, folder: Path) ->
         (["--xtc-threshold", "0.6"], "--xtc-threshold: must be from 0 to 0.5"),
         (["--prefill-step-size", "0"], "--prefill-step-size: must be at least 1"),
         (["--seed", "-1"], "--seed: must be from 0 to"),
-        (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+        (["--no-such-flag"], "unrecognized arguments: --no-such-flag; see 'lazymlx generate --help'"),
         (["--prompt"], "--prompt/-p: expected one argument"),
         (["--prompt-cache-file", "a.safetensors"], "--prompt-cache-file: mlx-lm's files"),
         (["--image", "a.png", "b.png"], "--image: lazymlx reads text alone"),

@@ -13,6 +13,7 @@ import mlx_lm.generate  # noqa: F401  the package's attribute of that name is a 
 import pytest
 from mlx_lm.utils import load_tokenizer
 
+from lazymlx import demo
 from lazymlx.cli.ctrl_c import CtrlC
 from lazymlx.cli.main import main
 from lazymlx.config import LazyConfig
@@ -334,3 +335,21 @@ def test_ctrl_c_interrupts_before_the_first_token_and_when_it_comes_twice() -> N
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_without_arguments_the_demo_answers_right(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedded model on a part of the embedded document (for time's sake), lazily and densely."""
+    question, document = demo.questions()[0], demo.document()
+    at = document.index(question["answer"])
+    monkeypatch.setattr(demo, "document", lambda: document[max(at - 3000, 0) : at + 2500])
+    assert main(["generate", "--stats-json", str(tmp_path / "stats.json")]) == 0
+    out, err = capsys.readouterr()
+    stats = json.loads((tmp_path / "stats.json").read_text())
+    assert out == question["answer"] + "\n"
+    assert question["question"] in err.splitlines()[0]
+    assert stats["dense"]["text"] == question["answer"]
+    assert stats["lazy"]["schedule"] == json.loads((demo.MODEL / "lazymlx.json").read_text())["schedule"]
+    assert stats["lazy"]["mode"] == "lazy" and stats["lazy"]["computed_fraction"] < 0.9
+    assert "the same answer, its first token" in err.splitlines()[-1]

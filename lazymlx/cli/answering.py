@@ -19,6 +19,7 @@ from ..progress import OnProgress
 from ..stats import LazyStats
 from . import options
 from .ctrl_c import CtrlC
+from .prompts import is_demo
 
 INTERRUPTED = "interrupted"
 
@@ -89,6 +90,7 @@ def answer(
         mx.random.seed(args.seed)
     mx.reset_peak_memory()  # what loading took says nothing about answering
     cache = model.make_cache(lazy)
+    step_size = options.DEMO_STEP_SIZE if is_demo(args) else options.PREFILL_STEP_SIZE
     pieces: list[str] = []
     response: LazyResponse | None = None
     reason: str | None = None
@@ -98,7 +100,7 @@ def answer(
         tokens,
         args.max_tokens,
         prompt_cache=cache,
-        prefill_step_size=args.prefill_step_size,
+        prefill_step_size=args.prefill_step_size or step_size,
         sampler=_sampler(tokenizer, args),
         on_progress=on_progress,
     )

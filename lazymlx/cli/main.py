@@ -50,13 +50,16 @@ def _run(argv: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"lazymlx {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     wanted = next((word for word in argv if not word.startswith("-")), None)
+    chosen = parser
     for name, (module_name, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if name == wanted:  # the others' modules are not even imported
-            module = import_module(f".{module_name}", __package__)
+            chosen, module = command, import_module(f".{module_name}", __package__)
             module.add_arguments(command)
             command.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        chosen.error(f"unrecognized arguments: {' '.join(unknown)}")
     if wanted is None:
         parser.print_help(sys.stderr)
         return 2

@@ -13,6 +13,7 @@ from ..errors import UsageError
 # mlx_lm.generate's defaults
 MAX_TOKENS = 100
 PREFILL_STEP_SIZE = 2048
+DEMO_STEP_SIZE = 512  # a slow CPU hears Ctrl-C and moves its bar between two chunks, and loses no time by it
 
 LAZY_FIELDS: tuple[Field, ...] = tuple(f for f in fields(LazyConfig) if f.name != "scorer")  # a scorer is Python
 
@@ -151,9 +152,9 @@ def add_generation_flags(parser: argparse._ActionsContainer, max_tokens: int = M
     add(
         "--prefill-step-size",
         type=number(int, 1),
-        default=PREFILL_STEP_SIZE,
         metavar="N",
-        help="prompt tokens computed at a time; fewer take less memory (default: %(default)s)",
+        help=f"prompt tokens computed at a time; fewer take less memory (default: {PREFILL_STEP_SIZE}; "
+        f"for the embedded document {DEMO_STEP_SIZE})",
     )
     add("--seed", type=number(int, 0, 2**64 - 1), metavar="N", help="seed of the random numbers")
 

@@ -78,9 +78,10 @@ def read_prompt(args: argparse.Namespace) -> Prompt:
         raise UsageError("--question: there is no document to ask; give it with --prompt-file, or with --prompt -")
     else:
         prompt = Prompt(unescape(DEFAULT_PROMPT if args.prompt is None else args.prompt), "the prompt", question)
-    for kind, text in (("prompt", prompt.text), ("question", prompt.question)):
-        if text is not None and not text.strip():
-            raise PromptError(f"{kind}: it is empty ({prompt.name}); expected some text")
+    if not prompt.text.strip():
+        raise PromptError(f"prompt: {prompt.name} is empty; expected some text")
+    if question is not None and not question.strip():
+        raise PromptError("question: it is empty; expected some text")
     return prompt
 
 
