@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from model_folder import write_model
@@ -93,10 +94,7 @@ def test_weights_cut_short(refused: Refusal, folder: Path) -> None:
 
 
 def test_weights_of_another_shape(refused: Refusal, folder: Path) -> None:
-    write_model(folder)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 64}))
-    assert "could not be loaded" in refused("--model", str(folder), after_asking=True)
+    assert "could not be loaded" in refused("--model", with_config(folder, hidden_size=64), after_asking=True)
 
 
 @pytest.mark.parametrize("content", [None, "{}", "no json"])
@@ -108,23 +106,28 @@ def test_a_broken_tokenizer(refused: Refusal, folder: Path, content: str | None)
     assert "tokenizer" in refused("--model", str(folder), after_asking=True)
 
 
-def test_an_unsupported_type_lists_the_supported(refused: Refusal, folder: Path) -> None:
-    write_model(folder)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "model_type": "mamba"}))
-    line = refused("--model", str(folder), after_asking=True)
-    assert "'mamba'" in line and "llama" in line and "mistral" in line
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"model_type": "mistral", "sliding_window": 64}, {"layer_types": ["sliding_attention"] * 6, "sliding_window": 64}],
-)
-def test_sliding_windows(refused: Refusal, folder: Path, changes: dict) -> None:
+def with_config(folder: Path, **changes: Any) -> str:
+    """The tiny model under another description of itself."""
     write_model(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
-    assert "sliding window of 64" in refused("--model", str(folder), after_asking=True)
+    return str(folder)
+
+
+def test_an_unsupported_type_lists_the_supported(refused: Refusal, folder: Path) -> None:
+    line = refused("--model", with_config(folder, model_type="abacus"), after_asking=True)
+    assert "'abacus'" in line and "llama" in line and "mistral" in line
+
+
+def test_a_type_that_cannot_be_supported_says_why(refused: Refusal, folder: Path) -> None:
+    line = refused("--model", with_config(folder, model_type="mamba"), after_asking=True)
+    assert "'mamba' is not supported: some layers are state-space" in line
+
+
+def test_a_cut_behind_layers_that_see_a_window_only(refused: Refusal, folder: Path) -> None:
+    kinds = [*["sliding_attention"] * 3, *["full_attention"] * 3]
+    name = with_config(folder, layer_types=kinds, sliding_window=64)
+    assert "sees a window of tokens only" in refused("--model", name, "--schedule", "2:0.5", after_asking=True)
 
 
 def test_an_adapter_that_is_not_there(refused: Refusal, tiny_model_folder: Path) -> None:
