@@ -25,6 +25,12 @@ from lazymlx.errors import UsageError
 MACHINE = {"date": "2026-01-02T03:04:05+00:00", "chip": "Some Chip", "device": "metal", "cores": 8}
 MACHINE |= {"mlx": "1", "mlx_lm": "2", "lazymlx": "3", "commit": "abc", "blas": None}
 
+
+def of_four_layers(lazy: LazyConfig) -> LazyConfig:
+    """As a model of four layers does."""
+    return lazy.resolve(4)
+
+
 LLAMA_2_7B = Sizes.of(shape_args("llama-2-7b"))
 PROG = Schedule.of("8:.6,12:.4,16:.3,22:.2").cuts
 AGGR = Schedule.of("8:.3,12:.2,16:.1,22:.05").cuts
@@ -117,6 +123,7 @@ def test_the_embedded_model_as_a_pair() -> None:
     pair = make_pair(None, None, None)
     tokens = pair.prompt(5000)
     assert tokens.shape == (5000,)
+    assert Schedule.of(pair.own_schedule, len(pair.ours.layers)).cuts
     ours, stock = pair.ours(tokens[None, :30]), pair.stock(tokens[None, :30])
     assert mx.allclose(ours, stock, atol=1e-3), mx.abs(ours - stock).max()
 
@@ -175,8 +182,8 @@ def test_schedules_lengths_and_steps_are_read() -> None:
 
 def test_stock_runs_once_where_its_step_sizes_do_the_same() -> None:
     plan = Plan(schedules=(), stock_steps=(2048, None))
-    assert [v.name for v in plan.variants(4, 2048)] == ["stock", "dense"]
-    assert [v.step for v in plan.variants(4, 4096)] == [2048, None, 2048]
+    assert [v.name for v in plan.variants(of_four_layers, 2048)] == ["stock", "dense"]
+    assert [v.step for v in plan.variants(of_four_layers, 4096)] == [2048, None, 2048]
 
 
 # measuring
@@ -209,7 +216,7 @@ def test_the_runs_that_were_announced_are_made(pair: Pair, plan: Plan) -> None:
 
 
 def test_a_run_generates_what_is_timed(pair: Pair) -> None:
-    variant = Plan(schedules=("2:.5",), lazy=LazyConfig(min_tokens=0)).with_schedule("2:.5", 4)
+    variant = Plan(schedules=("2:.5",), lazy=LazyConfig(min_tokens=0)).with_schedule("2:.5", of_four_layers)
     ttft, rate = timed(pair, variant, pair.prompt(40), 3)
     assert ttft > 0 and rate is not None and rate > 0
     assert timed(pair, variant, pair.prompt(40))[1] is None

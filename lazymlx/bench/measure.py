@@ -63,9 +63,9 @@ class Bench:
     complete: bool = False
 
     def __post_init__(self) -> None:
-        layers = len(self.pair.ours.layers)
-        self._variants = {length: self.plan.variants(layers, length) for length in sorted(self.plan.lengths)}
-        self._curve = self.plan.curve(layers)
+        resolve = self.pair.ours.resolve
+        self._variants = {length: self.plan.variants(resolve, length) for length in sorted(self.plan.lengths)}
+        self._curve = self.plan.curve(resolve)
         self._sizes = Sizes.of(self.pair.args)
         self._budget = Budget(self.plan.budget_s, self.clock)
         self._seconds: dict[Variant, tuple[int, float]] = {}  # length and time of the newest run

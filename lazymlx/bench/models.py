@@ -13,7 +13,6 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import dequantize_model, load_model
 
 from .. import demo
-from ..config import LazyConfig
 from ..errors import UsageError
 from ..hub import find
 from ..loading import load
@@ -37,6 +36,11 @@ class Pair:
     def args(self) -> Any:
         """The configuration of the language model."""
         return self.ours.family.core(self.ours).args
+
+    @property
+    def own_schedule(self) -> str:
+        """The one that was stored for the model, else the default."""
+        return str(self.ours.resolve(self.ours.lazy).schedule)
 
     @property
     def describe(self) -> dict[str, Any]:
@@ -92,7 +96,7 @@ def random_pair(shape: str, bits: int | None = None) -> Pair:
 
 def loaded_pair(path_or_hf_repo: str, name: str | None = None) -> Pair:
     """A model from a folder or the Hub."""
-    ours, tokenizer = load(path_or_hf_repo, LazyConfig.dense())
+    ours, tokenizer = load(path_or_hf_repo)
     stock, _ = load_model(find(path_or_hf_repo), lazy=True)  # its weights are never read: ours take their place
     if bits_of(ours) is None:
         dequantize_model(stock)

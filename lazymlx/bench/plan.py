@@ -1,14 +1,18 @@
 """What to measure: `Plan`, read and checked before anything heavy is imported."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..config import LazyConfig, Schedule
+from ..config import LazyConfig
 from ..errors import UsageError
 
 WHAT = ("ttft", "decode", "memory", "revive")
 LENGTHS = (1024, 2048, 4096, 8192, 16384)
 CPU_LENGTHS = (1024, 2048, 4096)
+OWN = "auto"  # the schedule that a model would be used with
+
+Resolve = Callable[[LazyConfig], LazyConfig]  # a model's `resolve`
 
 
 @dataclass(frozen=True)
@@ -73,23 +77,23 @@ class Plan:
         """Timed runs of each variant at each length; without times to measure the warm-up is enough."""
         return self.repeats if {"ttft", "decode"} & set(self.what) else 0
 
-    def variants(self, layers: int, length: int) -> list[Variant]:
+    def variants(self, resolve: Resolve, length: int) -> list[Variant]:
         """Stock at each step size that makes a difference at this length, ours without and with each schedule."""
         stock: dict[int, Variant] = {}
         for step in self.stock_steps:
             variant = Variant("stock", None, step, decodes=not stock)
             stock.setdefault(variant.step_size(length), variant)
-        ours = [self.with_schedule(name, layers) for name in self.schedules]
+        ours = [self.with_schedule(name, resolve) for name in self.schedules]
         return [*stock.values(), Variant("dense", LazyConfig.dense(), self.step), *ours]
 
-    def with_schedule(self, name: str, layers: int, **others: Any) -> Variant:
-        return Variant(name, replace(self.lazy, schedule=Schedule.of(name, layers), **others), self.step)
+    def with_schedule(self, name: str, resolve: Resolve, **others: Any) -> Variant:
+        return Variant(name, resolve(replace(self.lazy, schedule=name, **others)), self.step)
 
-    def curve(self, layers: int) -> list[Variant]:
+    def curve(self, resolve: Resolve) -> list[Variant]:
         """The first schedule with each number of revived tokens."""
         if "revive" not in self.what or not self.schedules:
             return []
-        return [self.with_schedule(self.schedules[0], layers, revive=budget) for budget in self.budgets]
+        return [self.with_schedule(self.schedules[0], resolve, revive=budget) for budget in self.budgets]
 
 
 def schedules(text: str) -> tuple[str, ...]:

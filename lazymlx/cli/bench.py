@@ -17,8 +17,16 @@ from .terminal import say
 
 if TYPE_CHECKING:
     from ..bench.measure import Bench
+    from ..bench.models import Pair
 
-QUICK = {"lengths": (1024, 2048), "repeats": 3, "tokens": 8, "what": ("ttft", "decode", "memory"), "budget_s": 45.0}
+QUICK: dict[str, Any] = {
+    "lengths": (1024, 2048),
+    "schedules": (plans.OWN,),
+    "repeats": 3,
+    "tokens": 8,
+    "what": ("ttft", "decode", "memory"),
+    "budget_s": 45.0,
+}
 DEFAULT = Plan()
 
 # a field of `Plan` and the reader of its flag
@@ -53,7 +61,11 @@ def _add_plan_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--quick", action="store_true", help="a first look, in less than a minute")
     add("--lengths", metavar="N,N,...", help="prompt lengths, 4k is 4096 (default: 1k to 16k; on a CPU to 4k)")
-    add("--schedules", metavar="NAME,...", help="presets, or cuts such as 8:.6,12:.4 (default: early,steep)")
+    add(
+        "--schedules",
+        metavar="NAME,...",
+        help="presets, cuts such as 8:.6,12:.4, or auto: the model's own (default: early,steep)",
+    )
     add("--only", dest="what", metavar="WHAT,...", help=f"some of {', '.join(plans.WHAT)} (default: all)")
     add("--repeats", type=int, metavar="N", help=f"timed runs of each kind (default: {DEFAULT.repeats})")
     add("--tokens", type=int, metavar="N", help=f"tokens generated a run (default: {DEFAULT.tokens})")
@@ -86,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
     say("preparing the weights")
     pair = make_pair(args.model, args.shape, args.bits)
-    bench = Bench(pair, with_lengths(plan, args, getattr(pair.args, "max_position_embeddings", None)))
+    bench = Bench(pair, fitted(plan, pair, chosen=args.lengths is not None or args.quick))
     on = machine() | ({"commit": args.commit} if args.commit else {})
     if on["blas"] == "MLX's own":
         say("OpenBLAS is not loaded, without it a CPU is some 50 times slower; see LD_PRELOAD in scripts/env")
@@ -103,14 +115,16 @@ def read_plan(args: argparse.Namespace) -> Plan:
     return Plan(**({**QUICK, **given} if args.quick else given), lazy=lazy)
 
 
-def with_lengths(plan: Plan, args: argparse.Namespace, positions: int | None) -> Plan:
-    """Without lengths from the user, those that suit the device and the model's positions."""
+def fitted(plan: Plan, pair: "Pair", chosen: bool) -> Plan:
+    """The plan for this model: its own schedule by its cuts, and unless they were `chosen`, lengths that suit it."""
     from ..bench.models import on_cpu
 
-    if args.lengths is None and not args.quick:
+    own = tuple(pair.own_schedule if name == plans.OWN else name for name in plan.schedules)
+    plan, positions = replace(plan, schedules=own), getattr(pair.args, "max_position_embeddings", None)
+    if not chosen:
         suitable = plans.CPU_LENGTHS if on_cpu() else plans.LENGTHS
-        plan = replace(plan, lengths=tuple(n for n in suitable if n <= (positions or n)))
-    elif positions is not None and max(plan.lengths) > positions:
+        return replace(plan, lengths=tuple(n for n in suitable if n <= (positions or n)))
+    if positions is not None and max(plan.lengths) > positions:
         say(
             f"{max(plan.lengths)} tokens are more than the model's {positions} positions: only the speed means anything"
         )
