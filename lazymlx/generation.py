@@ -16,6 +16,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .cache import LazyCache
 from .errors import PromptError, UsageError
+from .memory import ensure_fits
 from .model import Model
 from .progress import Meter, OnProgress
 from .stats import LazyStats
@@ -53,6 +54,7 @@ def stream_generate(
     *,
     prompt_cache: list[LazyCache] | None = None,
     prefill_step_size: int = 2048,
+    max_memory: int | None = None,
     on_progress: OnProgress | None = None,
     **options: Any,
 ) -> Generator[LazyResponse, None, None]:
@@ -62,6 +64,7 @@ def stream_generate(
         prompt: text, or token ids. With a `prompt_cache` it continues the conversation, as a follow-up question.
         prompt_cache: of `model.make_cache()`; updated in place.
         prefill_step_size: tokens computed at a time in prefill, in every stage; bounds the peak memory.
+        max_memory: bytes that may be taken, weights included; None is what the device recommends.
         on_progress: is told how far the prompt has been read, see `Progress`; returning False cancels.
         options: as in `mlx_lm.stream_generate`: sampler, logits_processors, prompt_progress_callback, ...
 
@@ -71,11 +74,13 @@ def stream_generate(
     Raises:
         PromptError: the prompt is empty.
         UsageError: an option that a lazy cache cannot serve.
+        TooLargeError: the prompt would take more memory than it may.
         Cancelled: by `on_progress`; half of the prompt is in the cache then, `Mark` can bring it back.
     """
     check_options(options, prefill_step_size)
     tokens = encode(tokenizer, prompt)
     cache = model.make_cache()[0] if prompt_cache is None else prompt_cache[0]
+    ensure_fits(model, cache, len(tokens), step_size=prefill_step_size, max_memory=max_memory)
     cache.expect(len(tokens), tail=template_tail(tokenizer, tokens), step_size=prefill_step_size)
     callback = _metered(cache, len(tokens), on_progress, options.pop("prompt_progress_callback", None))
     responses = mlx_lm_stream_generate(
@@ -103,22 +108,25 @@ def read(
     prompt_cache: list[LazyCache],
     *,
     prefill_step_size: int = 2048,
+    max_memory: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> None:
     """Read the beginning of a prompt: stage 0 only, whatever is asked later.
 
     Args:
         tokens: the next ones; the rest of the prompt goes to `stream_generate` with the same cache.
-        prompt_cache, prefill_step_size, on_progress: as in `stream_generate`.
+        prompt_cache, prefill_step_size, max_memory, on_progress: as in `stream_generate`.
 
     Raises:
         PromptError: there are no tokens.
+        TooLargeError: they would take more memory than they may.
         Cancelled: by `on_progress`; some of the tokens are in the cache then.
     """
     check_options({}, prefill_step_size)
     if not tokens:
         raise PromptError("prompt: it is empty; give at least one token")
     cache = prompt_cache[0]
+    ensure_fits(model, cache, len(tokens), step_size=prefill_step_size, max_memory=max_memory)
     cache.expect(len(tokens), complete=False, step_size=prefill_step_size)
     meter = Meter(on_progress, cache.offset, len(tokens), [1])
     with wired_limit(model), mx.stream(generation_stream):

@@ -125,7 +125,7 @@ class Session:
             with self._undone_on_error(mark):
                 if new:
                     watch = self._watched(on_progress)
-                    read(self.model, new, [self._cache], prefill_step_size=self.step_size, on_progress=watch)
+                    read(self.model, new, [self._cache], on_progress=watch, **self._limits)
                 self._settle(mark)
             self._record(Turn(None, self._transcript, mark), transcript, new)
 
@@ -157,8 +157,8 @@ class Session:
                     new,
                     max_tokens,
                     prompt_cache=[self._cache],
-                    prefill_step_size=self.step_size,
                     on_progress=self._watched(on_progress),
+                    **self._limits,
                     **options,
                 )
                 try:
@@ -209,7 +209,7 @@ class Session:
         """An independent session with the same past; memory is shared until one of the two writes to it."""
         with self._alone():
             limits = {"max_memory": self.max_memory, "step_size": self.step_size}
-            twin = Session(self.model, self.tokenizer, None, self._cache.config, **limits)
+            twin = Session(self.model, self.tokenizer, lazy=self._cache.config, **limits)
             twin._cache, twin._tokens, twin._turns = self._cache.fork(), list(self._tokens), list(self._turns)
             twin._transcript, twin._ttft_s = self._transcript, self._ttft_s
             return twin
@@ -250,6 +250,10 @@ class Session:
         return self._cache.nbytes + sum(turn.mark.nbytes for turn in self._turns if turn.mark is not None)
 
     # how it is done
+
+    @property
+    def _limits(self) -> dict[str, Any]:
+        return {"prefill_step_size": self.step_size, "max_memory": self.max_memory}
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

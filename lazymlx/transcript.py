@@ -70,11 +70,13 @@ class Transcript:
             PromptError: the chat template refuses such a conversation, for example a system prompt.
         """
         if not tokenizer.has_chat_template:
-            return tokenizer.encode("".join(message["content"] + BREAK for message in self.messages))
+            text = "".join(message["content"] + BREAK for message in self.messages)
+            return tokenizer.encode(text, verbose=False)  # what it says of long texts is true of other models
         try:
-            return tokenizer.apply_chat_template(list(self.messages), add_generation_prompt=True, tokenize=True)
+            text = tokenizer.apply_chat_template(list(self.messages), add_generation_prompt=True, tokenize=False)
         except TemplateError as error:
             raise PromptError(f"chat template: it refuses this conversation: {error}") from None
+        return tokenizer.encode(text, add_special_tokens=False, verbose=False)
 
     def certain_tokens(self, tokenizer: TokenizerWrapper) -> list[int]:
         """What every prompt begins with whatever is read or asked next; a tokenizer may merge across that seam."""

@@ -1,0 +1,158 @@
+"""How much memory a prompt will take, known before it is read.
+
+On Metal an allocation that fails ends the process, and nothing can catch it: what does not fit has to be refused
+beforehand. The estimate is a sum of buffers whose sizes are known, and of a layer's intermediates, for which the
+factors below were fitted to measured peaks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from .cache import LazyCache
+from .config import PRESETS, LazyConfig
+from .errors import TooLargeError
+from .model import Model
+from .pools import STEP
+
+FUSED_HEADS = (64, 80, 96, 128)  # head sizes for which a GPU never holds all attention scores
+LEAST_STEP = 64
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes at the worst moment of reading a prompt.
+
+    Attributes:
+        weights: of the model.
+        stage_0: keys and values of every token, in the layers before the first cut.
+        deep: keys and values of the tokens that are computed behind the cuts.
+        aux: hidden states of the tokens that are left behind.
+        working: what a chunk needs while it is computed, as far as it exceeds what comes later.
+    """
+
+    weights: int
+    stage_0: int
+    deep: int
+    aux: int
+    working: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.stage_0 + self.deep + self.aux + self.working
+
+
+def estimate_memory(
+    model: Model, n_tokens: int, config: LazyConfig | None = None, *, step_size: int = 2048, context: int = 0
+) -> MemoryEstimate:
+    """What a prompt of `n_tokens` takes.
+
+    Args:
+        config: what is left behind; None is the model's own configuration.
+        step_size: tokens computed at a time in prefill.
+        context: tokens that the conversation holds already.
+    """
+    shape = _Shape(model)
+    config = (config or model.lazy).resolve(shape.layers)
+    N = context + n_tokens
+    edges = [cut.layer for cut in config.cuts]
+    rows = [_kept(config, keep, N) for _, keep in config.cuts]
+    depths = [stop - start for start, stop in pairwise([*edges, shape.layers])]
+    stage_0 = (edges[0] if edges else shape.layers) * shape.pool(N)
+    deep = sum(layers * shape.pool(n) for layers, n in zip(depths, rows, strict=True))
+    aux = _rounded(N + 1) * shape.width if config.cuts else 0
+
+    first = shape.chunk(min(step_size, n_tokens), N)
+    behind = [shape.chunk(min(step_size, n), n, masked=context > 0) + 3 * n * shape.width for n in rows]
+    return MemoryEstimate(shape.weights, stage_0, deep, aux, max(first - deep, *behind, 0))
+
+
+class _Shape:
+    """The sizes of a model, in bytes."""
+
+    def __init__(self, model: Model):
+        attention, args = model.layers[0].self_attn, model.args
+        self.layers = len(model.layers)
+        self.weights = sum(w.nbytes for _, w in tree_flatten(model.parameters()) if isinstance(w, mx.array))
+        self.itemsize = model.model.norm.weight.dtype.size
+        self.heads, self.head_dim = attention.n_heads, attention.head_dim
+        self.width = args.hidden_size * self.itemsize
+        self.token = 2 * attention.n_kv_heads * self.head_dim * self.itemsize  # a key and a value
+        self.queries = self.heads * self.head_dim * self.itemsize
+        self.hidden = args.intermediate_size * self.itemsize
+        on_gpu = mx.default_device() == mx.Device(mx.gpu)
+        self.fused = on_gpu and self.head_dim in FUSED_HEADS
+
+    def pool(self, rows: int) -> int:
+        """Keys and values of one layer."""
+        return _rounded(rows) * self.token
+
+    def chunk(self, L: int, S: int, *, masked: bool = False) -> int:
+        """A layer's intermediates for `L` rows that attend to `S`: a device allocates ahead of what it frees."""
+        row = 3 * self.hidden + 8 * self.width + 2 * self.queries + self.token
+        scores = 0 if self.fused else self.heads * self.itemsize
+        mask = 1 if masked or not self.fused else 0
+        return L * (row + S * (scores + mask))
+
+
+def _kept(config: LazyConfig, keep: float, N: int) -> int:
+    """Tokens that are computed behind a cut, about."""
+    if N < config.min_tokens:
+        return N
+    extra = config.sink + config.recent + config.window + config.round_to
+    return min(int(keep * N) + extra, N)
+
+
+def _rounded(rows: int) -> int:
+    return -(-rows // STEP) * STEP
+
+
+def memory_limit() -> int | None:
+    """Bytes that the device recommends to stay below; None where it does not say."""
+    limit = mx.device_info().get("max_recommended_working_set_size")
+    return int(limit) if limit else None
+
+
+def ensure_fits(model: Model, cache: LazyCache, n_tokens: int, *, step_size: int, max_memory: int | None) -> None:
+    """Refuse a prompt that would take more than `max_memory` bytes, or if that is None, than the device recommends.
+
+    Raises:
+        TooLargeError: the message names the figure, and what would fit.
+    """
+    limit = memory_limit() if max_memory is None else max_memory
+    if limit is None:
+        return
+
+    def needed(config: LazyConfig, step_size: int) -> MemoryEstimate:
+        return estimate_memory(model, n_tokens, config, step_size=step_size, context=cache.offset)
+
+    need = needed(cache.config, step_size)
+    if need.total > limit:
+        advice = _advice(cache.config, step_size, lambda *change: needed(*change).total <= limit)
+        raise TooLargeError(
+            f"memory: {cache.offset + n_tokens} tokens need about {_size(need.total)}, {_size(need.weights)} of it for the "
+            f"weights, but {'the device recommends' if max_memory is None else 'they may take'} at most {_size(limit)}; "
+            f"{advice}"
+        )
+
+
+def _advice(config: LazyConfig, step_size: int, fits: Callable[[LazyConfig, int], bool]) -> str:
+    """The least change with which a prompt fits."""
+    smaller = step_size // 2
+    while smaller >= LEAST_STEP:
+        if fits(config, smaller):
+            return f"a prefill step size of {smaller} would fit"
+        smaller //= 2
+    for preset in PRESETS:
+        if fits(replace(config, schedule=preset), step_size):
+            return f"the schedule '{preset}' would fit"
+        if fits(replace(config, schedule=preset), LEAST_STEP):
+            return f"the schedule '{preset}' with a prefill step size of {LEAST_STEP} would fit"
+    return "no schedule would fit; shorten the prompt, or use a smaller model"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
