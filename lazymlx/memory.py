@@ -131,11 +131,11 @@ def ensure_fits(model: Model, cache: LazyCache, n_tokens: int, *, step_size: int
 
     need = needed(cache.config, step_size)
     if need.total > limit:
+        whose = "the device recommends" if max_memory is None else "they may take"
         advice = _advice(cache.config, step_size, lambda *change: needed(*change).total <= limit)
         raise TooLargeError(
-            f"memory: {cache.offset + n_tokens} tokens need about {_size(need.total)}, {_size(need.weights)} of it for the "
-            f"weights, but {'the device recommends' if max_memory is None else 'they may take'} at most {_size(limit)}; "
-            f"{advice}"
+            f"memory: {cache.offset + n_tokens} tokens need about {_size(need.total)}, {_size(need.weights)} of it for "
+            f"the weights, but {whose} at most {_size(limit)}; {advice}"
         )
 
 
