@@ -11,7 +11,7 @@ from itertools import pairwise
 import mlx.core as mx
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import (
     TOLERANCE,
@@ -42,7 +42,7 @@ SCRIPT = (("prompt", 30), ("decode", 5), ("prompt", 6), ("decode", 5))
 
 
 @st.composite
-def settings(draw) -> dict:
+def lazy_settings(draw) -> dict:
     """Arguments of a `LazyConfig`; checked types draw random numbers, which a strategy must not."""
     layers = sorted(draw(st.sets(st.integers(1, LAYERS - 1), min_size=1, max_size=3)))
     keeps = sorted((draw(st.sampled_from((0.05, 0.1, 0.2, 0.34, 0.5, 0.9, 1.0))) for _ in layers), reverse=True)
@@ -72,7 +72,7 @@ def scripts(draw) -> tuple[tuple[str, int], ...]:
     return (("prompt", draw(st.integers(1, 40))), *draw(st.lists(event, min_size=1, max_size=5)))
 
 
-conversations = {"settings": settings(), "script": scripts(), "seed": st.integers(0, 3)}
+conversations = {"lazy": lazy_settings(), "script": scripts(), "seed": st.integers(0, 3)}
 
 
 def conversation(config: LazyConfig, script: tuple[tuple[str, int], ...], seed: int) -> Rehearsal:
@@ -84,9 +84,9 @@ def clear(config: LazyConfig) -> Rehearsal:
 
 
 @given(**conversations, chunk=st.sampled_from((1, 4, 2048)))
-def test_every_conversation_is_the_oracles(settings, script, seed, chunk):
+def test_every_conversation_is_the_oracles(lazy, script, seed, chunk):
     """As far as it goes before a near tie."""
-    Performance(conversation(LazyConfig(**settings), script, seed), chunk=chunk).play()
+    Performance(conversation(LazyConfig(**lazy), script, seed), chunk=chunk).play()
 
 
 # --- the engine by itself ----------------------------------------------------------------------------
@@ -146,9 +146,9 @@ class Invariants:
         assert all(0 <= slot < cache.aux.used < cache.aux.rows.shape[0] for slot in slots)
 
 
-@given(settings=settings(), script=scripts(), chunk=st.sampled_from((1, 4, 2048)))
-def test_the_invariants_hold(settings, script, chunk):
-    Invariants(LazyConfig(**settings), chunk).play(script)
+@given(lazy=lazy_settings(), script=scripts(), chunk=st.sampled_from((1, 4, 2048)))
+def test_the_invariants_hold(lazy, script, chunk):
+    Invariants(LazyConfig(**lazy), chunk).play(script)
 
 
 # --- the budget --------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_the_invariants_hold(settings, script, chunk):
 
 def most_revived(rehearsal: Rehearsal) -> int:
     """Tokens that a decode step brings back at a cut."""
-    return max(len(revived) for m in rehearsal.moments if m.kind == "decode" for revived in m.step.revived)
+    return max(len(revived) for step in rehearsal.answers for revived in step.revived)
 
 
 @pytest.mark.parametrize("attend", ["computed", "selected"])
@@ -170,9 +170,10 @@ def test_a_budget_is_used_and_not_exceeded(budget, attend):
     Performance(rehearsal).play()
 
 
+@settings(max_examples=15)
 @given(**conversations)
-def test_a_budget_that_never_binds_is_no_budget(settings, script, seed):
-    unlimited = LazyConfig(**settings | {"revive": None})
+def test_a_budget_that_never_binds_is_no_budget(lazy, script, seed):
+    unlimited = LazyConfig(**lazy | {"revive": None})
     Performance(conversation(unlimited, script, seed), revive=1000).play()
 
 
@@ -185,10 +186,11 @@ def snapshot(cache: LazyCache) -> list:
     return account + [held(stage) for stage in cache.stages] + [np.array(a).tobytes() for a in cache.state]
 
 
+@settings(max_examples=15)
 @given(**conversations, at=st.integers(0, 8))
-def test_advancing_a_fork_leaves_the_original_as_it_was(settings, script, seed, at):
+def test_advancing_a_fork_leaves_the_original_as_it_was(lazy, script, seed, at):
     """To the bit; and both go on as the oracle does."""
-    original = Performance(conversation(LazyConfig(**settings), script, seed))
+    original = Performance(conversation(LazyConfig(**lazy), script, seed))
     past, future = original.rehearsal.moments[: at + 1], original.rehearsal.moments[at + 1 :]
     original.play(past)
     before = snapshot(original.cache)
@@ -246,7 +248,8 @@ def test_trimming_everything_is_a_new_conversation():
     assert engine.cache.trim(1000) == rehearsal.moments[-1].length
     assert engine.cache.empty() and engine.cache.size() == 0
     assert computed_sets(engine.cache) == (frozenset(),) * 3
-    engine.play()
+    for moment in rehearsal.moments:
+        engine.compare_step(moment, engine.step(moment.kind, moment.tokens))
 
 
 def test_trimming_a_prompt_that_is_being_read_forgets_its_beginning():
@@ -257,6 +260,37 @@ def test_trimming_a_prompt_that_is_being_read_forgets_its_beginning():
     assert engine.cache.trim(7) == 7
     engine.notes.take()
     engine.play()
+
+
+def test_a_prompt_that_is_being_read_goes_on_after_a_trim():
+    """Five wrong tokens are taken back and the right ones read."""
+    prompt, *rest = clear(LazyConfig(CUTS, **SMALL)).moments
+    engine = Performance(clear(LazyConfig(CUTS, **SMALL)))
+    engine.cache.expect(30)
+    engine.model(mx.array([[*prompt.tokens[:15], *random_tokens(5, seed=9)]]), cache=engine.caches)
+    engine.cache.trim(5)
+    engine.cache.expect(15)
+    logits = feed(engine.model, engine.caches, prompt.tokens[15:])
+    np.testing.assert_allclose(logits[0, -1], prompt.step.logits, atol=TOLERANCE)
+    engine.compare_tables(prompt)
+    engine.notes.take()
+    engine.play(rest)
+
+
+# --- protection by the chat template -----------------------------------------------------------------
+
+
+def test_a_templates_tail_is_protected_besides_the_recent_tokens():
+    """Two recent tokens and a tail of 4 are as six recent ones."""
+    rehearsal = clear(LazyConfig(CUTS, **SMALL | {"recent": 6}))
+    engine = Performance(rehearsal, recent=2)
+    for moment in rehearsal.moments:
+        if moment.kind == "prompt":
+            engine.cache.expect(len(moment.tokens), tail=4)
+            logits = feed(engine.model, engine.caches, moment.tokens)
+        else:
+            logits = engine.step(moment.kind, moment.tokens)
+        engine.compare_step(moment, logits)
 
 
 # --- what a cache's state does not allow -------------------------------------------------------------

@@ -187,6 +187,7 @@ class Moment:
     step: Step | None  # None after a trim
     computed: tuple[Positions, ...]  # C_0 .. C_J
     length: int  # of the conversation
+    revived: int  # tokens brought back so far
 
 
 @dataclass(frozen=True)
@@ -201,9 +202,8 @@ class Rehearsal:
         return [moment.step for moment in self.moments if moment.step is not None]
 
     @property
-    def revived(self) -> int:
-        """Tokens that answers brought back."""
-        return sum(len(r) for m in self.moments if m.step and m.kind == "decode" for r in m.step.revived)
+    def answers(self) -> list[Step]:
+        return [moment.step for moment in self.moments if moment.step is not None and moment.kind == "decode"]
 
 
 Script = Sequence[tuple[str, int]]  # ("prompt", tokens), ("decode", steps) or ("trim", tokens)
@@ -220,18 +220,19 @@ def rehearse(config: LazyConfig, script: tuple[tuple[str, int], ...], seed: int 
     """Play a script on the oracle; answers are its own greedy ones, prompts are random."""
     stock = stock_model(tiny_args(**changes), seed)
     reference, rng = oracle(stock, config), np.random.default_rng(seed)
-    moments, step = [], None
+    moments, step, revived = [], None, 0
     for kind, number in unrolled(script):
         if kind == "trim":
             reference.trim(min(number, reference.length - 1))
-            moments.append(Moment(kind, (), None, reference.all_computed(), reference.length))
+            moments.append(Moment(kind, (), None, reference.all_computed(), reference.length, revived))
             continue
         greedy = step is not None and kind == "decode"
         tokens = [int(step.logits.argmax())] if greedy else rng.integers(stock.args.vocab_size, size=number).tolist()
         step = reference.step(tokens, decode=kind == "decode")
         if reference.margin < MARGIN:
             return Rehearsal(stock, config, tuple(moments), clear=False)
-        moments.append(Moment(kind, tuple(tokens), step, reference.all_computed(), reference.length))
+        revived += sum(len(positions) for positions in step.revived)
+        moments.append(Moment(kind, tuple(tokens), step, reference.all_computed(), reference.length, revived))
     return Rehearsal(stock, config, tuple(moments), clear=True)
 
 
@@ -311,3 +312,4 @@ class Performance(Engine):
         for stage, expected in zip(self.cache.stages, moment.computed, strict=True):
             assert sorted(held(stage)) == sorted(expected)
         assert self.cache.computed() == tuple(len(positions) for positions in moment.computed)
+        assert self.cache.stats().revived == moment.revived
