@@ -5,6 +5,7 @@ folder must hold is checked first, because mlx-lm's answers to a wrong one are t
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,11 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import dequantize_model, load_adapters, load_model, load_tokenizer
 
 from .config import LazyConfig
-from .errors import ConfigError, ModelError
+from .errors import ModelError
 from .families import family_of
 from .hub import find
 from .model import Model
-
-SCHEDULE_FILE = "lazymlx.json"  # a schedule that travels with a model: {"schedule": "8:0.5,10:0.2"}
+from .schedules import find_stored, is_stale, user_file
 
 
 def load(
@@ -37,7 +37,8 @@ def load(
 
     Args:
         path_or_hf_repo: a local folder, or a name on the Hugging Face Hub.
-        lazy: how to select tokens; None is `LazyConfig()`, with the schedule stored beside the model if there is one.
+        lazy: how to select tokens; None is `LazyConfig()`. Its schedule "auto" is the one that was calibrated for the
+            model, or that lies in its folder as lazymlx.json, or else a cautious preset.
         dtype: cast the weights to this; None leaves them as they are on a GPU, and on a CPU dequantises and casts to
             float32, because quantised and 16-bit matrix products are about fifty times slower there.
         tokenizer_config, model_config, adapter_path, revision, trust_remote_code: as in `mlx_lm.load`.
@@ -100,21 +101,23 @@ def model_classes(config: dict[str, Any]) -> tuple[type[Model], type[Any]]:
     return Model, family_of(config.get("model_type"), config.get("text_config")).module.ModelArgs
 
 
-def stored_schedule(folder: Path) -> Path | None:
-    """The file with the schedule that was made for a model, if there is one."""
-    stored = folder / SCHEDULE_FILE
-    return stored if stored.is_file() else None
-
-
 def with_stored_schedule(lazy: LazyConfig, folder: Path) -> LazyConfig:
-    """`lazy` with the schedule that is stored beside the model in place of "auto"."""
-    stored = stored_schedule(folder)
-    if lazy.schedule != "auto" or stored is None:
+    """`lazy` with the schedule that is stored for the model in place of "auto"; what was calibrated is named."""
+    if lazy.schedule != "auto":
         return lazy
-    content = read_json(stored)
-    if "schedule" not in content:
-        raise ConfigError(f"schedule: {stored} must name a 'schedule'")
-    return LazyConfig(**{**{f: getattr(lazy, f) for f in lazy.__dataclass_fields__}, **content})
+    if is_stale(folder):
+        print(
+            f"lazymlx: {user_file(folder)} was calibrated for another model of this name and is not used; "
+            "calibrate this one with 'lazymlx calibrate'",
+            file=sys.stderr,
+        )
+    stored = find_stored(folder)
+    if stored is None:
+        return lazy
+    lazy = stored.applied(lazy)
+    if stored.own:
+        print(f"lazymlx: schedule {lazy.schedule}, as calibrated in {stored.path}", file=sys.stderr)
+    return lazy
 
 
 def _settle_weights(model: Model, adapter_path: str | None, dtype: mx.Dtype | None) -> None:

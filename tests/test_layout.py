@@ -17,7 +17,7 @@ ORDER = [
     {"demo", "hub"},
     {"config"},
     {"attention", "windows"},
-    {"selection", "rope", "stats", "progress", "sealed"},
+    {"selection", "rope", "stats", "progress", "sealed", "schedules", "flops"},
     {"pools"},
     {"aux_cache"},
     {"cache"},

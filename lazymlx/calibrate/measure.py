@@ -20,7 +20,6 @@ from ..cache import LazyCache
 from ..config import LazyConfig
 from ..generation import encode, template_tail
 from ..model import Model, last_rows
-from ..pools import StageCache
 from .prompts import Prompt
 
 WIDEST = 128  # the widest query window that a reading can serve
@@ -49,30 +48,32 @@ class Reading:
     def __init__(self, model: Model, tokens: Integer[mx.array, "1 L"], tail: int):
         self.model, self.tail, self.L = model, tail, tokens.shape[1] - 1
         self.last = tokens[:, -1:]
-        self.hidden = [model.model.embed_tokens(tokens[:, :-1])]  # the input of every layer, and the output of the last
-        self.queries: list[mx.array] = []  # of every layer, the newest
-        self.stage = StageCache(len(model.layers))
-        self.span = self.stage.append(mx.arange(self.L), self.L, bounds=(0, self.L - 1))
+        self.layers = len(model.layers)
+        every = LazyConfig(tuple((layer, 1.0) for layer in range(1, self.layers)))
+        self.by_layer = LazyCache(every, self.layers)  # a stage a layer
+        self.hidden = [model.model.embed_tokens(tokens[:, :-1])]  # the input of every layer read, and the last's output
+        self.queries: list[mx.array] = []  # of every layer read, the newest
 
     def _go_on(self, depth: int) -> None:
         """Read on, up to layer `depth`."""
+        positions = mx.arange(self.L, dtype=mx.int32)
         for number in range(len(self.queries), depth):
-            layer, pool = self.model.layers[number], self.stage.pools[number]
-            x, queries = layer(self.hidden[-1], 0, "causal" if self.L > 1 else None, pool, self.span)
+            span = self.by_layer.stages[number].append(positions, self.L, bounds=(0, self.L - 1))
+            mask = "causal" if self.L > 1 else None
+            x, queries = self.model._run(self.by_layer, number, self.hidden[-1], 0, mask, span)
             self.hidden.append(x)
             self.queries.append(last_rows(None, queries, WIDEST))
             mx.eval(x, self.queries[-1])
 
     def cache(self, config: LazyConfig) -> LazyCache:
         """A conversation that has read the prompt up to its last token, as if `config` had been there all along."""
-        layers = len(self.model.layers)
-        cache = LazyCache(config, layers)
+        depth = config.cuts[0].layer if config.cuts else self.layers
+        self._go_on(depth)
+        cache = LazyCache(config, self.layers)
         cache.expect(self.L, complete=False)
         cache.begin(self.L)
-        depth = config.cuts[0].layer if config.cuts else layers
-        self._go_on(depth)
-        cache.stages[0] = self.stage.fork()
-        del cache.stages[0].pools[depth:]
+        cache.stages[0] = self.by_layer.stages[0].fork()
+        cache.stages[0].pools = [stage.fork().pools[0] for stage in self.by_layer.stages[:depth]]
         if config.cuts:
             cache.aux.append(self.hidden[depth], 0, ahead=1)
             cache.queries = last_rows(None, self.queries[depth - 1], config.window)
@@ -108,7 +109,7 @@ class Meter:
         return [self._compare(reading, self.dense[prompt], config) for config in configs]
 
     def _say(self, reading: Reading) -> Dense:
-        cache, logits = reading.start(LazyConfig.dense().resolve(len(self.model.layers)))
+        cache, logits = reading.start(LazyConfig.dense())
         first, answer = np.array(log_softmax(logits)), [int(logits.argmax())]
         while len(answer) < self.answer_tokens and answer[-1] not in self.ends:
             answer.append(int(reading.follow(cache, mx.array([answer[-1:]])).argmax()))

@@ -13,9 +13,10 @@ from ..config import LazyConfig
 from ..errors import UsageError
 from ..generation import REFUSED, LazyResponse, stream_generate
 from ..hub import find
-from ..loading import load, stored_schedule
+from ..loading import load
 from ..model import Model
 from ..progress import OnProgress
+from ..schedules import find_stored
 from ..stats import LazyStats
 from . import options
 from .ctrl_c import CtrlC
@@ -72,7 +73,7 @@ def open_model(args: argparse.Namespace, name: str, lazy: LazyConfig) -> tuple[M
             tokenizer.add_eos_token(token)
         except ValueError as error:
             raise UsageError(f"--extra-eos-token: {error}") from None
-    return model, tokenizer, stored_schedule(folder) is not None
+    return model, tokenizer, find_stored(folder) is not None
 
 
 def answer(

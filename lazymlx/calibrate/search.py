@@ -1,0 +1,212 @@
+"""The search for a schedule. It knows candidates, their ideal speed, and trials; nothing about models or prompts.
+
+Two searches: `fastest` under a limit on the loss, and `safest` at a speed that is given. Both go from one cut to more:
+a scan of the layers, the least keep behind each, combinations of what was found, and last how tokens are scored. They
+take for granted that keeping more never hurts, but not that cutting later never does.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, product
+
+import numpy as np
+
+from ..config import Cut, LazyConfig
+from .trials import Loss, Trials
+
+KEEPS = (0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.03)
+SCAN = KEEPS.index(0.25)
+MOST_CUTS = 3
+GAIN = 1.02  # a schedule has to be this much faster to be worth a race
+BATCH = 8  # candidates that race on the same reading of a prompt
+PATIENCE = 6  # batches without a winner before a search is content
+# other ways to score tokens than the default, each changing one thing
+SETTINGS = (
+    {"window": 1},
+    {"window": 4},
+    {"window": 32},
+    {"pool": 1},
+    {"pool": 13},
+    {"reduce": "max"},
+)
+
+Cuts = tuple[Cut, ...]
+
+
+@dataclass
+class Found:
+    """What a search came to: a configuration, its loss on the search's prompts, and the scan of the layers."""
+
+    config: LazyConfig
+    loss: Loss
+    scan: dict[int, Loss] = field(default_factory=dict)
+
+
+class Search:
+    """A search over the schedules of a model.
+
+    Args:
+        layers: the model's depth.
+        speedup: the ideal speed-up of a list of cuts.
+        base: everything but the schedule; what `SETTINGS` change is changed here.
+    """
+
+    def __init__(self, layers: int, speedup: Callable[[Sequence[Cut]], float], trials: Trials, base: LazyConfig):
+        self.layers, self.speedup, self.trials, self.base = layers, speedup, trials, base
+        self.best: Cuts = ()
+        self.failed: list[Cuts] = []
+
+    # under a limit on the loss
+
+    def fastest(self) -> Found:
+        """The fastest configuration that loses no more prompts than it may."""
+        scan = self._scan()
+        stairs = self._least_keeps(scan)
+        for number in range(2, MOST_CUTS + 1):
+            self._combine(stairs, number)
+        if not self.best:
+            return Found(self._config(()), Loss(0, len(self.trials.prompts), 0.0), scan)
+        config = self._tune(self._config(self.best))
+        return Found(config, self.trials.race([config], "loss of the best")[config], scan)
+
+    def _scan(self) -> dict[int, Loss]:
+        """The loss of a single cut at every layer."""
+        every = [(Cut(layer, KEEPS[SCAN]),) for layer in range(1, self.layers)]
+        losses = self._race(every, "scan of the layers")
+        return {cuts[0].layer: loss for cuts, loss in losses.items()}
+
+    def _least_keeps(self, scan: dict[int, Loss]) -> dict[int, list[float]]:
+        """For layers worth cutting at: the keeps that a single cut may have there, the least one first.
+
+        Every layer is bisected, all of them in step, so that a prompt is read once a round.
+        """
+        passing = [layer for layer, loss in scan.items() if self.trials.passes(loss)]
+        least = {layer: SCAN if layer in passing else -1 for layer in scan}  # the last keep known to pass; -1: none
+        most = {layer: len(KEEPS) if layer in passing else SCAN for layer in scan}  # the first known to fail
+        ladder = passing[:: max(len(passing) // 4, 1)]  # for the second and third cut
+        while True:
+            open_ones = [
+                layer
+                for layer in scan
+                if most[layer] - least[layer] > 1 and (layer in ladder or self._is_worth(layer, most[layer] - 1, ladder))
+            ]
+            if not open_ones:
+                break
+            middles = {layer: (most[layer] + least[layer]) // 2 for layer in open_ones}
+            candidates = {layer: (Cut(layer, KEEPS[middle]),) for layer, middle in middles.items()}
+            losses = self._race(list(candidates.values()), "least share to keep")
+            for layer, cuts in candidates.items():
+                ends = least if self.trials.passes(losses[cuts]) else most
+                ends[layer] = middles[layer]
+        return {layer: list(KEEPS[index::-1]) for layer, index in least.items() if index >= 0}
+
+    def _is_worth(self, layer: int, keep: int, ladder: Sequence[int]) -> bool:
+        """Whether a cut at `layer` can still be part of a schedule that is faster than the best."""
+        later = [other for other in ladder if other > layer][:1]
+        return self._gains((Cut(layer, KEEPS[keep]), *(Cut(other, KEEPS[-1]) for other in later if keep + 1 < len(KEEPS))))
+
+    def _combine(self, stairs: dict[int, list[float]], number: int) -> None:
+        """Look for a faster schedule of `number` cuts, each with a keep that is known to pass alone."""
+        candidates = []
+        for layers in combinations(sorted(stairs), number):
+            for keeps in product(*(stairs[layer][:2] for layer in layers)):
+                if all(a > b for a, b in zip(keeps, keeps[1:], strict=False)):
+                    candidates.append(tuple(map(Cut, layers, keeps)))
+        self._first_to_pass(candidates, f"{number} cuts")
+
+    def _first_to_pass(self, candidates: Sequence[Cuts], text: str) -> None:
+        """Race candidates from the fastest on, until one passes or none is worth it."""
+        waiting = sorted(candidates, key=self.speedup, reverse=True)
+        for _ in range(PATIENCE):
+            waiting = [cuts for cuts in waiting if self._gains(cuts) and not self._is_hopeless(cuts)]
+            if not waiting:
+                return
+            self._race(waiting[:BATCH], text)
+            waiting = waiting[BATCH:]
+
+    def _race(self, candidates: Sequence[Cuts], text: str, **settings: object) -> dict[Cuts, Loss]:
+        configs = {cuts: self._config(cuts, **settings) for cuts in candidates}
+        losses = self.trials.race(configs.values(), text)
+        for cuts, config in configs.items():
+            if not self.trials.passes(losses[config]):
+                self.failed.append(cuts)
+            elif self.speedup(cuts) > self.speedup(self.best):
+                self.best = cuts
+        return {cuts: losses[config] for cuts, config in configs.items()}
+
+    def _gains(self, cuts: Cuts) -> bool:
+        return self.speedup(cuts) > GAIN * self.speedup(self.best)
+
+    def _is_hopeless(self, cuts: Cuts) -> bool:
+        """Whether it nowhere keeps more than a schedule that failed."""
+        profile = self._profile(cuts)
+        return any((profile <= self._profile(failed)).all() for failed in self.failed)
+
+    def _profile(self, cuts: Cuts) -> np.ndarray:
+        """The share of tokens in each layer."""
+        shares = np.ones(self.layers)
+        for cut in cuts:
+            shares[cut.layer :] = cut.keep
+        return shares
+
+    def _tune(self, config: LazyConfig) -> LazyConfig:
+        """Find a way to score that allows for a faster neighbour of the best schedule, as often as there is one."""
+        while True:
+            steps = [cuts for cuts in self._steps(config.cuts) if self._gains(cuts)]
+            tried = [dataclasses.replace(config, schedule=cuts, **change) for cuts in steps for change in ({}, *SETTINGS)]
+            losses = self.trials.race(tried, "how to score")
+            passing = [each for each in tried if self.trials.passes(losses[each])]
+            if not passing:
+                break
+            config = max(passing, key=lambda each: (self.speedup(each.cuts), -losses[each].kl))
+            self.best = config.cuts
+        same = [config, *(dataclasses.replace(config, **change) for change in SETTINGS)]
+        losses = self.trials.race(same, "how to score")
+        return min((c for c in same if self.trials.passes(losses[c])), key=lambda c: (losses[c].failed, losses[c].kl))
+
+    def _steps(self, cuts: Cuts) -> Iterator[Cuts]:
+        """Schedules that are a step faster: a cut one layer earlier, or one that keeps a notch less."""
+        for i, cut in enumerate(cuts):
+            floor = cuts[i - 1].layer if i else 0
+            less = [keep for keep in KEEPS if keep < cut.keep]
+            if cut.layer - 1 > floor:
+                yield (*cuts[:i], cut._replace(layer=cut.layer - 1), *cuts[i + 1 :])
+            if less and (i + 1 == len(cuts) or less[0] > cuts[i + 1].keep):
+                yield (*cuts[:i], cut._replace(keep=less[0]), *cuts[i + 1 :])
+
+    # at a given speed
+
+    def safest(self, target: float) -> Found:
+        """The configuration of the least loss among those whose ideal speed-up is at least `target`."""
+        singles = [cuts for layer in range(1, self.layers) if (cuts := self._reaching((), layer, target))]
+        (config, loss), *_ = self.trials.rank([self._config(cuts) for cuts in singles], "one cut")
+        for number in range(2, MOST_CUTS + 1):
+            more = [self._config(cuts) for cuts in self._with_one_more(config.cuts, target)]
+            (config, loss), *_ = self.trials.rank([config, *more], f"{number} cuts")
+        same = [config, *(dataclasses.replace(config, **change) for change in SETTINGS)]
+        (config, loss), *_ = self.trials.rank(same, "how to score")
+        return Found(config, loss)
+
+    def _reaching(self, before: Cuts, layer: int, target: float, after: Cuts = ()) -> Cuts:
+        """Cuts with one at `layer` that keeps as much as `target` allows; none if it cannot be reached."""
+        highest = min((cut.keep for cut in before), default=1.0)
+        lowest = max((cut.keep for cut in after), default=0.0)
+        for keep in np.arange(0.99, 0.005, -0.01).round(2).tolist():
+            cuts = (*before, Cut(layer, keep), *after)
+            if lowest < keep < highest and self.speedup(cuts) >= target:
+                return cuts
+        return ()
+
+    def _with_one_more(self, cuts: Cuts, target: float) -> Iterator[Cuts]:
+        """One cut more, before the first or behind the last; the one beside it is relaxed to the target."""
+        first, last, stride = cuts[0], cuts[-1], max(self.layers // 8, 1)
+        for layer in range(max(first.layer - 2 * stride, 1), first.layer, max(stride // 2, 1)):
+            for keep in (k for k in KEEPS if k > first.keep):
+                yield from filter(None, [self._reaching((Cut(layer, keep),), first.layer, target, cuts[1:])])
+        for layer in range(last.layer + stride, self.layers, stride):
+            for keep in (k for k in KEEPS if k < last.keep):
+                yield from filter(None, [self._reaching(cuts[:-1], last.layer, target, (Cut(layer, keep),))])
+
+    def _config(self, cuts: Cuts, **settings: object) -> LazyConfig:
+        return dataclasses.replace(self.base, schedule=cuts, **settings)

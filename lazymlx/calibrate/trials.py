@@ -1,0 +1,159 @@
+"""Candidates against prompts: every outcome is measured once, kept, and written down so that a run can go on later.
+
+A candidate leaves the race at the prompt that it loses too often; most bad ones are gone after a few. Prompts on which
+many candidates failed come first.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ..config import LazyConfig
+from ..errors import RunError, UsageError
+from .measure import Outcome
+from .prompts import Prompt
+
+Measure = Callable[[Prompt, Sequence[LazyConfig]], list[Outcome]]
+OnPrompt = Callable[[str, int, int], None]  # what is going on, prompts done, prompts in all
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a configuration costs, on the prompts that it was measured on."""
+
+    failed: int
+    prompts: int
+    kl: float  # mean, in nats
+
+    @property
+    def share(self) -> float:
+        return self.failed / max(self.prompts, 1)
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcome]) -> "Loss":
+        kl = sum(outcome.kl for outcome in outcomes) / max(len(outcomes), 1)
+        return cls(sum(outcome.differs for outcome in outcomes), len(outcomes), kl)
+
+
+class Journal:
+    """Outcomes on the disk, a line each, under a first line that says what they are of."""
+
+    def __init__(self, path: Path, about: Mapping[str, Any], resume: bool):
+        self.path, self.about = path, json.loads(json.dumps(about))
+        self.outcomes: dict[tuple[str, str], Outcome] = {}
+        if path.exists():
+            if not resume:
+                raise UsageError(
+                    f"an unfinished calibration is kept in {path}; go on with it by --resume, or delete the file"
+                )
+            self._read()
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(json.dumps(self.about) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"journal: {self.path} cannot be written: {error.strerror}") from error
+
+    def _read(self) -> None:
+        lines = self.path.read_bytes().decode("utf-8", "replace").splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]  # the last one may have been cut short
+        if not whole or json.loads(whole[0]) != self.about:
+            raise UsageError(
+                f"--resume: {self.path} is of another model, other prompts or other limits; "
+                "give the same arguments as before, or delete the file"
+            )
+        for line in whole[1:]:
+            entry = json.loads(line)
+            outcome = Outcome(entry["differs"], entry["kl"], tuple(entry["kept"]))
+            self.outcomes[entry["prompt"], entry["config"]] = outcome
+        os.truncate(self.path, sum(len(line.encode()) for line in whole))
+
+    def note(self, key: tuple[str, str], outcome: Outcome) -> None:
+        self.outcomes[key] = outcome
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"prompt": key[0], "config": key[1], **asdict(outcome)}) + "\n")
+
+    def finish(self) -> None:
+        """The calibration is done; nothing is left to resume."""
+        self.path.unlink(missing_ok=True)
+
+
+class Trials:
+    """The prompts of a search, and what came out of them so far."""
+
+    def __init__(
+        self,
+        measure: Measure,
+        prompts: Iterable[Prompt],
+        max_loss: float,
+        journal: Journal | None = None,
+        on_prompt: OnPrompt = lambda text, done, of: None,
+    ):
+        self.measure, self.prompts, self.max_loss = measure, list(prompts), max_loss
+        self.journal, self.on_prompt = journal, on_prompt
+        self.outcomes: dict[tuple[str, str], Outcome] = {} if journal is None else journal.outcomes
+        self.fatal = dict.fromkeys(self.prompts, 0)  # on how many candidates each prompt was lost
+
+    @property
+    def allowed(self) -> int:
+        """Prompts that may be lost."""
+        return int(self.max_loss * len(self.prompts) + 1e-9)
+
+    def race(self, configs: Iterable[LazyConfig], text: str = "") -> dict[LazyConfig, Loss]:
+        """Measure until a candidate has lost more prompts than it may; those that lose fewer see all of them."""
+        return self._run(list(dict.fromkeys(configs)), self._order(), self.allowed, text)
+
+    def rank(self, configs: Iterable[LazyConfig], text: str = "") -> list[tuple[LazyConfig, Loss]]:
+        """The candidates from the least loss on; the worse half leaves after a quarter and a half of the prompts."""
+        alive, order = list(dict.fromkeys(configs)), self._order()
+        for share in (4, 2, 1):
+            losses = self._run(alive, order[: -(-len(order) // share)], len(order), text)
+            ranked = sorted(losses.items(), key=lambda entry: (entry[1].failed, entry[1].kl))
+            if share > 1:
+                alive = [config for config, _ in ranked[: max(len(ranked) // 2, 1)]]
+        return ranked
+
+    def passes(self, loss: Loss) -> bool:
+        """Whether a candidate came through a race."""
+        return loss.prompts == len(self.prompts) and loss.failed <= self.allowed
+
+    def _order(self) -> list[Prompt]:
+        return sorted(self.prompts, key=lambda prompt: -self.fatal[prompt])
+
+    def _run(
+        self, alive: list[LazyConfig], order: Sequence[Prompt], allowed: int, text: str
+    ) -> dict[LazyConfig, Loss]:
+        outcomes: dict[LazyConfig, list[Outcome]] = {config: [] for config in alive}
+        for i, prompt in enumerate(order):
+            if not alive:
+                break
+            self.on_prompt(f"{text}, {len(alive)} candidate{'s' * (len(alive) > 1)}", i, len(order))
+            for config, outcome in zip(alive, self._outcomes(prompt, alive), strict=True):
+                outcomes[config].append(outcome)
+                self.fatal[prompt] += outcome.differs
+            alive = [config for config in alive if sum(o.differs for o in outcomes[config]) <= allowed]
+        self.on_prompt(text, len(order), len(order))
+        return {config: Loss.of(found) for config, found in outcomes.items()}
+
+    def _outcomes(self, prompt: Prompt, configs: Sequence[LazyConfig]) -> list[Outcome]:
+        key = sha256(prompt.text.encode()).hexdigest()[:16]
+        keys = {config: (key, describe(config)) for config in configs}
+        todo = [config for config in configs if keys[config] not in self.outcomes]
+        if todo:
+            for config, outcome in zip(todo, self.measure(prompt, todo), strict=True):
+                if self.journal is not None:
+                    self.journal.note(keys[config], outcome)
+                self.outcomes[keys[config]] = outcome
+        return [self.outcomes[keys[config]] for config in configs]
+
+
+def describe(config: LazyConfig) -> str:
+    """A configuration in a line: its schedule, and how tokens are scored."""
+    return f"{config.schedule} window {config.window} pool {config.pool} {config.reduce}"
