@@ -1,6 +1,7 @@
 """Every test runs offline, from the same seed, and with the shapes in lazymlx's signatures checked."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlx.core as mx
@@ -21,6 +22,15 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("lazymlx")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of our own: what whoever runs the tests has calibrated is neither read nor written."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,6 @@ import pytest
 
 from lazymlx.bench import plan as plans
 from lazymlx.bench.figures import plot_growth, plot_speed
-from lazymlx.bench.flops import Sizes, cache_share, ideal_speedup
 from lazymlx.bench.growth import fit, fits, sentence
 from lazymlx.bench.measure import Bench, Budget, BudgetSpent
 from lazymlx.bench.models import Pair, make_pair, random_pair
@@ -21,6 +20,7 @@ from lazymlx.bench.runs import timed
 from lazymlx.bench.shapes import SHAPES, shape_args
 from lazymlx.config import LazyConfig, Schedule
 from lazymlx.errors import UsageError
+from lazymlx.flops import Sizes, cache_share, ideal_speedup
 
 MACHINE = {"date": "2026-01-02T03:04:05+00:00", "chip": "Some Chip", "device": "metal", "cores": 8}
 MACHINE |= {"mlx": "1", "mlx_lm": "2", "lazymlx": "3", "commit": "abc", "blas": None}

@@ -2,7 +2,6 @@
 
     shapes   configurations of well-known models, by name
     models   the pair to compare: our model and stock mlx-lm's, sharing every array of weights
-    flops    the speed-up that the saved operations allow, the ceiling of every measured one
     runs     one run of a prompt: time to the first token, decode rate, memory
     measure  many of them, alternating, within a budget of time
     machine  what a figure is worthless without: chip, versions, commit

@@ -12,7 +12,7 @@ from time import perf_counter
 import mlx.core as mx
 from mlx_lm.generate import wired_limit
 
-from .flops import Sizes, ideal_speedup
+from ..flops import Sizes, ideal_speedup
 from .models import Pair
 from .plan import Plan, Variant
 from .runs import Record, measured_memory, new_record, timed

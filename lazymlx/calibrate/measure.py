@@ -23,6 +23,7 @@ from ..model import Model, last_rows
 from .prompts import Prompt
 
 WIDEST = 128  # the widest query window that a reading can serve
+MOST_KEPT = 1 << 30  # bytes of readings that are kept for the next candidates
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Outcome:
 
     differs: bool
     kl: float
-    kept: tuple[int, ...] = ()  # tokens behind each cut
+    tokens: int = 0  # of the prompt
+    kept: tuple[int, ...] = ()  # of them, behind each cut
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ class Reading:
             cache.queries = last_rows(None, self.queries[depth - 1], config.window)
         return cache
 
+    @property
+    def nbytes(self) -> int:
+        return self.by_layer.nbytes + sum(a.nbytes for a in self.hidden + self.queries)
+
     def start(self, config: LazyConfig) -> tuple[LazyCache, Float[mx.array, " V"]]:
         """Take in the last token: the conversation, and the logits of the answer's first token."""
         cache = self.cache(config)
@@ -99,14 +105,27 @@ class Meter:
         self.model, self.tokenizer, self.answer_tokens = model, tokenizer, answer_tokens
         self.ends = frozenset(tokenizer.eos_token_ids)
         self.dense: dict[Prompt, Dense] = {}
+        self.readings: dict[Prompt, Reading] = {}
 
     def __call__(self, prompt: Prompt, configs: Sequence[LazyConfig]) -> list[Outcome]:
         """The outcome of each configuration on a prompt."""
-        tokens = chat_tokens(self.tokenizer, prompt.text)
-        reading = Reading(self.model, mx.array([tokens]), template_tail(self.tokenizer, tokens))
+        reading = self._reading(prompt)
         if prompt not in self.dense:
             self.dense[prompt] = self._say(reading)
         return [self._compare(reading, self.dense[prompt], config) for config in configs]
+
+    def _reading(self, prompt: Prompt) -> Reading:
+        if prompt in self.readings:
+            return self.readings[prompt]
+        tokens = chat_tokens(self.tokenizer, prompt.text)
+        reading = Reading(self.model, mx.array([tokens]), template_tail(self.tokenizer, tokens))
+        if sum(each.nbytes for each in self.readings.values()) < MOST_KEPT:
+            self.readings[prompt] = reading
+        return reading
+
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _say(self, reading: Reading) -> Dense:
         cache, logits = reading.start(LazyConfig.dense())
@@ -121,10 +140,10 @@ class Meter:
         kl = max(float((mx.exp(log_p) * (log_p - log_q)).sum()), 0.0)
         for i, token in enumerate(dense.answer, 1):
             if int(logits.argmax()) != token:
-                return Outcome(True, kl, cache.kept)
+                return Outcome(True, kl, reading.L + 1, cache.kept)
             if i < len(dense.answer):
                 logits = reading.follow(cache, mx.array([[token]]))
-        return Outcome(False, kl, cache.kept)
+        return Outcome(False, kl, reading.L + 1, cache.kept)
 
 
 def log_softmax(logits: Float[mx.array, " V"]) -> Float[mx.array, " V"]:

@@ -17,7 +17,8 @@ from ..errors import PromptError
 Count = Callable[[str], int]  # tokens of a text
 SUFFIXES = (".txt", ".md", ".rst")
 LEAST_WORDS = 24  # of a paragraph that is worth asking about
-OVERHEAD = 48  # tokens left for the question and the chat template
+OVERHEAD = 64  # tokens left for the instruction, the question and the chat template
+INSTRUCTION = "Answer with the exact words of the text, and nothing else."  # an answer's first tokens then carry it
 
 FACTS = (
     ("The access code for the {a} project is {v}.", "What is the access code for the {a} project?"),
@@ -64,15 +65,16 @@ class Writer:
 
     def prompts(self, number: int, lengths: Sequence[int]) -> list[Prompt]:
         """`number` prompts, the lengths and kinds taking turns so that any first few of them are a fair sample."""
-        kinds = list(self.kinds)
-        return [
-            self.prompt(kinds[i % len(kinds)], lengths[(i + i // len(kinds)) % len(lengths)]) for i in range(number)
-        ]
+        kinds, made = list(self.kinds), []
+        for i in range(number):
+            turn, kind = divmod(i, len(kinds))
+            made.append(self.prompt(kinds[kind], lengths[(turn + kind) % len(lengths)]))
+        return made
 
     def prompt(self, kind: str, length: int) -> Prompt:
         """One prompt of about `length` tokens, and not more."""
         context, question = self.kinds[kind](length - OVERHEAD)
-        return Prompt(kind, f"{context}\n\nQuestion: {question}")
+        return Prompt(kind, f"{INSTRUCTION}\n\n{context}\n\nQuestion: {question}")
 
     # the kinds
 
@@ -152,7 +154,9 @@ class Writer:
 
     def _long(self, paragraphs: Sequence[str]) -> str:
         """A paragraph that one can ask about."""
-        return self.random.choice([p for p in paragraphs if len(p.split()) >= LEAST_WORDS] or [max(paragraphs, key=len)])
+        return self.random.choice(
+            [p for p in paragraphs if len(p.split()) >= LEAST_WORDS] or [max(paragraphs, key=len)]
+        )
 
     def _lines(self, budget: int, line: Callable[[], str]) -> list[str]:
         lines: list[str] = []

@@ -13,12 +13,13 @@ from itertools import combinations, product
 import numpy as np
 
 from ..config import Cut, LazyConfig
+from .plan import LEAST_KEPT
 from .trials import Loss, Trials
 
-KEEPS = (0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.03)
+KEEPS = (0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, LEAST_KEPT)
 SCAN = KEEPS.index(0.25)
 MOST_CUTS = 3
-GAIN = 1.02  # a schedule has to be this much faster to be worth a race
+GAIN = 1.02  # a schedule has to be this much faster than another to be worth its risk
 BATCH = 8  # candidates that race on the same reading of a prompt
 PATIENCE = 6  # batches without a winner before a search is content
 # other ways to score tokens than the default, each changing one thing
@@ -86,14 +87,11 @@ class Search:
         most = {layer: len(KEEPS) if layer in passing else SCAN for layer in scan}  # the first known to fail
         ladder = passing[:: max(len(passing) // 4, 1)]  # for the second and third cut
         while True:
-            open_ones = [
-                layer
-                for layer in scan
-                if most[layer] - least[layer] > 1 and (layer in ladder or self._is_worth(layer, most[layer] - 1, ladder))
-            ]
-            if not open_ones:
+            unsure = [layer for layer in scan if most[layer] - least[layer] > 1]
+            worth = [layer for layer in unsure if layer in ladder or self._is_worth(layer, most[layer] - 1, ladder)]
+            if not worth:
                 break
-            middles = {layer: (most[layer] + least[layer]) // 2 for layer in open_ones}
+            middles = {layer: (most[layer] + least[layer]) // 2 for layer in worth}
             candidates = {layer: (Cut(layer, KEEPS[middle]),) for layer, middle in middles.items()}
             losses = self._race(list(candidates.values()), "least share to keep")
             for layer, cuts in candidates.items():
@@ -103,8 +101,8 @@ class Search:
 
     def _is_worth(self, layer: int, keep: int, ladder: Sequence[int]) -> bool:
         """Whether a cut at `layer` can still be part of a schedule that is faster than the best."""
-        later = [other for other in ladder if other > layer][:1]
-        return self._gains((Cut(layer, KEEPS[keep]), *(Cut(other, KEEPS[-1]) for other in later if keep + 1 < len(KEEPS))))
+        later = [Cut(other, KEEPS[-1]) for other in ladder if other > layer and KEEPS[keep] > KEEPS[-1]]
+        return self._gains((Cut(layer, KEEPS[keep]), *later[:1]))
 
     def _combine(self, stairs: dict[int, list[float]], number: int) -> None:
         """Look for a faster schedule of `number` cuts, each with a keep that is known to pass alone."""
@@ -128,10 +126,10 @@ class Search:
     def _race(self, candidates: Sequence[Cuts], text: str, **settings: object) -> dict[Cuts, Loss]:
         configs = {cuts: self._config(cuts, **settings) for cuts in candidates}
         losses = self.trials.race(configs.values(), text)
-        for cuts, config in configs.items():
-            if not self.trials.passes(losses[config]):
+        for cuts in sorted(configs, key=self.speedup, reverse=True):
+            if not self.trials.passes(losses[configs[cuts]]):
                 self.failed.append(cuts)
-            elif self.speedup(cuts) > self.speedup(self.best):
+            elif self._gains(cuts):
                 self.best = cuts
         return {cuts: losses[config] for cuts, config in configs.items()}
 
@@ -154,16 +152,20 @@ class Search:
         """Find a way to score that allows for a faster neighbour of the best schedule, as often as there is one."""
         while True:
             steps = [cuts for cuts in self._steps(config.cuts) if self._gains(cuts)]
-            tried = [dataclasses.replace(config, schedule=cuts, **change) for cuts in steps for change in ({}, *SETTINGS)]
+            tried = [
+                dataclasses.replace(config, schedule=cuts, **change) for cuts in steps for change in ({}, *SETTINGS)
+            ]
             losses = self.trials.race(tried, "how to score")
             passing = [each for each in tried if self.trials.passes(losses[each])]
             if not passing:
                 break
             config = max(passing, key=lambda each: (self.speedup(each.cuts), -losses[each].kl))
             self.best = config.cuts
-        same = [config, *(dataclasses.replace(config, **change) for change in SETTINGS)]
-        losses = self.trials.race(same, "how to score")
-        return min((c for c in same if self.trials.passes(losses[c])), key=lambda c: (losses[c].failed, losses[c].kl))
+        ranked = self.trials.rank(self._scored_otherwise(config), "how to score")
+        return next((each for each, loss in ranked if self.trials.passes(loss)), config)
+
+    def _scored_otherwise(self, config: LazyConfig) -> list[LazyConfig]:
+        return [config, *(dataclasses.replace(config, **change) for change in SETTINGS)]
 
     def _steps(self, cuts: Cuts) -> Iterator[Cuts]:
         """Schedules that are a step faster: a cut one layer earlier, or one that keeps a notch less."""
@@ -184,8 +186,7 @@ class Search:
         for number in range(2, MOST_CUTS + 1):
             more = [self._config(cuts) for cuts in self._with_one_more(config.cuts, target)]
             (config, loss), *_ = self.trials.rank([config, *more], f"{number} cuts")
-        same = [config, *(dataclasses.replace(config, **change) for change in SETTINGS)]
-        (config, loss), *_ = self.trials.rank(same, "how to score")
+        (config, loss), *_ = self.trials.rank(self._scored_otherwise(config), "how to score")
         return Found(config, loss)
 
     def _reaching(self, before: Cuts, layer: int, target: float, after: Cuts = ()) -> Cuts:

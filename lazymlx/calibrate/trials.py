@@ -5,7 +5,9 @@ many candidates failed come first.
 """
 
 import json
+import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -18,7 +20,12 @@ from .measure import Outcome
 from .prompts import Prompt
 
 Measure = Callable[[Prompt, Sequence[LazyConfig]], list[Outcome]]
-OnPrompt = Callable[[str, int, int], None]  # what is going on, prompts done, prompts in all
+OnPrompt = Callable[[str, str, int, int], None]
+"""Is told what is going on, a note about it, prompts done, and prompts in all."""
+
+
+def ignore(step: str, note: str, done: int, total: int) -> None:
+    """An `OnPrompt` for those who do not want to know."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,21 @@ class Loss:
         kl = sum(outcome.kl for outcome in outcomes) / max(len(outcomes), 1)
         return cls(sum(outcome.differs for outcome in outcomes), len(outcomes), kl)
 
+    @property
+    def at_most(self) -> float:
+        """The loss that this one speaks for with 95% confidence (Clopper and Pearson's upper bound)."""
+        low, high = self.share, 1.0
+        for _ in range(40):
+            p = (low + high) / 2
+            seen_so_few = sum(
+                math.comb(self.prompts, i) * p**i * (1 - p) ** (self.prompts - i) for i in range(self.failed + 1)
+            )
+            low, high = (p, high) if seen_so_few > 0.05 else (low, p)
+        return high
+
+    def __str__(self) -> str:
+        return f"{self.failed} of {self.prompts} answers differ ({self.share:.1%}), KL {self.kl:.3f}"
+
 
 class Journal:
     """Outcomes on the disk, a line each, under a first line that says what they are of."""
@@ -45,14 +67,14 @@ class Journal:
     def __init__(self, path: Path, about: Mapping[str, Any], resume: bool):
         self.path, self.about = path, json.loads(json.dumps(about))
         self.outcomes: dict[tuple[str, str], Outcome] = {}
-        if path.exists():
-            if not resume:
-                raise UsageError(
-                    f"an unfinished calibration is kept in {path}; go on with it by --resume, or delete the file"
-                )
+        if not path.exists():
+            self._begin()
+        elif resume:
             self._read()
         else:
-            self._begin()
+            raise UsageError(
+                f"an unfinished calibration is kept in {path}; go on with it by --resume, or delete the file"
+            )
 
     def _begin(self) -> None:
         try:
@@ -64,15 +86,17 @@ class Journal:
     def _read(self) -> None:
         lines = self.path.read_bytes().decode("utf-8", "replace").splitlines(keepends=True)
         whole = [line for line in lines if line.endswith("\n")]  # the last one may have been cut short
-        if not whole or json.loads(whole[0]) != self.about:
+        try:
+            if json.loads(whole[0]) != self.about:
+                raise ValueError
+            for line in whole[1:]:
+                entry = json.loads(line)
+                key = entry.pop("prompt"), entry.pop("config")
+                self.outcomes[key] = Outcome(**{**entry, "kept": tuple(entry["kept"])})
+        except (ValueError, LookupError, TypeError):
             raise UsageError(
-                f"--resume: {self.path} is of another model, other prompts or other limits; "
-                "give the same arguments as before, or delete the file"
-            )
-        for line in whole[1:]:
-            entry = json.loads(line)
-            outcome = Outcome(entry["differs"], entry["kl"], tuple(entry["kept"]))
-            self.outcomes[entry["prompt"], entry["config"]] = outcome
+                f"--resume: {self.path} is of another model or version of lazymlx; delete the file to begin anew"
+            ) from None
         os.truncate(self.path, sum(len(line.encode()) for line in whole))
 
     def note(self, key: tuple[str, str], outcome: Outcome) -> None:
@@ -94,12 +118,12 @@ class Trials:
         prompts: Iterable[Prompt],
         max_loss: float,
         journal: Journal | None = None,
-        on_prompt: OnPrompt = lambda text, done, of: None,
+        on_prompt: OnPrompt = ignore,
     ):
         self.measure, self.prompts, self.max_loss = measure, list(prompts), max_loss
         self.journal, self.on_prompt = journal, on_prompt
         self.outcomes: dict[tuple[str, str], Outcome] = {} if journal is None else journal.outcomes
-        self.fatal = dict.fromkeys(self.prompts, 0)  # on how many candidates each prompt was lost
+        self.fatal: Counter[Prompt] = Counter()  # on how many candidates each prompt was lost
 
     @property
     def allowed(self) -> int:
@@ -124,22 +148,27 @@ class Trials:
         """Whether a candidate came through a race."""
         return loss.prompts == len(self.prompts) and loss.failed <= self.allowed
 
+    def outcomes_of(self, config: LazyConfig, text: str) -> list[Outcome]:
+        """What one candidate comes to on every prompt."""
+        outcomes = []
+        for i, prompt in enumerate(self.prompts):
+            self.on_prompt(text, "", i, len(self.prompts))
+            outcomes += self._outcomes(prompt, [config])
+        return outcomes
+
     def _order(self) -> list[Prompt]:
         return sorted(self.prompts, key=lambda prompt: -self.fatal[prompt])
 
-    def _run(
-        self, alive: list[LazyConfig], order: Sequence[Prompt], allowed: int, text: str
-    ) -> dict[LazyConfig, Loss]:
+    def _run(self, alive: list[LazyConfig], order: Sequence[Prompt], allowed: int, text: str) -> dict[LazyConfig, Loss]:
         outcomes: dict[LazyConfig, list[Outcome]] = {config: [] for config in alive}
         for i, prompt in enumerate(order):
             if not alive:
                 break
-            self.on_prompt(f"{text}, {len(alive)} candidate{'s' * (len(alive) > 1)}", i, len(order))
+            self.on_prompt(text, f": {len(alive)} of {len(outcomes)} left", i, len(order))
             for config, outcome in zip(alive, self._outcomes(prompt, alive), strict=True):
                 outcomes[config].append(outcome)
                 self.fatal[prompt] += outcome.differs
             alive = [config for config in alive if sum(o.differs for o in outcomes[config]) <= allowed]
-        self.on_prompt(text, len(order), len(order))
         return {config: Loss.of(found) for config, found in outcomes.items()}
 
     def _outcomes(self, prompt: Prompt, configs: Sequence[LazyConfig]) -> list[Outcome]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ..config import Cut
+from .config import Cut
 
 Rows = float | int  # tokens computed in a layer; a share of a length need not be whole
 

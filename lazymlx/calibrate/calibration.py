@@ -1,0 +1,171 @@
+"""A calibration from beginning to end: search on some prompts, check on fresh ones, and say what came out.
+
+A schedule that fails on the fresh prompts is not taken: they join the search, which goes on with what it knows by
+then, and the next check has fresh prompts of its own. So the loss that is reported is never one that was searched on.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import harmonic_mean
+from typing import Any
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from ..config import Cut, LazyConfig
+from ..flops import Sizes, ideal_speedup
+from ..model import Model
+from .measure import Meter, Outcome
+from .plan import Plan
+from .prompts import Writer
+from .search import Found, Search
+from .trials import Journal, Loss, OnPrompt, Trials, ignore
+
+# Rounding up is left out: it keeps a little more, and on a short prompt that would hide what a share can bear.
+BASE = LazyConfig((), min_tokens=0, round_to=1)
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a model may leave out, and what that costs.
+
+    Attributes:
+        config: to use; its schedule is empty if nothing may be left out.
+        speedup: ideal, of the schedule's shares at the longest length.
+        measured_speedup: ideal, of the tokens computed on the check's prompts, protected ones included.
+        search: the loss on the search's prompts.
+        check: the loss on fresh prompts.
+        kinds: the same, for each kind of prompt.
+        scan: for each layer, the loss of a single cut there that keeps a quarter; most failed before all prompts.
+        rejected: what the search took and a check refused, with the loss there.
+    """
+
+    config: LazyConfig
+    speedup: float
+    measured_speedup: float
+    search: Loss
+    check: Loss
+    kinds: dict[str, Loss]
+    scan: dict[int, Loss]
+    rejected: dict[str, Loss]
+
+    def sentence(self, max_loss: float) -> str:
+        """What came out, for a person."""
+        if not self.config.cuts:
+            return (
+                f"this model cannot be cut without changing more than {max_loss:.1%} of its answers, as far as was "
+                "looked: its schedule is empty, and every prompt is computed in full"
+            )
+        return (
+            f"{self.config.schedule}: {self.speedup:.2f}x fewer operations ({self.measured_speedup:.2f}x with the "
+            f"protected tokens of the prompts used here); on fresh prompts {self.check}, "
+            f"at most {self.check.at_most:.1%} with 95% confidence"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Ready for JSON: the fields of `LazyConfig`, and how they did."""
+        config = {name: getattr(self.config, name) for name in ("window", "pool", "reduce", "min_tokens")}
+        return {
+            "schedule": str(self.config.schedule),
+            **config,
+            "speedup": round(self.speedup, 3),
+            "measured_speedup": round(self.measured_speedup, 3),
+            "check": {**asdict(self.check), "at_most": round(self.check.at_most, 4)},
+            "check_by_kind": {kind: asdict(loss) for kind, loss in self.kinds.items()},
+            "search": asdict(self.search),
+            "scan": {layer: asdict(loss) for layer, loss in self.scan.items()},
+            "rejected": {schedule: asdict(loss) for schedule, loss in self.rejected.items()},
+        }
+
+
+class Calibrator:
+    """Runs a plan on a model.
+
+    Args:
+        journal: keeps what was measured, and knows what was measured before.
+        on_prompt: is told about every prompt.
+        say: is told, in a line, what each part of the search came to.
+
+    Raises:
+        UsageError: the plan does not fit the model.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: TokenizerWrapper,
+        plan: Plan,
+        *,
+        journal: Journal | None = None,
+        on_prompt: OnPrompt = ignore,
+        say: Say = lambda line: None,
+    ):
+        self.plan, self.journal, self.on_prompt, self.say = plan, journal, on_prompt, say
+        self.sizes, self.layers = Sizes.of(model.args), len(model.layers)
+        plan.check_model(self.layers, model.args.max_position_embeddings, self.speedup)
+        self.meter = Meter(model, tokenizer)
+
+    def speedup(self, cuts: Sequence[Cut]) -> float:
+        """The ideal speed-up of a schedule at the plan's longest length."""
+        return ideal_speedup(self.sizes, cuts, self.plan.longest)
+
+    def run(self) -> Calibration:
+        """Search, and check, until a check passes."""
+        searched, rejected = self._trials("search", self.plan.prompts), {}
+        scan: dict[int, Loss] = {}
+        for number in range(1, self.plan.rounds + 1):
+            found = self._search(searched)
+            scan = scan or found.scan
+            if not found.config.cuts:
+                return self._result(found.config, found.loss, [], [], scan, rejected)
+            fresh = self._trials(f"check {number}", self.plan.checks)
+            self.say(f"{found.config.schedule}, {self.speedup(found.config.cuts):.2f}x, in the search: {found.loss}")
+            outcomes = fresh.outcomes_of(found.config, "checking on fresh prompts")
+            check = Loss.of(outcomes)
+            if self.plan.target is not None or check.failed <= fresh.allowed:
+                kinds = [prompt.kind for prompt in fresh.prompts]
+                return self._result(found.config, found.loss, outcomes, kinds, scan, rejected)
+            self.say(f"on fresh prompts: {check}; that is too many, so they join the search")
+            rejected[str(found.config.schedule)] = check
+            searched.prompts += fresh.prompts
+        return self._result(BASE, Loss(0, len(searched.prompts), 0.0), [], [], scan, rejected)
+
+    def _trials(self, part: str, number: int) -> Trials:
+        plan = self.plan
+        writer = Writer(self.meter.count, f"{part} of {plan.seed}", plan.texts)
+        return Trials(self.meter, writer.prompts(number, plan.lengths), plan.max_loss, self.journal, self.on_prompt)
+
+    def _search(self, trials: Trials) -> Found:
+        search = Search(self.layers, self.speedup, trials, BASE)
+        return search.fastest() if self.plan.target is None else search.safest(self.plan.target)
+
+    def _result(
+        self,
+        config: LazyConfig,
+        search: Loss,
+        outcomes: Sequence[Outcome],
+        kinds: Sequence[str],
+        scan: dict[int, Loss],
+        rejected: dict[str, Loss],
+    ) -> Calibration:
+        speedups = [ideal_speedup(self.sizes, config.cuts, o.tokens, o.kept) for o in outcomes]
+        by_kind = {
+            kind: Loss.of([o for o, k in zip(outcomes, kinds, strict=True) if k == kind]) for kind in sorted(set(kinds))
+        }
+        return Calibration(
+            config=LazyConfig(
+                config.schedule,
+                window=config.window,
+                pool=config.pool,
+                reduce=config.reduce,
+                min_tokens=min(self.plan.lengths),  # shorter prompts were not tried
+            ),
+            speedup=self.speedup(config.cuts),
+            measured_speedup=harmonic_mean(speedups) if speedups else 1.0,
+            search=search,
+            check=Loss.of(outcomes),
+            kinds=by_kind,
+            scan=scan,
+            rejected=rejected,
+        )

@@ -1,0 +1,103 @@
+"""`lazymlx calibrate`: find the schedule that a model bears, and store it for `load`."""
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .. import __version__, schedules
+from ..calibrate.plan import Plan
+from ..calibrate.prompts import read_texts
+from ..demo import MODEL
+from .options import number
+from .terminal import say, write
+
+EXAMPLES = """\
+examples:
+  lazymlx calibrate --model PATH                              the fastest schedule that changes 1% of the answers
+  lazymlx calibrate --model PATH --texts notes/ --max-loss 0  on your own texts, and no answer may change
+  lazymlx calibrate --model PATH --target-speedup 2           the least loss at half of the operations
+"""
+PLAN = Plan()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `lazymlx calibrate`; defaults are those of `Plan`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    add = parser.add_argument
+    add("--model", metavar="PATH", help="a model's folder or Hub name (default: the embedded model)")
+    add("--texts", type=Path, metavar="DIR", help="a folder with texts of yours to ask about, instead of built-in ones")
+    add(
+        "--lengths",
+        type=lengths,
+        default=PLAN.lengths,
+        metavar="N,N,...",
+        help="lengths of the prompts in tokens, 4k is 4096 (default: 1k,2k)",
+    )
+    add(
+        "--max-loss",
+        type=number(float, 0.0, 1.0),
+        default=PLAN.max_loss,
+        metavar="X",
+        help="share of the answers that may differ from the dense model's (default: %(default)s)",
+    )
+    add(
+        "--target-speedup",
+        type=number(float, 1.0),
+        metavar="X",
+        help="go for the least loss at this many times fewer operations, instead of for --max-loss",
+    )
+    add("--prompts", type=int, default=PLAN.prompts, metavar="N", help="for the search (default: %(default)s)")
+    add("--checks", type=int, default=PLAN.checks, metavar="N", help="fresh ones for the check (default: %(default)s)")
+    add("--seed", type=int, default=PLAN.seed, metavar="N", help="of the prompts (default: %(default)s)")
+    add("--out", type=Path, metavar="FILE", help="where to store the schedule (default: where load looks for it)")
+    add("--resume", action="store_true", help="go on with a calibration that was interrupted")
+
+
+def lengths(text: str) -> tuple[int, ...]:
+    """Prompt lengths out of "1024,2k"."""
+    words = [word.strip() for word in text.split(",")]
+    return tuple(1024 * int(word[:-1]) if word.endswith("k") else int(word) for word in words)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Calibrate; whatever can be refused without loading the model is refused first."""
+    plan = Plan(
+        lengths=args.lengths,
+        max_loss=args.max_loss,
+        target=args.target_speedup,
+        prompts=args.prompts,
+        checks=args.checks,
+        texts=() if args.texts is None else read_texts(args.texts),
+        seed=args.seed,
+    )
+
+    from ..calibrate.calibration import Calibrator  # MLX comes with it, which takes a second
+    from ..calibrate.trials import Journal
+    from ..config import LazyConfig
+    from ..hub import find
+    from ..loading import load
+    from .steps import Steps
+
+    folder = find(str(MODEL) if args.model is None else args.model)
+    out = schedules.user_file(folder) if args.out is None else args.out
+    schedules.check_writable(out)
+    model, tokenizer = load(str(folder), LazyConfig.dense())
+    fingerprint = schedules.fingerprint(folder)
+    journal = Journal(out.with_suffix(".partial.jsonl"), {"model": fingerprint, "lazymlx": __version__}, args.resume)
+    say(f"calibrating {folder} on prompts of {' and '.join(map(str, plan.lengths))} tokens")
+    try:
+        with Steps("prompts") as steps:
+            calibrator = Calibrator(model, tokenizer, plan, journal=journal, on_prompt=steps, say=steps.say)
+            found = calibrator.run()
+    except KeyboardInterrupt:
+        say(f"what was measured is kept in {journal.path}; go on with --resume")
+        raise
+    about = {"model": str(folder), "fingerprint": fingerprint, "lazymlx": __version__}
+    made = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "lengths": plan.lengths, "max_loss": plan.max_loss}
+    schedules.write(out, {**found.record(), **about, **made})
+    journal.finish()
+    say(found.sentence(plan.max_loss))
+    say(f"stored in {out}" + (", which load uses from now on" if args.out is None else ""))
+    write(f"{found.config.schedule}\n")
+    return 0

@@ -1,0 +1,175 @@
+"""The search: against a planted truth about which layers need which tokens, without any model."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lazymlx.calibrate.measure import Outcome
+from lazymlx.calibrate.prompts import Prompt
+from lazymlx.calibrate.search import Found, Search
+from lazymlx.calibrate.trials import Journal, Loss, Trials, describe
+from lazymlx.config import Cut, LazyConfig
+from lazymlx.errors import UsageError
+
+LAYERS = 12
+BASE = LazyConfig((), min_tokens=0)
+PROMPTS = tuple(Prompt("stub", f"prompt {i}") for i in range(40))
+
+
+def profile(cuts: Sequence[Cut]) -> np.ndarray:
+    """The share of tokens in each layer."""
+    shares = np.ones(LAYERS)
+    for layer, keep in cuts:
+        shares[layer:] = keep
+    return shares
+
+
+def speedup(cuts: Sequence[Cut]) -> float:
+    return float(LAYERS / profile(cuts).sum())
+
+
+class Truth:
+    """A model of which we know what it needs: in layer i, the share `needs[i]` of the tokens, on the hard prompts."""
+
+    def __init__(self, needs: Sequence[float], hard: int = len(PROMPTS), better: dict | None = None):
+        self.needs, self.hard, self.better = np.array(needs), set(PROMPTS[-hard:]), better or {}
+        self.calls: list[tuple[str, str]] = []
+
+    def __call__(self, prompt: Prompt, configs: Sequence[LazyConfig]) -> list[Outcome]:
+        self.calls += [(prompt.text, describe(config)) for config in configs]
+        return [self.outcome(prompt, config) for config in configs]
+
+    def outcome(self, prompt: Prompt, config: LazyConfig) -> Outcome:
+        helped = bool(self.better) and all(getattr(config, name) == value for name, value in self.better.items())
+        needs = np.concatenate([self.needs[1:], self.needs[-1:]]) if helped else self.needs
+        lacking = np.maximum(needs - profile(config.cuts), 0).sum()
+        return Outcome(bool(lacking > 1e-9) and prompt in self.hard, float(lacking))
+
+
+def needs(*steps: tuple[int, float]) -> np.ndarray:
+    return profile([Cut(layer, keep) for layer, keep in steps])
+
+
+def search(truth: Truth, max_loss: float = 0.01) -> Search:
+    return Search(LAYERS, speedup, Trials(truth, PROMPTS, max_loss), BASE)
+
+
+@pytest.mark.parametrize(
+    ("truth", "expected"),
+    [
+        (needs((8, 0.1)), "8:0.1"),
+        (needs((3, 0.25)), "3:0.25"),
+        (needs((4, 0.5), (8, 0.05)), "4:0.5,8:0.05"),
+        (needs((2, 0.75), (5, 0.35), (9, 0.05)), "2:0.75,5:0.35,9:0.05"),
+        (needs((1, 0.03)), "1:0.03"),
+    ],
+)
+def test_the_planted_schedule_is_found(truth: np.ndarray, expected: str) -> None:
+    found = search(Truth(truth)).fastest()
+    assert str(found.config.schedule) == expected
+    assert found.loss.failed == 0 and found.loss.prompts == len(PROMPTS)
+
+
+def test_nothing_is_cut_where_the_scan_says_so() -> None:
+    found = search(Truth(needs((8, 0.1)))).fastest()
+    assert [layer for layer, loss in found.scan.items() if loss.failed] == [1, 2, 3, 4, 5, 6, 7]
+    assert all(found.scan[layer].prompts == len(PROMPTS) for layer in range(8, LAYERS))
+
+
+def test_a_model_that_needs_everything_is_left_alone() -> None:
+    found = search(Truth(needs())).fastest()
+    assert found.config.cuts == ()
+
+
+@pytest.mark.parametrize(
+    ("max_loss", "expected"), [(0.0, "8:0.1"), (0.049, "8:0.1"), (0.05, "1:0.03"), (0.5, "1:0.03")]
+)
+def test_the_limit_on_the_loss_is_kept_to_the_prompt(max_loss: float, expected: str) -> None:
+    """Two of forty prompts need what the others do not."""
+    found = search(Truth(needs((8, 0.1)), hard=2), max_loss).fastest()
+    assert str(found.config.schedule) == expected
+    assert found.loss.share <= max_loss
+
+
+@pytest.mark.parametrize("better", [{"window": 1}, {"pool": 13}, {"reduce": "max"}])
+def test_a_better_way_to_score_is_found_where_it_allows_for_more(better: dict) -> None:
+    found = search(Truth(needs((8, 0.1)), better=better)).fastest()
+    assert str(found.config.schedule) == "7:0.1"
+    assert all(getattr(found.config, name) == value for name, value in better.items())
+
+
+def test_bad_candidates_leave_after_few_prompts() -> None:
+    truth = Truth(needs((8, 0.1)))
+    search(truth).fastest()
+    wrong = [text for text, config in truth.calls if config.startswith("3:0.25 ")]
+    assert len(wrong) == 1
+    assert len(truth.calls) == len(set(truth.calls)), "an outcome was measured twice"
+
+
+@pytest.mark.parametrize("target", [1.3, 1.6, 2.5])
+def test_a_speed_is_reached_at_the_least_loss(target: float) -> None:
+    """Up to the planted schedule's own speed nothing is lost; beyond it, less than with the cut in a wrong layer."""
+    truth = Truth(needs((4, 0.5), (8, 0.05)))
+    found: Found = search(truth).safest(target)
+    assert speedup(found.config.cuts) >= target
+    single = Cut(2, 0.3)
+    assert found.loss.kl <= truth.outcome(PROMPTS[0], LazyConfig((single,))).kl
+    if target < speedup([Cut(4, 0.5)]):
+        assert found.loss.failed == 0
+
+
+# what was measured is kept
+
+
+def journal(path: Path, resume: bool = False, model: str = "m") -> Journal:
+    return Journal(path, {"model": model}, resume)
+
+
+def run(truth: Truth, kept: Journal) -> Found:
+    return Search(LAYERS, speedup, Trials(truth, PROMPTS, 0.01, kept), BASE).fastest()
+
+
+class Interrupted(Truth):
+    """Ctrl-C after some prompts."""
+
+    def __call__(self, prompt: Prompt, configs: Sequence[LazyConfig]) -> list[Outcome]:
+        if len(self.calls) > 150:
+            raise KeyboardInterrupt
+        return super().__call__(prompt, configs)
+
+
+def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path) -> None:
+    path, truth = tmp_path / "kept.jsonl", needs((4, 0.5), (8, 0.05))
+    first, second, whole = Interrupted(truth), Truth(truth), Truth(truth)
+    with pytest.raises(KeyboardInterrupt):
+        run(first, journal(path))
+    with path.open("a") as file:
+        file.write('{"prompt": "cut sho')
+    resumed = run(second, journal(path, resume=True))
+    assert resumed == run(whole, journal(tmp_path / "other.jsonl"))
+    assert len(first.calls) > 100 and not set(first.calls) & set(second.calls)
+    assert sorted(first.calls + second.calls) == sorted(whole.calls)
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_an_unfinished_calibration_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "kept.jsonl"
+    run(Truth(needs()), journal(path))
+    with pytest.raises(UsageError, match="--resume"):
+        journal(path)
+    with pytest.raises(UsageError, match="another model"):
+        journal(path, resume=True, model="other")
+    path.write_text("not json\n")
+    with pytest.raises(UsageError, match="delete the file"):
+        journal(path, resume=True)
+
+
+def test_losses_say_how_sure_they_are() -> None:
+    """The bound is the loss at which so few failures would be seen in one case of twenty."""
+    assert Loss(0, 100, 0.0).at_most == pytest.approx(1 - 0.05 ** (1 / 100))
+    assert Loss(1, 50, 0.0).at_most > Loss(1, 100, 0.0).at_most > 0.01
+    assert Loss(5, 5, 0.0).at_most == 1.0
+    assert str(Loss(2, 40, 0.5)) == "2 of 40 answers differ (5.0%), KL 0.500"
