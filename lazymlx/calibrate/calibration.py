@@ -14,6 +14,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from ..config import Cut, LazyConfig
 from ..flops import Sizes, ideal_speedup
 from ..model import Model
+from ..windows import possible
 from .measure import Meter, Outcome
 from .plan import Plan
 from .prompts import Writer
@@ -102,8 +103,9 @@ class Calibrator:
         say: Say = lambda line: None,
     ):
         self.plan, self.journal, self.on_prompt, self.say = plan, journal, on_prompt, say
-        self.sizes, self.layers = Sizes.of(model.args), len(model.layers)
-        plan.check_model(self.layers, model.args.max_position_embeddings, self.speedup)
+        args = model.family.core(model).args
+        self.sizes, self.windows = Sizes.of(args), model.windows
+        plan.check_model(len(self.windows), getattr(args, "max_position_embeddings", None), self.speedup)
         self.meter = Meter(model, tokenizer)
 
     def speedup(self, cuts: Sequence[Cut]) -> float:
@@ -137,7 +139,9 @@ class Calibrator:
         return Trials(self.meter, writer.prompts(number, plan.lengths), plan.max_loss, self.journal, self.on_prompt)
 
     def _search(self, trials: Trials) -> Found:
-        search = Search(self.layers, self.speedup, trials, BASE)
+        search = Search(
+            len(self.windows), self.speedup, trials, BASE, lambda cuts: possible(cuts, self.windows) == cuts
+        )
         return search.fastest() if self.plan.target is None else search.safest(self.plan.target)
 
     def _result(

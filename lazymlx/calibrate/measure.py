@@ -20,6 +20,7 @@ from ..cache import LazyCache
 from ..config import LazyConfig
 from ..generation import encode, template_tail
 from ..model import Model, last_rows
+from ..windows import asked
 from .prompts import Prompt
 
 WIDEST = 128  # the widest query window that a reading can serve
@@ -53,7 +54,9 @@ class Reading:
         self.layers = len(model.layers)
         every = LazyConfig(tuple((layer, 1.0) for layer in range(1, self.layers)))
         self.by_layer = LazyCache(every, self.layers)  # a stage a layer
-        self.hidden = [model.model.embed_tokens(tokens[:, :-1])]  # the input of every layer read, and the last's output
+        self.hidden = [
+            model.family.embedded(model, tokens[:, :-1], None)
+        ]  # the input of every layer read, and the last's output
         self.queries: list[mx.array] = []  # of every layer read, the newest
 
     def _go_on(self, depth: int) -> None:
@@ -78,7 +81,8 @@ class Reading:
         cache.stages[0].pools = [stage.fork().pools[0] for stage in self.by_layer.stages[:depth]]
         if config.cuts:
             cache.aux.append(self.hidden[depth], 0, ahead=1)
-            cache.queries = last_rows(None, self.queries[depth - 1], config.window)
+            scoring = asked(self.model.windows, 0, depth)
+            cache.queries = last_rows(None, self.queries[scoring], config.window)
         return cache
 
     @property

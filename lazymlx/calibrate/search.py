@@ -51,10 +51,18 @@ class Search:
         layers: the model's depth.
         speedup: the ideal speed-up of a list of cuts.
         base: everything but the schedule; what `SETTINGS` change is changed here.
+        fits: whether the model can be cut so at all.
     """
 
-    def __init__(self, layers: int, speedup: Callable[[Sequence[Cut]], float], trials: Trials, base: LazyConfig):
-        self.layers, self.speedup, self.trials, self.base = layers, speedup, trials, base
+    def __init__(
+        self,
+        layers: int,
+        speedup: Callable[[Sequence[Cut]], float],
+        trials: Trials,
+        base: LazyConfig,
+        fits: Callable[[Cuts], bool] = lambda cuts: True,
+    ):
+        self.layers, self.speedup, self.trials, self.base, self.fits = layers, speedup, trials, base, fits
         self.best: Cuts = ()
         self.failed: list[Cuts] = []
 
@@ -74,7 +82,7 @@ class Search:
     def _scan(self) -> dict[int, Loss]:
         """The loss of a single cut at every layer."""
         every = [(Cut(layer, KEEPS[SCAN]),) for layer in range(1, self.layers)]
-        losses = self._race(every, "scan of the layers")
+        losses = self._race(list(filter(self.fits, every)), "scan of the layers")
         return {cuts[0].layer: loss for cuts, loss in losses.items()}
 
     def _least_keeps(self, scan: dict[int, Loss]) -> dict[int, list[float]]:
@@ -115,7 +123,7 @@ class Search:
 
     def _first_to_pass(self, candidates: Sequence[Cuts], text: str) -> None:
         """Race candidates from the fastest on, until one passes or none is worth it."""
-        waiting = sorted(candidates, key=self.speedup, reverse=True)
+        waiting = sorted(filter(self.fits, candidates), key=self.speedup, reverse=True)
         for _ in range(PATIENCE):
             waiting = [cuts for cuts in waiting if self._gains(cuts) and not self._is_hopeless(cuts)]
             if not waiting:
@@ -151,7 +159,7 @@ class Search:
     def _tune(self, config: LazyConfig) -> LazyConfig:
         """Find a way to score that allows for a faster neighbour of the best schedule, as often as there is one."""
         while True:
-            steps = [cuts for cuts in self._steps(config.cuts) if self._gains(cuts)]
+            steps = [cuts for cuts in filter(self.fits, self._steps(config.cuts)) if self._gains(cuts)]
             tried = [
                 dataclasses.replace(config, schedule=cuts, **change) for cuts in steps for change in ({}, *SETTINGS)
             ]
@@ -181,10 +189,12 @@ class Search:
 
     def safest(self, target: float) -> Found:
         """The configuration of the least loss among those whose ideal speed-up is at least `target`."""
-        singles = [cuts for layer in range(1, self.layers) if (cuts := self._reaching((), layer, target))]
+        singles = [
+            cuts for layer in range(1, self.layers) if (cuts := self._reaching((), layer, target)) and self.fits(cuts)
+        ]
         (config, loss), *_ = self.trials.rank([self._config(cuts) for cuts in singles], "one cut")
         for number in range(2, MOST_CUTS + 1):
-            more = [self._config(cuts) for cuts in self._with_one_more(config.cuts, target)]
+            more = [self._config(cuts) for cuts in filter(self.fits, self._with_one_more(config.cuts, target))]
             (config, loss), *_ = self.trials.rank([config, *more], f"{number} cuts")
         (config, loss), *_ = self.trials.rank(self._scored_otherwise(config), "how to score")
         return Found(config, loss)
