@@ -12,7 +12,7 @@ from typing import Any
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..config import Cut, LazyConfig
-from ..flops import Sizes, ideal_speedup
+from ..flops import Sizes, ideal_speedup, rows_by_layer
 from ..model import Model
 from ..windows import possible
 from .measure import Meter, Outcome
@@ -110,7 +110,15 @@ class Calibrator:
 
     def speedup(self, cuts: Sequence[Cut]) -> float:
         """The ideal speed-up of a schedule at the plan's longest length."""
-        return ideal_speedup(self.sizes, cuts, self.plan.longest)
+        return self._ideal(cuts, self.plan.longest)
+
+    def _ideal(self, cuts: Sequence[Cut], length: int, kept: Sequence[int] | None = None) -> float:
+        """In operations; in tokens and layers where a model's operations are not counted."""
+        if self.sizes is not None:
+            return ideal_speedup(self.sizes, cuts, length, kept)
+        behind = [cut.keep * length for cut in cuts] if kept is None else list(kept)
+        layers = len(self.windows)
+        return layers * length / sum(rows_by_layer(layers, cuts, [length, *behind]))
 
     def run(self) -> Calibration:
         """Search, and check, until a check passes."""
@@ -153,7 +161,7 @@ class Calibrator:
         scan: dict[int, Loss],
         rejected: dict[str, Loss],
     ) -> Calibration:
-        speedups = [ideal_speedup(self.sizes, config.cuts, o.tokens, o.kept) for o in outcomes]
+        speedups = [self._ideal(config.cuts, o.tokens, o.kept) for o in outcomes]
         by_kind = {
             kind: Loss.of([o for o, k in zip(outcomes, kinds, strict=True) if k == kind]) for kind in sorted(set(kinds))
         }
