@@ -1,12 +1,16 @@
 """Importance, smoothing and choice against NumPy, including what softmax never gives: negative scores, and ties."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import Engine, held, random_tokens, stock_model, tiny_args
 
-from lazymlx.selection import NO_CANDIDATE, AttentionScorer, attention, best, rank, select, smooth
+from lazymlx.config import LazyConfig
+from lazymlx.selection import NO_CANDIDATE, AttentionScorer, Scorer, attention, best, rank, select, smooth
 
 # Few values, so that ties are frequent: below zero, both zeros, denormal, equal to the last bit but one.
 VALUES = (-np.inf, -2.5, -1.0, -1e-40, -0.0, 0.0, 1e-40, 0.1, float(np.nextafter(np.float32(0.1), 1)), 1.0, 3e38)
@@ -135,3 +139,26 @@ def test_attention_of_half_precision_is_computed_in_full():
     scores = AttentionScorer()(mx.zeros((1, 1, 8), mx.float16), mx.zeros((1, 5000, 8), mx.float16), None)
     assert scores.dtype == mx.float32
     np.testing.assert_allclose(scores, 1 / 5000, rtol=1e-5)
+
+
+class Latest(Scorer):
+    """Prefers what came last; notes what it was given."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def __call__(self, queries, keys, visible):
+        self.shapes.append((queries.shape, keys.shape))
+        return -mx.arange(keys.shape[1], 0, -1).astype(mx.float32)
+
+
+def test_a_scorer_of_ones_own_decides():
+    """At every cut, over the keys of the stage before it, in prefill and in decode."""
+    scorer = Latest()
+    config = replace(LazyConfig.paper(((2, 0.5), (4, 0.2))), scorer=scorer, window=3)
+    engine = Engine(stock_model(tiny_args()), config)
+    engine.step("prompt", random_tokens(20))
+    assert [held(stage) for stage in engine.cache.stages] == [list(range(20)), list(range(7, 20)), list(range(13, 20))]
+    assert scorer.shapes == [((4, 3, 8), (2, 20, 8)), ((4, 3, 8), (2, 13, 8))]
+    engine.step("decode", [1])
+    assert scorer.shapes[2:] == [((4, 1, 8), (2, 21, 8)), ((4, 1, 8), (2, 14, 8))]
