@@ -8,6 +8,7 @@ factors below were fitted to measured peaks.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
@@ -56,7 +57,7 @@ def estimate_memory(
         context: tokens that the conversation holds already.
     """
     shape = _Shape(model)
-    config = (config or model.lazy).resolve(shape.layers)
+    config = model.resolve(config or model.lazy)
     N = context + n_tokens
     edges = [cut.layer for cut in config.cuts]
     rows = [_kept(config, keep, N) for _, keep in config.cuts]
@@ -74,17 +75,16 @@ class _Shape:
     """The sizes of a model, in bytes."""
 
     def __init__(self, model: Model):
-        attention, args = model.layers[0].self_attn, model.args
+        attention = model.family.attention_of(model.layers[0])
+        width, size = model.family.norm(model)["weight"].shape[-1], model.dtype.size
+        queries, keys, _ = attention.project(attention, mx.zeros((1, 1, width), model.dtype))  # for their shapes alone
         self.layers = len(model.layers)
         self.weights = sum(w.nbytes for _, w in tree_flatten(model.parameters()) if isinstance(w, mx.array))
-        self.itemsize = model.model.norm.weight.dtype.size
-        self.heads, self.head_dim = attention.n_heads, attention.head_dim
-        self.width = args.hidden_size * self.itemsize
-        self.token = 2 * attention.n_kv_heads * self.head_dim * self.itemsize  # a key and a value
-        self.queries = self.heads * self.head_dim * self.itemsize
-        self.hidden = args.intermediate_size * self.itemsize
+        self.width, self.queries, self.token = width * size, queries.size * size, 2 * keys.size * size
+        self.hidden = _feed_forward(model.family.core(model).args) * size
+        self.scores = queries.shape[2] * size  # of one query and one key, in all heads
         on_gpu = mx.default_device() == mx.Device(mx.gpu)
-        self.fused = on_gpu and self.head_dim in FUSED_HEADS
+        self.fused = on_gpu and attention.softcap is None and queries.shape[-1] in FUSED_HEADS
 
     def pool(self, rows: int) -> int:
         """Keys and values of one layer."""
@@ -93,9 +93,15 @@ class _Shape:
     def chunk(self, L: int, S: int, *, masked: bool = False) -> int:
         """A layer's intermediates for `L` rows that attend to `S`: a device allocates ahead of what it frees."""
         row = 3 * self.hidden + 8 * self.width + 2 * self.queries + self.token
-        scores = 0 if self.fused else self.heads * self.itemsize
         mask = 1 if masked or not self.fused else 0
-        return L * (row + S * (scores + mask))
+        return L * (row + S * (mask if self.fused else mask + self.scores))
+
+
+def _feed_forward(args: Any) -> int:
+    """Size of a feed-forward's inner layer; of experts, all that a token passes through."""
+    experts = getattr(args, "num_experts_per_tok", None) or 1
+    of_an_expert = getattr(args, "moe_intermediate_size", None) or args.intermediate_size
+    return max(args.intermediate_size, experts * of_an_expert)
 
 
 def _kept(config: LazyConfig, keep: float, N: int) -> int:
