@@ -15,7 +15,9 @@ from huggingface_hub.errors import (
 
 from .errors import ModelError, RunError
 
-# what mlx-lm fetches; `*.npz` only to be able to say what is wrong with such a repository
+HTTPError = HfHubHTTPError.__mro__[1]  # of the client that huggingface_hub is built on, httpx or httpx2
+
+# what mlx-lm fetches
 PATTERNS = [
     "*.json",
     "model*.safetensors",
@@ -65,6 +67,19 @@ def _download(name: str, revision: str | None) -> Path:
         ) from None
     except HFValidationError as error:
         raise ModelError(f"model: {name!r} is no folder and no valid Hub name: {error}") from None
-    except (HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(f"model: the download of {name} failed ({reason}); run the command again to resume it") from None
+    except HfHubHTTPError as error:
+        if error.response.status_code not in (401, 403):
+            raise _broken(name, error) from None
+        raise ModelError(
+            f"model: the Hub does not let you read {name}; log in with 'hf auth login', with a token that may"
+        ) from None
+    except (HTTPError, OSError) as error:
+        raise _broken(name, error) from None
+
+
+def _broken(name: str, error: Exception) -> RunError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return RunError(
+        f"model: the download of {name} failed ({reason}); run the command again, "
+        "files that are complete will not be fetched twice"
+    )

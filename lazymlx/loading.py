@@ -61,12 +61,16 @@ def load(
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"model: {folder} could not be loaded: {_one_line(error)}") from error
-    assert isinstance(model, Model)
+    if not isinstance(model, Model):
+        raise ModelError(
+            f"model: {folder} comes with its own architecture, {config.get('model_file')!r}, which is not built on "
+            "lazymlx.model.Model and so cannot leave tokens behind; use it with mlx_lm"
+        )
     _settle_weights(model, adapter_path, dtype)
     model.lazy = model.resolve(with_stored_schedule(lazy or LazyConfig(), folder))
     try:
         tokenizer = load_tokenizer(folder, tokenizer_config, eos_token_ids=config.get("eos_token_id"))
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # tokenizers raises nothing more particular
         raise ModelError(f"model: the tokenizer in {folder} could not be read: {_one_line(error)}") from error
     return model, tokenizer
 
@@ -82,7 +86,10 @@ def check_folder(folder: Path) -> None:
                 f"model: {folder} holds its weights as .npz, a format mlx-lm no longer reads; convert the original "
                 "model with mlx_lm.convert, or name a repository with safetensors"
             )
-        raise ModelError(f"model: {folder} has no model*.safetensors; is the download complete?")
+        raise ModelError(
+            f"model: {folder} has no model*.safetensors; is the download complete? (Early repositories hold weights in "
+            "other formats, which mlx-lm no longer reads: convert the original model with mlx_lm.convert)"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -129,7 +136,7 @@ def _settle_weights(model: Model, adapter_path: str | None, dtype: mx.Dtype | No
     if adapter_path is not None:
         try:
             load_adapters(model, adapter_path)
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
             raise ModelError(f"adapter: {adapter_path} could not be attached: {_one_line(error)}") from error
     if dtype is not None:
         model.set_dtype(dtype)

@@ -13,12 +13,14 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer
+from mlx.utils import tree_flatten
 
 from .attention import Mask, causal, unpacked
 from .cache import LazyCache, Step
+from .checkpoint import check_fit
 from .config import Cut, LazyConfig
 from .errors import StateError
-from .families import family_of
+from .families import Family, family_of
 from .layers import Rows
 from .pools import Span
 from .rope import Positions
@@ -31,13 +33,17 @@ class Model(nn.Module):
 
     Its parts are upstream's, under upstream's names; how they are run is the engine's affair, and what is particular to
     an architecture its family's.
+
+    Args:
+        args: upstream's configuration.
+        family: of an architecture that is not in the table.
     """
 
-    def __init__(self, args: Any):
+    def __init__(self, args: Any, family: Family | None = None):
         super().__init__()
         self.args = args
         self.model_type = args.model_type
-        self.family = family_of(args.model_type, getattr(args, "text_config", None))
+        self.family = family or family_of(args.model_type, getattr(args, "text_config", None))
         for name, part in self.family.build(args).children().items():
             self[name] = part
         self.lazy = LazyConfig()
@@ -67,6 +73,16 @@ class Model(nn.Module):
     def windows(self) -> list[int | None]:
         """How many tokens each layer sees; None for all."""
         return [self.family.attention_of(layer).window for layer in self.layers]
+
+    def load_weights(self, file_or_weights: str | list[tuple[str, mx.array]], strict: bool = True) -> nn.Module:
+        """As every module's; strictly, tensors that do not fit are named.
+
+        Raises:
+            ModelError: a tensor is missing, unknown or of another shape.
+        """
+        if strict and not isinstance(file_or_weights, str):
+            check_fit(dict(tree_flatten(self.parameters())), dict(file_or_weights))
+        return super().load_weights(file_or_weights, strict)
 
     def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         """Bring a checkpoint's tensors into the form of the parameters."""

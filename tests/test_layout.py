@@ -16,7 +16,7 @@ ORDER = [
     {"errors"},
     {"demo", "hub"},
     {"config"},
-    {"attention", "windows"},
+    {"attention", "checkpoint", "windows"},
     {"selection", "rope", "stats", "progress", "sealed", "schedules", "flops"},
     {"pools"},
     {"aux_cache"},

@@ -124,8 +124,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "max_window_layers": 0,
     },
     "gemma": {},
-    "gemma2": {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 12.0},
-    "gemma3_text": {"sliding_window_pattern": 3, "query_pre_attn_scalar": 12.0},
+    "gemma2": {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 12},
+    "gemma3_text": {"sliding_window_pattern": 3, "query_pre_attn_scalar": 12},
     "granite": {
         "attention_multiplier": 0.2,
         "embedding_multiplier": 2.0,
