@@ -7,6 +7,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage] - the client's own: httpx's or httpx2's
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -14,8 +15,6 @@ from huggingface_hub.errors import (
 )
 
 from .errors import ModelError, RunError
-
-HTTPError = HfHubHTTPError.__mro__[1]  # of the client that huggingface_hub is built on, httpx or httpx2
 
 # what mlx-lm fetches
 PATTERNS = [
