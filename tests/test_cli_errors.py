@@ -94,7 +94,8 @@ def test_weights_cut_short(refused: Refusal, folder: Path) -> None:
 
 
 def test_weights_of_another_shape(refused: Refusal, folder: Path) -> None:
-    assert "could not be loaded" in refused("--model", with_config(folder, hidden_size=64), after_asking=True)
+    line = refused("--model", with_config(folder, hidden_size=64), after_asking=True)
+    assert "does not fit its configuration" in line and "(expected (8192, 64), got (8192, 32))" in line
 
 
 @pytest.mark.parametrize("content", [None, "{}", "no json"])
