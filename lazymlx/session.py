@@ -239,6 +239,11 @@ class Session:
         return [dict(message) for message in self._transcript.messages]
 
     @property
+    def config(self) -> LazyConfig:
+        """What is left behind, and how it is chosen."""
+        return self._cache.config
+
+    @property
     def stats(self) -> LazyStats:
         """What the session has cost so far (waits for the device)."""
         with self._alone():

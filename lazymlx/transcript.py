@@ -115,7 +115,7 @@ def spelled(tokenizer: TokenizerWrapper, tokens: Sequence[int]) -> str:
 def text_of(text_or_path: str | os.PathLike) -> str:
     """A document's text; a file is meant only by a path, never by a text that looks like one."""
     if isinstance(text_or_path, str):
-        if len(text_or_path) < 1024 and "\n" not in text_or_path and Path(text_or_path).is_file():
+        if os.path.isfile(text_or_path):
             raise PromptError(f"document: {text_or_path!r} is a text that names a file; to read that, pass a Path")
         return text_or_path
     path = Path(text_or_path)

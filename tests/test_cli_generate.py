@@ -52,7 +52,7 @@ def prompt_of(run: Run, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str
 
     def stop(model, tokenizer, tokens, *rest, **options):
         seen.append(tokenizer.decode(tokens))
-        return iter(())
+        yield from ()
 
     with monkeypatch.context() as patch:
         patch.setattr("lazymlx.cli.answering.stream_generate", stop)
@@ -160,7 +160,7 @@ def test_lazy_flags_reach_the_cache(run: Run, monkeypatch: pytest.MonkeyPatch) -
 
     def stop(model, tokenizer, tokens, max_tokens, *, prompt_cache, prefill_step_size, **options):
         seen.append((prompt_cache[0].config, prefill_step_size))
-        return iter(())
+        yield from ()
 
     monkeypatch.setattr("lazymlx.cli.answering.stream_generate", stop)
     flags = "--schedule 2:0.5 --window 3 --pool 7 --reduce max --sink 1 --recent 5 --attend selected --revive all"

@@ -440,6 +440,8 @@ def test_documents_come_as_text_or_as_paths(tmp_path):
     ):
         with pytest.raises(PromptError, match=message):
             s.read(wrong)
+    s.read("no name of a file is so long. " * 9)
+    s.undo()
     (tmp_path / "image").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PromptError, match="UTF-8"):
         s.read(Path(tmp_path / "image"))

@@ -1,7 +1,7 @@
 """The heavy half of a command: opening a model, and one answer of it with what it cost. Importing this loads MLX."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..loading import load
 from ..model import Model
 from ..progress import OnProgress
 from ..schedules import find_stored
+from ..session import Session
 from ..stats import LazyStats
 from . import options
 from .ctrl_c import CtrlC
@@ -76,6 +77,17 @@ def open_model(args: argparse.Namespace, name: str, lazy: LazyConfig) -> tuple[M
     return model, tokenizer, find_stored(folder) is not None
 
 
+def open_saved(args: argparse.Namespace, name: str) -> Session:
+    """The saved document that the flags name, with its model.
+
+    Raises:
+        LazyMLXError: see `open_model` and `Session.open`.
+    """
+    model, tokenizer, _ = open_model(args, name, LazyConfig())
+    step_size = args.prefill_step_size or options.PREFILL_STEP_SIZE
+    return Session.open(args.document, model, tokenizer, max_memory=args.max_memory, step_size=step_size)
+
+
 def answer(
     model: Model,
     tokenizer: TokenizerWrapper,
@@ -87,14 +99,9 @@ def answer(
     on_progress: OnProgress,
 ) -> Answer:
     """Answer a prompt, piece by piece to `emit`. Ctrl-C ends it early, with what there is by then."""
-    if args.seed is not None:
-        mx.random.seed(args.seed)
-    mx.reset_peak_memory()  # what loading took says nothing about answering
     cache = model.make_cache(lazy)
     step_size = options.DEMO_STEP_SIZE if is_demo(args) else options.PREFILL_STEP_SIZE
-    pieces: list[str] = []
-    response: LazyResponse | None = None
-    reason: str | None = None
+    _prepare(args)
     responses = stream_generate(
         model,
         tokenizer,
@@ -102,9 +109,44 @@ def answer(
         args.max_tokens,
         prompt_cache=cache,
         prefill_step_size=args.prefill_step_size or step_size,
+        max_memory=args.max_memory,
         sampler=_sampler(tokenizer, args),
         on_progress=on_progress,
     )
+    return _heard(responses, len(tokens), cache[0].stats, emit)
+
+
+def ask(
+    session: Session,
+    question: str,
+    args: argparse.Namespace,
+    *,
+    emit: Callable[[str], None],
+    on_progress: OnProgress,
+) -> Answer:
+    """Answer a question about what a session has read; as `answer` does."""
+    _prepare(args)
+    sampler = _sampler(session.tokenizer, args)
+    responses = session.ask(question, args.max_tokens, on_progress=on_progress, sampler=sampler)
+    return _heard(responses, 0, lambda ttft_s: session.stats, emit)
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    if args.seed is not None:
+        mx.random.seed(args.seed)
+    mx.reset_peak_memory()  # what loading took says nothing about answering
+
+
+def _heard(
+    responses: Generator[LazyResponse, None, None],
+    tokens: int,
+    stats: Callable[[float | None], LazyStats],
+    emit: Callable[[str], None],
+) -> Answer:
+    """Listen to an answer; `tokens` is the prompt's length, as long as no response has told it."""
+    pieces: list[str] = []
+    response: LazyResponse | None = None
+    reason: str | None = None
     with CtrlC() as ctrl_c:
         try:
             for response in responses:
@@ -117,15 +159,16 @@ def answer(
                     break
         except KeyboardInterrupt:
             reason = INTERRUPTED
+        responses.close()
     return Answer(
         text="".join(pieces),
         finish_reason=reason,
-        prompt_tokens=len(tokens),
+        prompt_tokens=response.prompt_tokens if response else tokens,
         prompt_tps=response.prompt_tps if response else None,
         generation_tokens=response.generation_tokens if response else 0,
         generation_tps=response.generation_tps if response else None,
         peak_memory=mx.get_peak_memory() / 1e9,
-        lazy=cache[0].stats(response.ttft_s if response else None),
+        lazy=stats(response.ttft_s if response else None),
     )
 
 

@@ -20,6 +20,7 @@ examples:
   lazymlx generate                                            the embedded model, document and question
   lazymlx generate --model PATH --prompt-file book.txt -q "Who keeps the key?"
   cat book.txt | lazymlx generate --model PATH -p - -q "Who keeps the key?" > answer.txt
+  lazymlx generate --model PATH --document book.lazydoc -q "Who keeps the key?"
   lazymlx generate --model PATH --prompt-file book.txt --schedule 16:0.5,24:0.2 --compare
 """
 
@@ -61,6 +62,9 @@ def run(args: argparse.Namespace) -> int:
     if args.verbose:
         _announce(prompt, "the embedded model" if args.model is None else name)
 
+    if args.document is not None:
+        return _ask_saved(args, name, prompt)
+
     from . import answering, report  # MLX comes with them, which takes a second
 
     model, tokenizer, calibrated = answering.open_model(args, name, lazy)
@@ -84,6 +88,25 @@ def run(args: argparse.Namespace) -> int:
     if args.stats_json is not None:
         stats_file.write_json(args.stats_json, {"model": name, **report.to_dict(first, dense)})
     return 130 if (dense or first).interrupted else 0
+
+
+def _ask_saved(args: argparse.Namespace, name: str, prompt: prompts.Prompt) -> int:
+    """Answer a question about a saved document."""
+    from . import answering, report
+
+    assert prompt.question is not None
+    session = answering.open_saved(args, name)
+    if args.verbose:
+        report.print_rule()
+    with PrefillBar("reading", shown=args.verbose) as bar:
+        answer = answering.ask(session, prompt.question, args, emit=write, on_progress=bar)
+    write("\n")
+    if args.verbose:
+        report.print_rule()
+        report.print_statistics(answer, session.config)
+    if args.stats_json is not None:
+        stats_file.write_json(args.stats_json, {"model": name, **report.to_dict(answer, None)})
+    return 130 if answer.interrupted else 0
 
 
 def _compares(args: argparse.Namespace) -> bool:

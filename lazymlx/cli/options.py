@@ -64,6 +64,20 @@ def yes_or_no(text: str) -> bool:
     return text.lower() not in ("false", "f")
 
 
+def memory_size(text: str) -> int:
+    """Bytes out of "12GB"; units are powers of 1000, as in every other figure of ours."""
+    units = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "b": 1, "": 1}
+    digits = text.rstrip("bBgGkKmM ")
+    unit = text[len(digits) :].strip().lower()
+    try:
+        count = int(float(digits) * units[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise argparse.ArgumentTypeError(f"must be a number of bytes, or such as 500MB or 12GB, got {text!r}") from None
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return count
+
+
 def json_object(text: str) -> dict[str, Any]:
     """A JSON object."""
     try:
@@ -149,6 +163,13 @@ def add_generation_flags(parser: argparse._ActionsContainer, max_tokens: int = M
         metavar="TOKEN",
         help="more tokens, or their ids, that end an answer",
     )
+    add_prefill_flags(parser)
+    add("--seed", type=number(int, 0, 2**64 - 1), metavar="N", help="seed of the random numbers")
+
+
+def add_prefill_flags(parser: argparse._ActionsContainer) -> None:
+    """How a prompt is read."""
+    add = parser.add_argument
     add(
         "--prefill-step-size",
         type=number(int, 1),
@@ -156,7 +177,13 @@ def add_generation_flags(parser: argparse._ActionsContainer, max_tokens: int = M
         help=f"prompt tokens computed at a time; fewer take less memory (default: {PREFILL_STEP_SIZE}; "
         f"for the embedded document {DEMO_STEP_SIZE})",
     )
-    add("--seed", type=number(int, 0, 2**64 - 1), metavar="N", help="seed of the random numbers")
+    add(
+        "--max-memory",
+        type=memory_size,
+        metavar="SIZE",
+        help="refuse a prompt that would take more, weights included: bytes, or 500MB, 12GB (default: what the device "
+        "recommends, if it does)",
+    )
 
 
 def add_lazy_flags(parser: argparse._ActionsContainer) -> None:

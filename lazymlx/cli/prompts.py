@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import demo
+from ..config import LazyConfig
 from ..errors import PromptError, UsageError
-from .options import json_object
+from .options import json_object, lazy_config
 from .terminal import say
 
 DEFAULT_PROMPT = "hello"  # mlx_lm.generate's
@@ -40,6 +41,7 @@ def add_prompt_flags(parser: argparse._ActionsContainer) -> None:
     )
     add("--prompt-file", metavar="FILE", help="read the prompt from a text file")
     add("--question", "-q", metavar="TEXT", help="a question about the prompt, which then is the document")
+    add("--document", type=Path, metavar="FILE", help="ask about a document that 'lazymlx cache' has read and saved")
     add("--system-prompt", metavar="TEXT", help="system message of the chat template")
     add("--prefill-response", metavar="TEXT", help="how the answer begins, for the chat template")
     add("--ignore-chat-template", action="store_true", help="use the prompt as it is")
@@ -54,7 +56,7 @@ def add_prompt_flags(parser: argparse._ActionsContainer) -> None:
 
 def is_demo(args: argparse.Namespace) -> bool:
     """Whether nothing was asked of any model of the user's own: then the embedded document is read."""
-    return args.model is None and args.prompt is None and args.prompt_file is None
+    return args.model is None and args.prompt is None and args.prompt_file is None and args.document is None
 
 
 def read_prompt(args: argparse.Namespace) -> Prompt:
@@ -67,6 +69,8 @@ def read_prompt(args: argparse.Namespace) -> Prompt:
     if args.prompt is not None and args.prompt_file is not None:
         raise UsageError("--prompt-file: a prompt is given already with --prompt; leave out one of the two")
     question = None if args.question is None else unescape(args.question)
+    if args.document is not None:
+        return _about_saved(args, question)
     if is_demo(args):
         asked = demo.questions()[0]["question"] if question is None else question
         prompt = Prompt(demo.document(), "the embedded document", asked)
@@ -83,6 +87,27 @@ def read_prompt(args: argparse.Namespace) -> Prompt:
     if question is not None and not question.strip():
         raise PromptError("question: it is empty; expected some text")
     return prompt
+
+
+def _about_saved(args: argparse.Namespace, question: str | None) -> Prompt:
+    """A question about a saved document, which says how it was read; what would change that is refused."""
+    settled = {
+        "prompt": args.prompt,
+        "prompt-file": args.prompt_file,
+        "system-prompt": args.system_prompt,
+        "prefill-response": args.prefill_response,
+        "ignore-chat-template": args.ignore_chat_template,
+        "chat-template-config": args.chat_template_config,
+        "compare": args.compare,
+    }
+    given = [flag for flag, value in settled.items() if value]
+    if given:
+        raise UsageError(f"--{given[0]}: goes without --document, which was read before; leave out one of the two")
+    if lazy_config(args) != LazyConfig():
+        raise UsageError("--document: it keeps the configuration it was saved with; leave out the flags that change it")
+    if question is None or not question.strip():
+        raise UsageError("--document: there is no question about it; give one with --question")
+    return Prompt("", str(args.document), question)
 
 
 def unescape(text: str) -> str:

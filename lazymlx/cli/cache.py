@@ -1,0 +1,64 @@
+"""`lazymlx cache`: read a document once, and save it for the questions of `lazymlx generate --document`."""
+
+import argparse
+from pathlib import Path
+
+from ..demo import MODEL
+from ..errors import UsageError
+from . import options, prompts
+from .bar import PrefillBar
+from .generate import notes
+from .terminal import say
+
+EXAMPLES = """\
+examples:
+  lazymlx cache --model PATH --prompt-file book.txt -o book.lazydoc
+  lazymlx generate --model PATH --document book.lazydoc -q "Who keeps the key?"
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `lazymlx cache`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE", help="where to save it")
+    options.add_model_flags(parser.add_argument_group("model"))
+    document = parser.add_argument_group("document")
+    document.add_argument("--prompt-file", metavar="FILE", help="a text file (default: the embedded document)")
+    document.add_argument("--prompt", "-p", metavar="TEXT", help="the text itself; '-' reads stdin")
+    document.add_argument("--system-prompt", metavar="TEXT", help="system message of the chat template")
+    reading = parser.add_argument_group("reading")
+    options.add_prefill_flags(reading)
+    options.add_lazy_flags(parser.add_argument_group("what to compute"))
+    parser.set_defaults(question=None, document=None)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read and save; whatever can be refused without loading anything is refused first."""
+    lazy = options.lazy_config(args)
+    if not args.output.parent.is_dir():
+        raise UsageError(f"--output: there is no folder {args.output.parent}")
+    prompt = prompts.read_prompt(args)
+    name = str(MODEL) if args.model is None else args.model
+    say(f"reading {prompt.name} with {'the embedded model' if args.model is None else name}")
+
+    from ..hub import find  # MLX comes with them, which takes a second
+    from ..loading import load
+    from ..schedules import find_stored
+    from ..session import Session
+
+    folder = find(name)
+    trust = {"trust_remote_code": args.trust_remote_code}
+    model, tokenizer = load(str(folder), lazy, adapter_path=args.adapter_path, tokenizer_config=trust, **trust)
+    step_size = args.prefill_step_size or options.PREFILL_STEP_SIZE
+    with Session(model, tokenizer, args.system_prompt, max_memory=args.max_memory, step_size=step_size) as session:
+        with PrefillBar("reading") as bar:
+            session.read(prompt.text, bar)
+        session.save(args.output)
+        tokens = session.stats.context_tokens
+        for note in notes(
+            tokens, model.args.max_position_embeddings, None if find_stored(folder) else lazy, model.lazy
+        ):
+            say(note)
+        say(f"saved {tokens} tokens to {args.output}, {args.output.stat().st_size / 1e6:.1f} MB")
+    return 0

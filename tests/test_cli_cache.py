@@ -1,0 +1,112 @@
+"""`lazymlx cache` and `lazymlx generate --document`: read once, asked many times."""
+
+import io
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from lazymlx.cli.main import main
+from lazymlx.cli.options import memory_size
+
+TEXT = "The harbour of Ludmere has two lamps, and the keeper lights the green one first. " * 4
+LAZY = ["--schedule", "2:0.5,4:0.2", "--min-tokens", "16", "--recent", "2", "--window", "2", "--round-to", "1"]
+
+
+class Commands:
+    """The two commands on the tiny model."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], scratch: Path):
+        self.folder, self.capsys, self.scratch = folder, capsys, scratch
+        self.book, self.saved, self.json = scratch / "book.txt", scratch / "book.lazydoc", scratch / "stats.json"
+        self.book.write_text(TEXT, encoding="utf-8")
+
+    def run(self, name: str, *arguments: str, code: int = 0) -> str:
+        """The command's stdout; with a `code`, its stderr."""
+        assert main([name, "--model", str(self.folder), *arguments]) == code
+        out, self.err = self.capsys.readouterr()
+        return self.err if code else out
+
+    def cache(self, *arguments: str, code: int = 0) -> str:
+        return self.run("cache", "-o", str(self.saved), *arguments, code=code)
+
+    def ask(self, *arguments: str, code: int = 0) -> str:
+        return self.run("generate", "--document", str(self.saved), "-m", "6", *arguments, code=code)
+
+
+@pytest.fixture
+def commands(tiny_model_folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Commands:
+    return Commands(tiny_model_folder, capsys, tmp_path)
+
+
+def test_a_saved_document_answers_as_the_text_does(commands: Commands) -> None:
+    assert commands.cache("--prompt-file", str(commands.book), *LAZY) == ""
+    assert re.search(r"saved \d+ tokens to .*book.lazydoc, \d+\.\d MB", commands.err)
+    for question in ("Who lights it?", "Which one?"):
+        direct = commands.run("generate", "--prompt-file", str(commands.book), "-q", question, "-m", "6", *LAZY)
+        assert commands.ask("-q", question, "--stats-json", str(commands.json)) == direct
+        stats = json.loads(commands.json.read_text())
+        assert stats["lazy"]["schedule"] == "2:0.5,4:0.2"
+        assert stats["prompt_tokens"] < stats["lazy"]["prompt_tokens"]  # the document is not read again
+    assert "asking" in commands.err and "Kept: " in commands.err
+
+
+def test_a_document_comes_from_stdin_too(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))
+    commands.cache("--prompt", "-", "--system-prompt", "Be brief.", "--prefill-step-size", "7")
+    assert commands.ask("-q", "Who?", "--verbose", "F").strip()
+    assert commands.err == ""
+
+
+@pytest.mark.parametrize(
+    "arguments, what",
+    [
+        (["-p", "other"], "--prompt: goes without --document"),
+        (["--prompt-file", "x"], "--prompt-file: goes without --document"),
+        (["--system-prompt", "x"], "--system-prompt: goes without --document"),
+        (["--compare"], "--compare: goes without --document"),
+        (["--schedule", "2:0.5"], "keeps the configuration"),
+        (["--lazy", "off"], "keeps the configuration"),
+    ],
+)
+def test_what_was_settled_when_it_was_saved_is_refused(commands: Commands, arguments: list[str], what: str) -> None:
+    assert what in commands.ask("-q", "Who?", *arguments, code=2)
+
+
+def test_a_document_needs_a_question(commands: Commands) -> None:
+    assert "give one with --question" in commands.ask(code=2)
+
+
+def test_damaged_and_foreign_files_are_one_line(commands: Commands, tmp_path: Path) -> None:
+    assert "cannot be read" in commands.ask("-q", "Who?", code=2)
+    commands.cache("--prompt-file", str(commands.book))
+    commands.saved.write_bytes(commands.saved.read_bytes()[:-9])
+    assert "was cut short" in commands.ask("-q", "Who?", code=2)
+    assert commands.err.splitlines()[-1].startswith("lazymlx: error: document: ")
+    commands.saved.write_text("hello")
+    assert "is no saved document" in commands.ask("-q", "Who?", code=2)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_reading(commands: Commands, tmp_path: Path) -> None:
+    commands.saved = tmp_path / "none" / "book"
+    assert "there is no folder" in commands.cache("--prompt-file", str(commands.book), code=2)
+    assert "reading" not in commands.err
+
+
+def test_too_much_is_refused_with_the_figure(commands: Commands) -> None:
+    line = commands.cache("--prompt-file", str(commands.book), "--max-memory", "10kB", code=2)
+    assert re.search(r"memory: \d+ tokens need about [\d.]+ MB", line)
+    line = commands.run("generate", "--prompt-file", str(commands.book), "--max-memory", "10kB", code=2)
+    assert re.search(r"memory: \d+ tokens need about [\d.]+ MB", line)
+
+
+@pytest.mark.parametrize("text, size", [("12GB", 12 * 10**9), ("1.5gb", 1500 * 10**6), ("7", 7), ("3 MB", 3 * 10**6)])
+def test_sizes(text: str, size: int) -> None:
+    assert memory_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1", "0", "1TB", "inf", "nan", "12 potatoes"])
+def test_what_is_no_size(commands: Commands, text: str) -> None:
+    assert "--max-memory" in commands.run("generate", "-p", "x", f"--max-memory={text}", code=2)
