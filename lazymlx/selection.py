@@ -107,8 +107,9 @@ def select(
     """The `k` most important active tokens, and the protected ones on top (LazyLLM sec 3.2).
 
     Returns:
-        The selected positions, and the sort keys of the candidates among them (`NO_CANDIDATE` elsewhere).
+        The selected positions, and their sort keys (`NO_CANDIDATE` elsewhere).
     """
-    keys = rank(smooth(importance, active, pool), active & ~protected)
-    chosen = best(keys, k)
-    return chosen | (active & protected), mx.where(chosen, keys, mx.array(NO_CANDIDATE, mx.int64))
+    nothing = mx.array(NO_CANDIDATE, mx.int64)
+    keys = rank(smooth(importance, active, pool), active)
+    selected = best(mx.where(protected, nothing, keys), k) | (active & protected)
+    return selected, mx.where(selected, keys, nothing)

@@ -44,3 +44,25 @@ def test_engine_is_the_oracle_with_the_defaults_as_shipped():
     assert [len(active) for active in rehearsal.steps[0].active] == [256, 192, 128]
     assert rehearsal.moments[-1].revived > 30
     Performance(rehearsal).play()
+
+
+@pytest.mark.parametrize("settings", [{}, {"revive": None}, {"attend": "selected"}], ids=str)
+@pytest.mark.parametrize("prompt", [29, 30, 60])
+def test_a_context_of_min_tokens_is_the_first_to_be_pruned(prompt, settings):
+    """A context can also come from above: in a trimmed conversation, decode steps pass from 28 tokens to 32."""
+    config = LazyConfig(CUTS, **SMALL | {"min_tokens": 30} | settings)
+    script = (("prompt", prompt), ("decode", 1), ("trim", max(prompt - 27, 0)), ("decode", 5))
+    rehearsal = clear_rehearsal(config, script)
+    assert (rehearsal.steps[0].active[1] == frozenset(range(prompt))) == (prompt < 30)
+    Performance(rehearsal).play()
+
+
+@pytest.mark.parametrize("revive", [2, None])
+def test_protected_tokens_that_wait_are_revived(revive):
+    """A trim into the prompt makes others the recent ones, some of which were left behind."""
+    config = LazyConfig(CUTS, **SMALL | {"revive": revive, "recent": 8})
+    rehearsal = clear_rehearsal(config, (("prompt", 60), ("trim", 20), ("decode", 4)))
+    waiting = [p for p in range(32, 40) if p not in rehearsal.moments[1].computed[1]]
+    assert len(waiting) > 2
+    assert any(p in step.revived[0] for step in rehearsal.answers for p in waiting)
+    Performance(rehearsal).play()
