@@ -1,0 +1,60 @@
+"""The embedded model answers a second question from what the first one left behind; without revival it cannot."""
+
+import numpy as np
+import pytest
+
+from lazymlx import demo
+from lazymlx.config import LazyConfig
+from lazymlx.loading import load
+from lazymlx.session import Session
+
+PARAGRAPHS = (11, 1, 14)  # three that hold a fact each, about 600 tokens
+ANSWERS = ("Pelusdra", "73916", "40718")
+QUESTIONS = {entry["answer"]: entry["question"] for entry in demo.questions()}
+
+
+def after_one_question(revive: int | None) -> Session:
+    """A session that was asked about the third paragraph, and left most of the others behind."""
+    model, tokenizer = load(str(demo.MODEL))
+    session = Session(model, tokenizer, lazy=LazyConfig("8:0.2", revive=revive, min_tokens=0, round_to=1, recent=8))
+    paragraphs = demo.document().split("\n\n")
+    session.read("\n\n".join(paragraphs[i] for i in PARAGRAPHS))
+    assert say(session, ANSWERS[0]) == ANSWERS[0]
+    return session
+
+
+def say(session: Session, answer: str) -> str:
+    return "".join(response.text for response in session.ask(QUESTIONS[answer], 16)).strip()
+
+
+def left_behind(session: Session, answer: str) -> int:
+    """How many of the tokens that spell an answer in the document were not computed behind the cut."""
+    depth = np.array(session._cache.aux.depth[: session._cache.offset])
+    spelled = [session.tokenizer.decode([token]) for token in session._tokens]
+    ends = np.cumsum([len(piece) for piece in spelled])
+    start = "".join(spelled).index(answer)
+    return int((depth[np.searchsorted(ends, range(start, start + len(answer)), side="right")] == 1).sum())
+
+
+@pytest.mark.parametrize("answer", ANSWERS[1:])
+def test_a_second_question_brings_back_what_the_first_left_behind(answer):
+    session = after_one_question(revive=7)
+    assert left_behind(session, answer) > 0
+    assert say(session, answer) == answer
+    assert left_behind(session, answer) == 0
+
+
+@pytest.mark.parametrize("answer", ANSWERS[1:])
+def test_without_revival_it_is_lost(answer):
+    session = after_one_question(revive=0)
+    assert left_behind(session, answer) > 0
+    assert say(session, answer) != answer
+    assert left_behind(session, answer) > 0
+
+
+def test_three_questions_in_turn_and_back():
+    session = after_one_question(revive=7)
+    assert [say(session, answer) for answer in ANSWERS[1:]] == list(ANSWERS[1:])
+    session.undo()
+    session.undo()
+    assert [say(session, answer) for answer in ANSWERS[:0:-1]] == list(ANSWERS[:0:-1])
