@@ -1,0 +1,21 @@
+"""The benchmark of sessions, small: all ways follow one transcript, and JSON comes last."""
+
+import json
+import runpy
+from pathlib import Path
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "bench_session.py"
+
+
+def test_it_prints_a_table_and_a_line_of_json(capsys):
+    main = runpy.run_path(str(SCRIPT))["main"]
+    arguments = ["--lengths", "64", "--questions", "2", "--repeats", "1", "--max-tokens", "3", "--schedules", "auto"]
+    assert main([*arguments, "4:0.2"]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    results = {result["name"]: result for result in json.loads(last)["results"]}
+    assert list(results) == ["lazymlx 8:0.25", "lazymlx 4:0.2", "mlx-lm, prompt cache", "mlx-lm, no cache"]
+    for name, result in results.items():
+        assert any(name in line for line in lines)
+        assert set(result["ttft_s"]) == {"1", "2"} and min(result["ttft_s"].values()) > 0
+        assert result["disk_bytes"] > 64 * 1000
+    assert results["mlx-lm, no cache"]["read_s"] is None
