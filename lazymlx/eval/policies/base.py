@@ -1,0 +1,144 @@
+"""What a policy is: how to read a prompt and answer it. The loop is here, and the same for all, so that times compare.
+
+A `Policy` begins a `Conversation`; a conversation reads prompts, makes one token of another, and accounts for its work
+in token-layers, one token computed in one layer.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass
+from time import perf_counter
+from typing import ClassVar
+
+import mlx.core as mx
+from jaxtyping import Float, Integer
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from ...config import Cut, LazyConfig, Schedule
+from ...model import Model
+
+STEP_SIZE = 2048  # rows computed at a time in prefill, as in generation
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer and what it cost.
+
+    Attributes:
+        tokens: without the one that ended it.
+        ttft_s: seconds from the prompt's tokens to the first token of the answer, choosing and drafts included.
+        total_s: seconds to the last one.
+        prefill_fraction: token-layers computed for the conversation's first prompt, as a share of the dense model's.
+        computed_fraction: token-layers computed so far, as a share of the dense model's for all tokens so far.
+    """
+
+    tokens: tuple[int, ...]
+    ttft_s: float
+    total_s: float
+    prefill_fraction: float
+    computed_fraction: float
+
+
+class Conversation(ABC):
+    """A prompt and its follow-ups under one policy."""
+
+    def __init__(self, stop: Collection[int]):
+        self.stop = frozenset(stop)
+        self._unread: list[int] = []  # generated, but not in the cache
+        self._ended: int | None = None  # the token that ended the last answer
+
+    @abstractmethod
+    def read(self, tokens: list[int], tail: int) -> Float[mx.array, "1 T V"]:
+        """Take in a prompt, whose last `tail` tokens are the chat template's; logits, the last token's last."""
+
+    @abstractmethod
+    def step(self, token: Integer[mx.array, " 1"]) -> Float[mx.array, "1 T V"]:
+        """Take in a generated token."""
+
+    @abstractmethod
+    def prefill_fraction(self) -> float:
+        """See `Answer`."""
+
+    @abstractmethod
+    def computed_fraction(self) -> float:
+        """See `Answer`."""
+
+    def ask(self, tokens: list[int], max_tokens: int, tail: int = 0) -> Answer:
+        """Read a prompt or a follow-up and answer it greedily."""
+        closed = tokens[:1] == [self._ended] and not self._unread  # a follow-up begins with what ends the answer
+        tokens = self._unread + tokens[closed:]
+        start = perf_counter()
+        token = _greedy(self.read(tokens, tail))
+        value = int(token.item())
+        ttft_s = perf_counter() - start
+        answer: list[int] = []
+        while True:
+            # the next token is on its way before this one is looked at: the device never waits
+            upcoming = _greedy(self.step(token)) if len(answer) + 1 < max_tokens else None
+            if upcoming is not None:
+                mx.async_eval(upcoming)
+            value = int(token.item())
+            if value in self.stop:
+                break
+            answer.append(value)
+            if upcoming is None:
+                break
+            token = upcoming
+        total_s = perf_counter() - start
+        self._unread, self._ended = ([] if upcoming is not None else [value]), value
+        return Answer(tuple(answer), ttft_s, total_s, self.prefill_fraction(), self.computed_fraction())
+
+
+def _greedy(logits: Float[mx.array, "1 T V"]) -> Integer[mx.array, " 1"]:
+    return logits[:, -1].argmax(axis=-1)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What policies are made from.
+
+    Attributes:
+        lazy: lazymlx's configuration, whose schedule is one for this model.
+        schedules: of the policies that have one; each is a point on their line.
+        layer: where policies with a single selection select.
+        keeps: shares of the prompt that those keep; each is a point on their line.
+        draft: a small model with the same tokenizer.
+    """
+
+    lazy: LazyConfig
+    schedules: tuple[Schedule, ...]
+    layer: int
+    keeps: tuple[float, ...]
+    draft: Model | None = None
+    seed: int = 0
+
+
+class Policy(ABC):
+    """A way to answer a long prompt, at one point of its trade of speed for quality."""
+
+    name: ClassVar[str]
+    source: ClassVar[str]  # where it was published
+    needs_draft: ClassVar[bool] = False
+
+    def __init__(self, point: str = ""):
+        self.point = point
+
+    @classmethod
+    @abstractmethod
+    def points(cls, options: Options) -> "list[Policy]":
+        """The policy at each of its points."""
+
+    @abstractmethod
+    def begin(self, model: Model, stop: Collection[int]) -> Conversation:
+        """A new conversation."""
+
+    def answer(
+        self, model: Model, tokenizer: TokenizerWrapper, prompt: list[int], max_tokens: int, tail: int = 0
+    ) -> Answer:
+        """Answer a single prompt."""
+        return self.begin(model, tokenizer.eos_token_ids).ask(prompt, max_tokens, tail)
+
+
+def single_cut(layer: int, keep: float) -> Schedule:
+    """The schedule of a policy that selects once."""
+    return Schedule((Cut(layer, keep),))

@@ -1,0 +1,69 @@
+"""Policies that are the engine with another configuration."""
+
+from abc import abstractmethod
+from collections.abc import Collection
+
+import mlx.core as mx
+
+from ...config import LazyConfig, Schedule
+from ...model import Model
+from .base import STEP_SIZE, Conversation, Options, Policy
+
+
+class EngineConversation(Conversation):
+    """A lazy cache and its model."""
+
+    def __init__(self, model: Model, lazy: LazyConfig, stop: Collection[int]):
+        super().__init__(stop)
+        self.model = model
+        self.cache = model.make_cache(lazy)
+        self._prefill_fraction: float | None = None
+
+    def read(self, tokens, tail):
+        self.cache[0].expect(len(tokens), tail=tail, step_size=STEP_SIZE)
+        chunks = [tokens[start : start + STEP_SIZE] for start in range(0, len(tokens), STEP_SIZE)]
+        for chunk in chunks[:-1]:
+            self.model(mx.array(chunk)[None], cache=self.cache)
+            mx.eval(self.cache[0].state)
+        return self.model(mx.array(chunks[-1])[None], cache=self.cache)
+
+    def step(self, token):
+        if self._prefill_fraction is None:
+            self._prefill_fraction = self._of_first_prompt()
+        return self.model(token[None], cache=self.cache)
+
+    def _of_first_prompt(self) -> float:
+        cache = self.cache[0]
+        layers = [len(stage.pools) for stage in cache.stages]
+        kept = (cache.offset, *cache.kept)
+        return sum(n * tokens for n, tokens in zip(layers, kept, strict=True)) / (sum(layers) * cache.offset)
+
+    def prefill_fraction(self):
+        return self._of_first_prompt() if self._prefill_fraction is None else self._prefill_fraction
+
+    def computed_fraction(self):
+        return self.cache[0].stats().computed_fraction
+
+
+class EnginePolicy(Policy):
+    """A configuration, at each schedule or keep that was asked for."""
+
+    def __init__(self, lazy: LazyConfig, point: str | None = None):
+        super().__init__(str(lazy.schedule) if point is None else point)
+        self.lazy = lazy
+
+    def begin(self, model, stop):
+        return EngineConversation(model, self.lazy, stop)
+
+
+class ScheduledPolicy(EnginePolicy):
+    """A configuration at each schedule that was asked for: implement `configure`."""
+
+    @classmethod
+    def points(cls, options):
+        return [cls(cls.configure(options, schedule)) for schedule in options.schedules]
+
+    @staticmethod
+    @abstractmethod
+    def configure(options: Options, schedule: Schedule) -> LazyConfig:
+        """The configuration with this schedule."""

@@ -1,0 +1,40 @@
+"""GemFilter."""
+
+import mlx.core as mx
+import numpy as np
+
+from ...config import Cut
+from .subset import Kept, Rows, SubsetPolicy, pooled
+
+POOL = 5
+
+
+class GemFilter(SubsetPolicy):
+    """The first layers read everything, the last of them filters, and the model starts again with what is kept.
+
+    Importance is the sum over heads of the last token's products with the keys, not yet a probability, averaged over
+    five neighbours. What is kept moves together: new positions. The last token is always kept, because it asks.
+    """
+
+    name = "gemfilter"
+    source = "Shi et al. 2024, GemFilter (arXiv 2409.17422); github.com/SalesforceAIResearch/GemFilter"
+
+    def __init__(self, keep: float, layer: int):
+        super().__init__(keep, point=f"{layer}:{keep:g}")
+        self.layer = layer  # the first one that is not read in full; the one before it filters
+
+    @classmethod
+    def points(cls, options):
+        return [cls(keep, options.layer) for keep in options.keeps]
+
+    def choose(self, model, tokens):
+        N = len(tokens)
+        rows = Rows(model, self.layer)
+        rows.run(mx.array(tokens), np.arange(N))
+        keys = rows.stage.pools[-1].keys[0, :, :N].astype(mx.float32)
+        query = rows.queries[-1][0, :, -1].astype(mx.float32)
+        query = query.reshape(keys.shape[0], -1, keys.shape[2]).sum(axis=1, keepdims=True)  # heads that share keys
+        scores = pooled((query @ keys.transpose(0, 2, 1)).sum(axis=(0, 1)), POOL)
+        order = np.argsort(-np.array(scores), kind="stable")
+        kept = np.union1d(order[: Cut(self.layer, self.keep).count(N)], [N - 1])
+        return Kept(kept, np.arange(len(kept)), len(kept), spent=self.layer / len(model.layers))

@@ -1,0 +1,64 @@
+"""SpecPrefill."""
+
+import math
+
+import mlx.core as mx
+import numpy as np
+
+from ...model import Model
+from ...selection import attention
+from .subset import Kept, Rows, SubsetPolicy, pooled, weights_per_layer
+
+LOOK_AHEAD = 8
+POOL = 13
+CHUNK = 32
+
+
+class SpecPrefill(SubsetPolicy):
+    """A draft model reads the prompt and answers a few tokens; what it attends to is what the model reads.
+
+    Its attention is averaged over 13 neighbours, the highest of all layers and heads counts, and the look-ahead tokens'
+    mean. The best chunks of 32 tokens are read at their own positions, and the last chunk always, because it asks.
+    The draft looks ahead greedily.
+    """
+
+    name = "specprefill"
+    source = "Liu et al. 2025, SpecPrefill (arXiv 2502.02789); github.com/Jingyu6/speculative_prefill"
+    needs_draft = True
+
+    def __init__(self, keep: float, draft: Model):
+        super().__init__(keep)
+        self.draft = draft
+
+    @classmethod
+    def points(cls, options):
+        return [cls(keep, options.draft) for keep in options.keeps]
+
+    def choose(self, model, tokens):
+        N = len(tokens)
+        importance = np.array(self._importance(tokens))
+        edges = np.arange(0, N, CHUNK)
+        means = np.add.reduceat(importance, edges) / np.diff(np.append(edges, N))
+        best = np.argsort(-means, kind="stable")[: math.ceil(round(self.keep * len(edges), 6))]
+        chosen = np.union1d(best, [len(edges) - 1])
+        kept = np.concatenate([np.arange(edges[c], min(edges[c] + CHUNK, N)) for c in chosen])
+        return Kept.in_place(kept, N, spent=self._spent(model, N))
+
+    def _importance(self, tokens: list[int]) -> mx.array:
+        """One importance per token."""
+        N, rows = len(tokens), Rows(self.draft)
+        logits = rows.logits(mx.array(tokens), np.arange(N))
+        looks = []
+        for position in range(N, N + LOOK_AHEAD):
+            logits = rows.logits(logits[:, -1].argmax(axis=-1), np.array([position]))
+            looks.append(rows.queries)
+        seen = []
+        for number, (layer, pool) in enumerate(zip(rows.layers, rows.stage.pools, strict=True)):
+            queries = mx.concatenate([look[number][0] for look in looks], axis=1)  # H, look-ahead, D_h
+            seen.append(pooled(attention(queries * layer.self_attn.scale, pool.keys[0, :, :N]), POOL).max(axis=0))
+        return mx.stack(seen).max(axis=0).mean(axis=0)
+
+    def _spent(self, model: Model, N: int) -> float:
+        """The draft's work in the model's own measure."""
+        draft = weights_per_layer(self.draft.args) * len(self.draft.layers) * (N + LOOK_AHEAD)
+        return draft / (weights_per_layer(model.args) * len(model.layers) * N)

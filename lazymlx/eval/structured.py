@@ -1,0 +1,124 @@
+"""Tasks about structure: key-value retrieval, variables that copy one another, and labels learnt from examples."""
+
+from .passages import passages
+from .work import WORDS, Item, Work
+
+VALUE_TOKENS = 24
+COPIES = 0.25  # share of assignments that copy an earlier variable
+FEWEST_WORDS, MOST_WORDS = 6, 15  # of a text to be labelled
+
+
+def key_value(work: Work) -> Item:
+    """The value of one key among many: every pair looks like every other (lost-in-the-middle's kv-retrieval)."""
+    digits = work.rng.randint(6, 12)
+    opening, question = "JSON data:\n{", 'The value of key "{key}"?'
+    room = work.room_beside(question.format(key=work.hexadecimal(digits))) - work.encoder.count(opening)
+    pairs: dict[str, str] = {}
+    while True:
+        key, value = work.hexadecimal(digits), work.hexadecimal(digits)
+        size = work.encoder.count(_pair(key, value))
+        if size > room:
+            break
+        pairs[key] = value
+        room -= size
+    *asked, last = pairs
+    room += work.encoder.count(_pair(last, pairs[last]))
+    while work.encoder.count(_pair(last, pairs[last])) < room:
+        pairs[last] += work.hexadecimal(1)
+    key = work.rng.choice(asked)
+    context = opening + "".join(_pair(k, v) for k, v in pairs.items())[1:] + " "
+    return Item(context, (question.format(key=key),), (pairs[key],), "contains", VALUE_TOKENS)
+
+
+def _pair(key: str, value: str) -> str:
+    return f' "{key}": "{value}",\n'
+
+
+def variables(work: Work) -> Item:
+    """The value of a variable that was assigned from another one, perhaps over several steps (RULER's tracing)."""
+    opening, question = "```python", "print({name})"
+    spare, digits = _variable(work), "1"  # its value grows until the room is filled
+    room = work.room_beside(question.format(name=spare)) - work.encoder.count(opening + _line(spare, digits))
+    values: dict[str, str] = {}
+    hops: dict[str, int] = {}
+    lines = []
+    while True:
+        name = _variable(work)
+        copy = bool(values) and work.rng.random() < COPIES
+        source = work.rng.choice(list(values)) if copy else _value(work)
+        size = work.encoder.count(_line(name, source))
+        if size > room and len(set(hops.values())) > 1:
+            break
+        if name in values or name == spare:
+            continue
+        values[name], hops[name] = (values[source], hops[source] + 1) if copy else (source, 0)
+        lines.append(_line(name, source))
+        room -= size
+    room += work.encoder.count(_line(spare, digits))
+    while work.encoder.count(_line(spare, digits)) < room:
+        digits += str(work.rng.randrange(10))
+    steps = work.rng.choice(sorted(set(hops.values()) - {0}))
+    name = work.rng.choice([name for name in values if hops[name] == steps])
+    context = opening + "".join([_line(spare, digits), *lines])
+    return Item(context, (question.format(name=name),), (values[name].strip('"'),), "contains", VALUE_TOKENS)
+
+
+def _line(name: str, source: str) -> str:
+    return f"\n{name} = {source}"
+
+
+def _variable(work: Work) -> str:
+    return f"{work.rng.choice(WORDS)}_{work.rng.randrange(1000)}"
+
+
+def _value(work: Work) -> str:
+    return str(work.rng.randrange(10, 99999)) if work.rng.random() < 0.6 else f'"{work.name()}"'
+
+
+def labels(work: Work) -> Item:
+    """Label a text as examples were labelled: by one word in it, whose label only the examples tell."""
+    names = work.names(work.rng.randint(3, 6))
+    telling = work.rng.sample(WORDS, len(names) * 4)
+    words = {name: telling[4 * k : 4 * k + 4] for k, name in enumerate(names)}
+    label = work.rng.choice(names)
+    word = work.rng.choice(words[label])
+    opening, question = "Label each text.", f"Label this text: {_text(work, word)}"
+    examples = [_example(_text(work, word), label)]  # the word that tells is in an example
+    room = work.room_beside(question) - work.encoder.count(opening + examples[0])
+    while room > 0:
+        name = work.rng.choice(names)
+        text = _text(work, work.rng.choice(words[name]))
+        size = work.encoder.count(_example(text, name))
+        if size > room:  # the last one: the one before it goes on as far as there is room
+            examples[-1] = _grown(work, examples[-1], text, room)
+            break
+        examples.append(_example(text, name))
+        room -= size
+    work.rng.shuffle(examples)
+    return Item(opening + "".join(examples), (question,), (label,), "exact", VALUE_TOKENS)
+
+
+def _example(text: str, label: str) -> str:
+    return f"\nText: {text}\nLabel: {label}"
+
+
+def _grown(work: Work, example: str, text: str, room: int) -> str:
+    """An example whose text has words of another one before it, `room` tokens of them."""
+    head, _, tail = example.partition(" ")
+    more = []
+    for word in text.split():
+        if room <= 0:
+            break
+        more.append(word)
+        room -= work.encoder.word(word)
+    return " ".join([head, *more, tail])
+
+
+def _text(work: Work, word: str) -> str:
+    """Some words of a passage, with `word` among them."""
+    source = work.rng.choice(passages()).text.split()
+    count = work.rng.randint(FEWEST_WORDS, MOST_WORDS)
+    start = work.rng.randrange(len(source) - count)
+    words = source[start : start + count]
+    words.insert(work.rng.randint(1, count - 1), word)
+    return " ".join(words)
