@@ -30,6 +30,7 @@ ORDER = [
     {"generation"},
     {"document", "transcript"},
     {"session"},
+    {"machine"},
     {"calibrate", "eval", "bench", "explain"},
     {"cli"},
     {"generate", "chat", "__main__"},  # the doors: python -m lazymlx.generate

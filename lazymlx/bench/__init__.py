@@ -4,7 +4,6 @@
     models   the pair to compare: our model and stock mlx-lm's, sharing every array of weights
     runs     one run of a prompt: time to the first token, decode rate, memory
     measure  many of them, alternating, within a budget of time
-    machine  what a figure is worthless without: chip, versions, commit
     report   the table, and the JSON that all later figures are made from
     figures  plots of a stored run
     growth   how the costs grow with the length of the prompt

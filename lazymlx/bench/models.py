@@ -16,6 +16,7 @@ from .. import demo
 from ..errors import UsageError
 from ..hub import find
 from ..loading import load
+from ..machine import on_cpu
 from ..model import Model
 from .shapes import shape_args
 
@@ -64,10 +65,6 @@ class Pair:
             return mx.random.randint(1, self.args.vocab_size, (length,), key=mx.random.key(SEED))
         tokens = self.tokenizer.encode(demo.document())
         return mx.array((tokens * -(-length // len(tokens)))[:length])
-
-
-def on_cpu() -> bool:
-    return mx.default_device() == mx.Device(mx.cpu)
 
 
 def bits_of(model: nn.Module) -> int | None:

@@ -91,10 +91,10 @@ def run(args: argparse.Namespace) -> int:
     if args.growth:
         return _growth(Path(args.growth))
     plan = read_plan(args)
-    from ..bench.machine import machine
     from ..bench.measure import Bench
     from ..bench.models import make_pair
     from ..bench.report import document, file_name
+    from ..machine import machine
 
     say("preparing the weights")
     pair = make_pair(args.model, args.shape, args.bits)
@@ -117,7 +117,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
 
 def fitted(plan: Plan, pair: "Pair", chosen: bool) -> Plan:
     """The plan for this model: its own schedule by its cuts, and unless they were `chosen`, lengths that suit it."""
-    from ..bench.models import on_cpu
+    from ..machine import on_cpu
 
     own = tuple(pair.own_schedule if name == plans.OWN else name for name in plan.schedules)
     plan, positions = replace(plan, schedules=own), getattr(pair.args, "max_position_embeddings", None)

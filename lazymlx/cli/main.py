@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("generate", "answer a prompt, or a question about a document (mlx_lm.generate's flags)"),
     "cache": ("cache", "read a document once and save it, for any number of questions"),
     "calibrate": ("calibrate", "find the schedule that a model bears, and store it for later"),
+    "eval": ("eval", "measure what pruning costs in quality, beside the dense model and rival methods"),
     "bench": ("bench", "measure speed and memory beside stock mlx-lm, on this machine"),
 }
 

@@ -4,6 +4,7 @@ from .passages import passages
 from .work import WORDS, Item, Work
 
 VALUE_TOKENS = 24
+LINE_TOKENS, DRAWS = 8, 30  # of an assignment; of lines to find one that fits the room
 COPIES = 0.25  # share of assignments that copy an earlier variable
 FEWEST_WORDS, MOST_WORDS = 6, 15  # of a text to be labelled
 
@@ -35,36 +36,48 @@ def _pair(key: str, value: str) -> str:
 
 
 def variables(work: Work) -> Item:
-    """The value of a variable that was assigned from another one, perhaps over several steps (RULER's tracing)."""
-    opening, question = "```python", "print({name})"
-    spare, digits = _variable(work), "1"  # its value grows until the room is filled
-    room = work.room_beside(question.format(name=spare)) - work.encoder.count(opening + _line(spare, digits))
+    """The value of any variable: a quarter of them copy another one."""
+    return _tracing(work, least_hops=0)
+
+
+def chains(work: Work) -> Item:
+    """The value of a variable that copies another one, perhaps over several steps (RULER's variable tracing)."""
+    return _tracing(work, least_hops=1)
+
+
+def _tracing(work: Work, least_hops: int) -> Item:
+    opening, question = "```python\n", "print({name})"
+    room = work.room_beside(question.format(name=_variable(work))) - work.encoder.count(opening)
     values: dict[str, str] = {}
     hops: dict[str, int] = {}
-    lines = []
-    while True:
+    context = opening
+    while room > 0 or max(hops.values()) < least_hops:
+        name, source = _assignment(work, list(values), room)
+        values[name], hops[name] = (values[source], hops[source] + 1) if source in values else (source, 0)
+        context += _line(name, source)
+        room -= work.encoder.count(_line(name, source))
+    name = work.rng.choice([name for name in values if hops[name] >= least_hops])
+    return Item(context.rstrip(), (question.format(name=name),), (values[name].strip('"'),), "contains", VALUE_TOKENS)
+
+
+def _assignment(work: Work, known: list[str], room: int) -> tuple[str, str]:
+    """A new variable and what it is assigned: of several, one that leaves no room, or enough for another line."""
+    draws: dict[str, tuple[int, str]] = {}  # by name: how far it will overshoot, and what it is assigned
+    while len(draws) < DRAWS:
         name = _variable(work)
-        copy = bool(values) and work.rng.random() < COPIES
-        source = work.rng.choice(list(values)) if copy else _value(work)
-        size = work.encoder.count(_line(name, source))
-        if size > room and len(set(hops.values())) > 1:
-            break
-        if name in values or name == spare:
+        source = work.rng.choice(known) if known and work.rng.random() < COPIES else _value(work)
+        rest = room - work.encoder.count(_line(name, source))
+        if name in known:
             continue
-        values[name], hops[name] = (values[source], hops[source] + 1) if copy else (source, 0)
-        lines.append(_line(name, source))
-        room -= size
-    room += work.encoder.count(_line(spare, digits))
-    while work.encoder.count(_line(spare, digits)) < room:
-        digits += str(work.rng.randrange(10))
-    steps = work.rng.choice(sorted(set(hops.values()) - {0}))
-    name = work.rng.choice([name for name in values if hops[name] == steps])
-    context = opening + "".join([_line(spare, digits), *lines])
-    return Item(context, (question.format(name=name),), (values[name].strip('"'),), "contains", VALUE_TOKENS)
+        if rest == 0 or rest >= LINE_TOKENS:
+            return name, source
+        draws[name] = (-rest if rest < 0 else LINE_TOKENS - rest, source)
+    name = min(draws, key=lambda draw: draws[draw][0])
+    return name, draws[name][1]
 
 
 def _line(name: str, source: str) -> str:
-    return f"\n{name} = {source}"
+    return f"{name} = {source}\n"
 
 
 def _variable(work: Work) -> str:

@@ -11,10 +11,10 @@ from ..errors import UsageError
 from .encoding import Encoder
 from .prose import cloze, facts, follow_up, multi_key, quote, titles
 from .samples import Sample
-from .structured import key_value, labels, variables
+from .structured import chains, key_value, labels, variables
 from .work import Item, Work
 
-ATTEMPTS = 4  # at a length
+ATTEMPTS = 8  # at a length
 LEAST_LENGTH = 256  # tokens; shorter contexts do not hold what some tasks ask for
 
 TASKS: dict[str, Callable[[Work], Item]] = {
@@ -22,6 +22,7 @@ TASKS: dict[str, Callable[[Work], Item]] = {
     "multikey": multi_key,
     "kv": key_value,
     "variables": variables,
+    "chains": chains,
     "cloze": cloze,
     "quote": quote,
     "titles": titles,

@@ -10,8 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from .. import __version__
-from .models import on_cpu
+from . import __version__
 
 
 def machine() -> dict[str, Any]:
@@ -33,6 +32,10 @@ def machine() -> dict[str, Any]:
     }
 
 
+def on_cpu() -> bool:
+    return mx.default_device() == mx.Device(mx.cpu)
+
+
 def device() -> str:
     """The backend that runs the arrays: cpu, metal or cuda."""
     if on_cpu():
@@ -49,7 +52,7 @@ def installed(package: str) -> str | None:
 
 def commit() -> str | None:
     """Of the checkout that this package runs from, with a + if its sources were changed since; None outside of one."""
-    here = Path(__file__).parent.parent
+    here = Path(__file__).parent
     try:
         head, changed = (
             subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,274 @@
+"""`lazymlx eval`: what leaving tokens behind costs in quality, beside the dense model and rival methods."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import fields
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import LazyConfig, Schedule
+from ..demo import MODEL
+from ..errors import LazyMLXError, RunError, UsageError
+from . import options
+from .terminal import say
+
+if TYPE_CHECKING:
+    from ..eval.policies import Options
+    from ..eval.run import Matrix
+    from ..eval.samples import Sample
+    from ..eval.store import Store
+    from ..model import Model
+
+SAMPLES = 20
+INTERRUPTED = 130
+
+EXAMPLES = """\
+examples:
+  lazymlx eval --tasks facts,quote --policies dense,lazy,static --lengths 1024,4096 --n 50 --out out/demo
+  lazymlx eval --model PATH --schedules 16:0.5 16:0.25 16:0.1 --draft-model SMALL --out out/sweep
+  lazymlx eval --model PATH --data hotpotqa.jsonl nq-open-20.jsonl.gz --n 100 --out out/longbench
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `lazymlx eval`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    models = parser.add_argument_group("model")
+    options.add_model_flags(models)
+    models.add_argument("--draft-model", metavar="PATH", help="a small model with the same tokenizer, for specprefill")
+    _add_matrix_flags(parser.add_argument_group("what to ask, and whom"))
+    options.add_lazy_flags(parser.add_argument_group("what to compute"))
+    out = parser.add_argument_group("output")
+    out.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out/eval"),
+        metavar="FOLDER",
+        help="for answers, results and plot (%(default)s)",
+    )
+    out.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    out.add_argument("--no-plot", action="store_true", help="no plot (it needs matplotlib)")
+    out.add_argument("--commit", metavar="HASH", help="of the sources, where git is not there to tell")
+
+
+def _add_matrix_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--tasks", type=words, metavar="NAME,...", help="generated tasks (default: all; none if there is --data)")
+    add("--policies", type=words, metavar="NAME,...", help="default: all, specprefill only with --draft-model")
+    add("--lengths", type=lengths, default=[1024], metavar="N,...", help="tokens of the prompts; 4k is 4096 (1024)")
+    add("--n", type=options.number(int, 1), default=SAMPLES, metavar="N", help="samples a cell (default: %(default)s)")
+    add("--seed", type=options.number(int, 0), default=0, metavar="N", help="of the samples (default: %(default)s)")
+    add("--data", nargs="+", type=Path, default=[], metavar="FILE", help="LongBench, lost-in-the-middle, RULER: JSONL")
+    add("--schedules", nargs="+", metavar="CUTS", help="several schedules, each a point (default: that of --schedule)")
+    add(
+        "--layer", type=options.number(int, 1), metavar="N", help="where policies with one selection select (first cut)"
+    )
+    add("--keeps", type=shares, metavar="X,...", help="what those keep, each a point (default: of the first cuts)")
+
+
+def words(text: str) -> list[str]:
+    """A list of names."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def lengths(text: str) -> list[int]:
+    """A list of token counts; k stands for 1,024."""
+    return [int(word.removesuffix("k")) * (1024 if word.endswith("k") else 1) for word in words(text)]
+
+
+def shares(text: str) -> list[float]:
+    """A list of shares of a prompt."""
+    found = [float(word) for word in words(text)]
+    if not all(0 < share <= 1 for share in found):
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask, show, store. What can be refused without a model is refused before one is loaded."""
+    lazy = options.lazy_config(args)
+    from ..eval import readers, tasks
+    from ..eval.encoding import Encoder
+    from ..eval.run import Generated, Matrix, check_policies, policies_of
+    from ..eval.store import Store
+
+    names, policies = asked_tasks(args), asked_policies(args)
+    tasks.check_tasks(names)
+    tasks.check_lengths(args.lengths)
+    check_policies(policies, draft=args.draft_model is not None)
+    samples = [sample for path in args.data for sample in readers.read(path, args.n)]
+    store = Store(args.out, settings(args, lazy), args.resume)
+
+    model, tokenizer = _load(args, lazy)
+    encoder = Encoder(tokenizer)
+    found = policies_of(policies, make_options(args, model, _draft(args, tokenizer)))
+    generated = Generated(names, args.lengths, args.n, args.seed, encoder)
+    _note_positions(args.lengths if names else [], model)
+    total = (len(samples) + len(generated)) * len(found)
+    code, why = _ask(Matrix(model, encoder, found, store), chain(samples, generated), total)
+    if why:
+        say(f"{why}; what is done is kept in {args.out}, --resume goes on")
+    _show(args, store, model, complete=code == 0)
+    return code
+
+
+def asked_tasks(args: argparse.Namespace) -> list[str]:
+    """The generated tasks: those named, else all of them, or none if there is a file."""
+    from ..eval.tasks import TASKS
+
+    if args.tasks is not None:
+        return args.tasks
+    return [] if args.data else list(TASKS)
+
+
+def asked_policies(args: argparse.Namespace) -> list[str]:
+    """The policies: those named, else all that can run."""
+    from ..eval.policies import POLICIES
+
+    if args.policies is not None:
+        return args.policies
+    return [name for name, kind in POLICIES.items() if args.draft_model or not kind.needs_draft]
+
+
+def settings(args: argparse.Namespace, lazy: LazyConfig) -> dict[str, Any]:
+    """What all answers of a run have in common; points are named with each answer."""
+    shared = {f.name: getattr(lazy, f.name) for f in fields(lazy) if f.name not in ("schedule", "scorer")}
+    return {"model": args.model or MODEL.name, "draft_model": args.draft_model, "seed": args.seed, "lazy": shared}
+
+
+def make_options(args: argparse.Namespace, model: "Model", draft: "Model | None") -> "Options":
+    """What the policies are made from: schedules as asked for, and single cuts that match them where nothing was said.
+
+    Raises:
+        UsageError: policies that select once have nothing to go by.
+        ConfigError: a schedule does not fit the model.
+    """
+    from ..eval.policies import Options
+
+    layers = len(model.layers)
+    schedules = tuple(Schedule.of(given, layers) for given in args.schedules or [model.lazy.schedule])
+    first = [schedule.cuts[0] for schedule in schedules if schedule]
+    if not first and not (args.layer and args.keeps):
+        raise UsageError(
+            "--schedule: nothing is left behind; give --layer and --keeps for the policies that select once"
+        )
+    layer = args.layer or first[0].layer
+    if layer >= layers:
+        raise UsageError(f"--layer: must be below the model's {layers} layers, got {layer}")
+    keeps = tuple(args.keeps or dict.fromkeys(cut.keep for cut in first))
+    return Options(model.lazy, schedules, layer, keeps, draft, args.seed)
+
+
+def _load(args: argparse.Namespace, lazy: LazyConfig) -> tuple[Any, Any]:
+    from ..loading import load
+
+    name = args.model or str(MODEL)
+    return load(
+        name,
+        lazy,
+        adapter_path=args.adapter_path,
+        tokenizer_config={"trust_remote_code": args.trust_remote_code},
+        trust_remote_code=args.trust_remote_code,
+    )
+
+
+def _draft(args: argparse.Namespace, tokenizer: Any) -> "Model | None":
+    from ..loading import load
+
+    if args.draft_model is None:
+        return None
+    draft, other = load(args.draft_model)
+    ours, theirs = tokenizer.get_vocab(), other.get_vocab()
+    if ours != theirs:
+        raise UsageError(
+            f"--draft-model: its tokenizer is another one ({len(theirs)} tokens, the model's has {len(ours)}); "
+            "use a draft model of the same family"
+        )
+    return draft
+
+
+def _note_positions(asked: list[int], model: "Model") -> None:
+    positions = model.args.max_position_embeddings
+    beyond = [length for length in asked if positions and length > positions]
+    if beyond:
+        say(f"note: {max(beyond)} tokens are more than the model's {positions} positions, scores will be low")
+
+
+def _ask(matrix: "Matrix", samples: "Iterable[Sample]", total: int) -> tuple[int, str | None]:
+    """Run the matrix under a progress bar. Returns the exit code, and why it ended early."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns,
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("answers", total=total)
+        matrix.after_answer = lambda row: progress.update(task, advance=1, description=f"{row['task']} {row['policy']}")
+        try:
+            matrix.run(samples)
+        except KeyboardInterrupt:
+            return INTERRUPTED, "interrupted"
+        except LazyMLXError:
+            raise
+        except RuntimeError as error:  # MLX's own, for want of memory above all
+            return RunError.exit_code, f"stopped by an error: {error}"
+    return 0, None
+
+
+def _show(args: argparse.Namespace, store: "Store", model: "Model", complete: bool) -> None:
+    """Tables on stderr, files in the folder, one line of JSON on stdout."""
+    from rich.console import Console
+
+    from ..eval import report
+    from ..machine import machine
+
+    if not store.rows:
+        return
+    on = machine() | ({"commit": args.commit} if args.commit else {})
+    content = report.document(store, on, describe(args, model), complete)
+    path = store.write(report.RESULTS, content)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 180)
+    for length in report.lengths(content):
+        console.print(report.table(content, length))
+    say(f"stored {path} and every answer in {store.path}")
+    if not args.no_plot:
+        _plot(content, path.with_suffix(".png"))
+    print(json.dumps({"file": str(path), "complete": complete, "answers": len(store.rows)}), flush=True)
+
+
+def _plot(content: dict[str, Any], path: Path) -> None:
+    from ..eval.plot import plot
+
+    try:
+        plot(content, path)
+        say(f"plotted {path}")
+    except UsageError as error:  # no matplotlib: the numbers are stored all the same
+        say(str(error))
+
+
+def describe(args: argparse.Namespace, model: "Model") -> dict[str, Any]:
+    """The model, ready for JSON."""
+    return {
+        "name": Path(args.model).name if args.model else "the embedded model",
+        "layers": len(model.layers),
+        "hidden_size": model.args.hidden_size,
+        "draft": Path(args.draft_model).name if args.draft_model else None,
+    }

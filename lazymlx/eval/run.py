@@ -1,0 +1,123 @@
+"""The matrix: every sample to every policy, one after the other, so that all work under the same conditions.
+
+The first samples of all tasks and lengths come before the second ones: a run that is cut short has something of
+everything. A policy's first answer at a length is not counted, since it compiles.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from ..errors import UsageError
+from ..model import Model
+from .encoding import Encoder, Prompt
+from .metrics import METRICS
+from .policies import POLICIES, Options, Policy
+from .samples import Sample
+from .store import Row, Store, key_of
+from .tasks import make
+
+EXCERPT = 200  # letters of a question that are stored with its answer
+
+
+def check_policies(names: Sequence[str], draft: bool) -> None:
+    """Refuse names that are no policies, and those that lack their draft model."""
+    for name in names:
+        if name not in POLICIES:
+            raise UsageError(f"--policies: there is no policy {name!r}; policies are {', '.join(POLICIES)}")
+        if POLICIES[name].needs_draft and not draft:
+            raise UsageError(f"--policies: {name} needs a draft model; name one with --draft-model, or leave it out")
+
+
+def policies_of(names: Sequence[str], options: Options) -> list[Policy]:
+    """The policies at all their points."""
+    return [policy for name in names for policy in POLICIES[name].points(options)]
+
+
+class Generated:
+    """The samples of generated tasks, made when they are needed."""
+
+    def __init__(self, tasks: Sequence[str], lengths: Sequence[int], n: int, seed: int, encoder: Encoder):
+        self.tasks, self.lengths, self.n, self.seed, self.encoder = tasks, lengths, n, seed, encoder
+
+    def __len__(self) -> int:
+        return len(self.tasks) * len(self.lengths) * self.n
+
+    def __iter__(self) -> Iterator[Sample]:
+        for index in range(self.n):
+            for length in self.lengths:
+                for task in self.tasks:
+                    yield make(task, length, index, self.seed, self.encoder)
+
+
+class Matrix:
+    """Samples x policies.
+
+    Args:
+        store: where answers go; those that it holds already are not asked for again.
+        after_answer: told of every answer, given now or before.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        encoder: Encoder,
+        policies: Sequence[Policy],
+        store: Store,
+        after_answer: Callable[[Row], None] = lambda row: None,
+    ):
+        self.model, self.encoder, self.policies, self.store = model, encoder, policies, store
+        self.after_answer = after_answer
+        self._warm: set[tuple[str, str, int]] = set()
+
+    def run(self, samples: Iterable[Sample]) -> None:
+        """Ask everything."""
+        for sample in samples:
+            prompts: list[Prompt] | None = None
+            for policy in self.policies:
+                row = _row(sample, policy)
+                if key_of(row) not in self.store.done:
+                    prompts = prompts or self._prompts(sample)
+                    self._warm_up(sample, policy, prompts[0])
+                    row |= self._ask(sample, policy, prompts)
+                    self.store.add(row)
+                self.after_answer(row)
+
+    def _prompts(self, sample: Sample) -> list[Prompt]:
+        most = (self.model.args.max_position_embeddings or 2**30) - sample.max_tokens
+        first = self.encoder.prompt(sample.message, chat=sample.chat, most=None if sample.length else most)
+        return [first, *(self.encoder.follow_up(message) for message in sample.follow_ups)]
+
+    def _warm_up(self, sample: Sample, policy: Policy, prompt: Prompt) -> None:
+        shape = (policy.name, policy.point, sample.length)
+        if shape not in self._warm:
+            self._warm.add(shape)
+            policy.answer(self.model, self.encoder.tokenizer, prompt.tokens, 2, prompt.tail)
+
+    def _ask(self, sample: Sample, policy: Policy, prompts: list[Prompt]) -> Row:
+        conversation = policy.begin(self.model, self.encoder.tokenizer.eos_token_ids)
+        answers = [conversation.ask(prompt.tokens, sample.max_tokens, prompt.tail) for prompt in prompts]
+        first, last = answers[0], answers[-1]
+        text = self.encoder.text(last.tokens)
+        judged = text.lstrip("\n").split("\n")[0] if sample.first_line else text
+        return {
+            "score": METRICS[sample.metric](judged, sample.references, sample.classes),
+            "answer": text,
+            "references": list(sample.references),
+            "question": (sample.follow_ups or (sample.message,))[-1][-EXCERPT:],
+            "prompt_tokens": len(prompts[0].tokens),
+            "answer_tokens": len(last.tokens),
+            "ttft_s": first.ttft_s,
+            "total_s": first.total_s,
+            "follow_up_ttft_s": last.ttft_s if len(answers) > 1 else None,
+            "prefill_fraction": last.prefill_fraction,
+            "computed_fraction": last.computed_fraction,
+        }
+
+
+def _row(sample: Sample, policy: Policy) -> Row:
+    return {
+        "task": sample.task,
+        "length": sample.length,
+        "index": sample.index,
+        "policy": policy.name,
+        "point": policy.point,
+    }

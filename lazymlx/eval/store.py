@@ -1,0 +1,104 @@
+"""The answers of a run on disk, a line each as soon as it is given: what was done is kept, whatever happens next."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import RunError, UsageError
+
+ANSWERS, SETTINGS = "answers.jsonl", "settings.json"
+Row = dict[str, Any]
+Key = tuple[str, int, int, str, str]
+
+
+def key_of(row: Row) -> Key:
+    """What tells one answer from all others of a run."""
+    return row["task"], row["length"], row["index"], row["policy"], row["point"]
+
+
+class Store:
+    """A folder with `answers.jsonl`, and the settings that its answers share.
+
+    Args:
+        settings: what must be the same for answers to be comparable. Tasks, policies, lengths and counts need not:
+            a resumed run may add to them.
+        resume: go on with what the folder holds.
+
+    Raises:
+        UsageError: the folder cannot be written to, holds a run and `resume` was not asked for, or one with other
+            settings.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], resume: bool = False):
+        self.folder, self.settings = folder, settings
+        self.path = folder / ANSWERS
+        self._make()
+        found = self.path.is_file() and self.path.stat().st_size > 0
+        if found and not resume:
+            raise UsageError(f"--out: {folder} holds a run already; go on with it by --resume, or name another folder")
+        if found:
+            self._check_settings()
+        self.rows: list[Row] = self._read() if found else []
+        self.done = {key_of(row) for row in self.rows}
+        self._write_json(SETTINGS, settings)
+
+    def _make(self) -> None:
+        probe = self.folder / f".{os.getpid()}.tmp"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+            if self.path.exists():
+                self.path.open("a").close()
+        except OSError as error:
+            raise UsageError(f"--out: {self.folder} cannot be written to: {error.strerror}") from None
+
+    def _check_settings(self) -> None:
+        path = self.folder / SETTINGS
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise UsageError(f"--resume: {path} cannot be read; name another folder with --out") from None
+        other = [f"{k} was {before.get(k)}, is {v}" for k, v in self.settings.items() if before.get(k) != v]
+        if other:
+            raise UsageError(f"--resume: the run in {self.folder} has other settings: {'; '.join(other)}")
+
+    def _read(self) -> list[Row]:
+        """Earlier answers. A last line that was cut off by an interruption is removed; its answer is given again."""
+        rows, whole = [], 0
+        for number, line in enumerate(self.path.read_bytes().splitlines(keepends=True), 1):
+            try:
+                row = json.loads(line)
+                key_of(row)
+            except (ValueError, KeyError, TypeError):
+                if not line.endswith(b"\n"):
+                    os.truncate(self.path, whole)
+                    break
+                raise UsageError(f"--resume: {self.path}, line {number} is no answer; remove it to go on") from None
+            rows.append(row)
+            whole += len(line)
+        return rows
+
+    def add(self, row: Row) -> None:
+        """Keep an answer."""
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise RunError(f"--out: {self.path} could not be written: {error.strerror}; --resume goes on") from None
+        self.rows.append(row)
+        self.done.add(key_of(row))
+
+    def write(self, name: str, content: dict[str, Any]) -> Path:
+        """Write a JSON file beside the answers, whole or not at all."""
+        try:
+            return self._write_json(name, content)
+        except OSError as error:
+            raise RunError(f"--out: {self.folder / name} could not be written: {error.strerror}") from None
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> Path:
+        path = self.folder / name
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return unfinished.replace(path)
