@@ -7,6 +7,7 @@ from .work import Work
 
 TITLED, NUMBERED, PLAIN = "titled", "numbered", "plain"
 HEADS = {TITLED: "\nDocument [{k}] (Title: {title})", NUMBERED: "\n\nDocument {k}:", PLAIN: "\n\n"}
+LEAST_DOCUMENT = 40  # tokens; what is left at the end goes to the document before
 
 
 @dataclass
@@ -34,17 +35,17 @@ class Haystack:
         """Add at least `tokens` tokens, and less than a word more."""
         while tokens > 0:
             if not self._words:
-                tokens -= self._next_passage()
+                tokens -= self._next_passage(tokens)
             word = self._words.pop()
             self.documents[-1].words.append(word)
             tokens -= self.work.encoder.word(word)
 
-    def _next_passage(self) -> int:
-        """Begin a passage; returns the tokens of a new document's head, if it begins one."""
+    def _next_passage(self, room: int) -> int:
+        """Begin a passage; returns the tokens of a new document's head, if it begins one and there is room for it."""
         passage = next(self._passages)
         self._words = passage.text.split()[::-1]
         self._in_document = self._in_document % self.per_document + 1
-        if self.documents and self._in_document > 1:
+        if self.documents and (self._in_document > 1 or room < LEAST_DOCUMENT):
             return 0
         self.documents.append(Document(passage.title))
         return self.work.encoder.count(self._head(len(self.documents) - 1))

@@ -1,5 +1,7 @@
 """Tasks about prose: hidden facts, blanks, verbatim quotes, titles, and a second question."""
 
+import math
+
 from ..errors import UsageError
 from .haystack import NUMBERED, PLAIN, TITLED, Document, Haystack
 from .work import Item, Work
@@ -16,8 +18,8 @@ FACTS = (
 STYLES = (TITLED, NUMBERED, PLAIN)
 MOST_KEYS = 8
 TOKENS_PER_KEY = 64  # of context, below `MOST_KEYS`
-MOST_TITLES = 12
-LEAST_PER_TITLE = 180  # tokens of a document in `titles`
+MOST_TITLES = 12  # about
+PASSAGE_TOKENS = 165  # of a passage and its head, on average
 RESERVE = 64  # tokens kept back for a question that is found in the context
 CUE, QUOTED = 6, 34  # words of a quotation's beginning, and least words behind it
 QUOTE_TOKENS = 30
@@ -105,10 +107,9 @@ def _document(work: Work, haystack: Haystack, least_words: int) -> Document:
 
 
 def titles(work: Work) -> Item:
-    """List the titles of all documents, in order; longer contexts have longer documents, not more than twelve."""
+    """List the titles of all documents, in order; longer contexts have longer documents, not more and more of them."""
     question = "List the titles of all documents."
-    count = max(2, min(MOST_TITLES, work.room // LEAST_PER_TITLE))
-    haystack = Haystack(work, TITLED, per_document=max(1, round(work.room / count / LEAST_PER_TITLE)))
+    haystack = Haystack(work, TITLED, per_document=math.ceil(work.room / PASSAGE_TOKENS / MOST_TITLES))
     haystack.grow(work.room_beside(question))
     found = [f"[{k}] {document.title}" for k, document in enumerate(haystack.documents, 1)]
     return Item(haystack.text(), (question,), tuple(found), "listed", work.encoder.count(" ".join(found)) + 8)

@@ -132,7 +132,10 @@ def longbench(line: Line) -> Sample:
 
 def multi_document(line: Line) -> Sample:
     """A line of lost-in-the-middle's question answering; the answer is one of these documents'."""
-    documents = [Line(line.path, line.number, entry) for entry in line.get("ctxs", list)]
+    entries = line.get("ctxs", list)
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise line.error("field 'ctxs' must hold objects only")
+    documents = [Line(line.path, line.number, entry) for entry in entries]
     results = "\n".join(
         f"Document [{k}](Title: {document.text('title')}) {document.text('text')}"
         for k, document in enumerate(documents, 1)

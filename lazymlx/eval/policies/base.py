@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import ClassVar
 
 import mlx.core as mx
+import numpy as np
 from jaxtyping import Float, Integer
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -45,7 +46,7 @@ class Conversation(ABC):
     def __init__(self, stop: Collection[int]):
         self.stop = frozenset(stop)
         self._unread: list[int] = []  # generated, but not in the cache
-        self._ended: int | None = None  # the token that ended the last answer
+        self._ended: int | None = None  # the stop token of the last answer, if it came
 
     @abstractmethod
     def read(self, tokens: list[int], tail: int) -> Float[mx.array, "1 T V"]:
@@ -65,11 +66,11 @@ class Conversation(ABC):
 
     def ask(self, tokens: list[int], max_tokens: int, tail: int = 0) -> Answer:
         """Read a prompt or a follow-up and answer it greedily."""
-        closed = tokens[:1] == [self._ended] and not self._unread  # a follow-up begins with what ends the answer
-        tokens = self._unread + tokens[closed:]
+        said = tokens[:1] == [self._ended]  # a follow-up begins with what ends the answer before it
+        tokens = self._unread + tokens[said:]
         start = perf_counter()
         token = _greedy(self.read(tokens, tail))
-        value = int(token.item())
+        mx.eval(token)
         ttft_s = perf_counter() - start
         answer: list[int] = []
         while True:
@@ -77,7 +78,7 @@ class Conversation(ABC):
             upcoming = _greedy(self.step(token)) if len(answer) + 1 < max_tokens else None
             if upcoming is not None:
                 mx.async_eval(upcoming)
-            value = int(token.item())
+            (value,) = np.array(token).tolist()
             if value in self.stop:
                 break
             answer.append(value)
@@ -85,7 +86,8 @@ class Conversation(ABC):
                 break
             token = upcoming
         total_s = perf_counter() - start
-        self._unread, self._ended = ([] if upcoming is not None else [value]), value
+        self._unread = [] if upcoming is not None else [value]
+        self._ended = value if value in self.stop else None
         return Answer(tuple(answer), ttft_s, total_s, self.prefill_fraction(), self.computed_fraction())
 
 

@@ -41,7 +41,8 @@ class SpecPrefill(SubsetPolicy):
         means = np.add.reduceat(importance, edges) / np.diff(np.append(edges, N))
         best = np.argsort(-means, kind="stable")[: math.ceil(round(self.keep * len(edges), 6))]
         chosen = np.union1d(best, [len(edges) - 1])
-        kept = np.concatenate([np.arange(edges[c], min(edges[c] + CHUNK, N)) for c in chosen])
+        places = np.arange(N)
+        kept = places[np.isin(places // CHUNK, chosen)]
         return Kept.in_place(kept, N, spent=self._spent(model, N))
 
     def _importance(self, tokens: list[int]) -> mx.array:
