@@ -150,7 +150,7 @@ def make_options(args: argparse.Namespace, model: "Model", draft: "Model | None"
     from ..eval.policies import Options
 
     layers = len(model.layers)
-    schedules = tuple(Schedule.of(given, layers) for given in args.schedules or [model.lazy.schedule])
+    schedules = tuple(Schedule.of(given, layers) for given in args.schedules or [model.resolve(model.lazy).schedule])
     first = [schedule.cuts[0] for schedule in schedules if schedule]
     if not first and not (args.layer and args.keeps):
         raise UsageError(
@@ -192,8 +192,10 @@ def _draft(args: argparse.Namespace, tokenizer: Any) -> "Model | None":
 
 
 def _note_positions(asked: list[int], model: "Model") -> None:
-    positions = model.args.max_position_embeddings
-    beyond = [length for length in asked if positions and length > positions]
+    from ..eval.run import positions_of
+
+    positions = positions_of(model)
+    beyond = [length for length in asked if length > positions]
     if beyond:
         say(f"note: {max(beyond)} tokens are more than the model's {positions} positions, scores will be low")
 
@@ -269,6 +271,6 @@ def describe(args: argparse.Namespace, model: "Model") -> dict[str, Any]:
     return {
         "name": Path(args.model).name if args.model else "the embedded model",
         "layers": len(model.layers),
-        "hidden_size": model.args.hidden_size,
+        "kind": model.model_type,
         "draft": Path(args.draft_model).name if args.draft_model else None,
     }

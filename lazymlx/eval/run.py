@@ -15,6 +15,7 @@ from .samples import Sample
 from .store import Row, Store, key_of
 from .tasks import make
 
+UNBOUNDED = 2**30
 EXCERPT = 200  # letters of a question that are stored with its answer
 
 
@@ -30,6 +31,11 @@ def check_policies(names: Sequence[str], draft: bool) -> None:
 def policies_of(names: Sequence[str], options: Options) -> list[Policy]:
     """The policies at all their points."""
     return [policy for name in names for policy in POLICIES[name].points(options)]
+
+
+def positions_of(model: Model) -> int:
+    """Tokens that a model was made for, as far as its configuration tells."""
+    return getattr(model.family.core(model).args, "max_position_embeddings", None) or UNBOUNDED
 
 
 class Generated:
@@ -82,8 +88,8 @@ class Matrix:
                 self.after_answer(row)
 
     def _prompts(self, sample: Sample) -> list[Prompt]:
-        most = (self.model.args.max_position_embeddings or 2**30) - sample.max_tokens
-        first = self.encoder.prompt(sample.message, chat=sample.chat, most=None if sample.length else most)
+        most = None if sample.length else positions_of(self.model) - sample.max_tokens
+        first = self.encoder.prompt(sample.message, chat=sample.chat, most=most)
         return [first, *(self.encoder.follow_up(message) for message in sample.follow_ups)]
 
     def _warm_up(self, sample: Sample, policy: Policy, prompt: Prompt) -> None:

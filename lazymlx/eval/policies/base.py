@@ -1,11 +1,10 @@
 """What a policy is: how to read a prompt and answer it. The loop is here, and the same for all, so that times compare.
 
-A `Policy` begins a `Conversation`; a conversation reads prompts, makes one token of another, and accounts for its work
-in token-layers, one token computed in one layer.
+A `Policy` begins a `Conversation`; a conversation reads prompts, makes one token of another, and accounts for its work.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import ClassVar
@@ -16,6 +15,7 @@ from jaxtyping import Float, Integer
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ...config import Cut, LazyConfig, Schedule
+from ...flops import Sizes, prefill_flops
 from ...model import Model
 
 STEP_SIZE = 2048  # rows computed at a time in prefill, as in generation
@@ -29,8 +29,9 @@ class Answer:
         tokens: without the one that ended it.
         ttft_s: seconds from the prompt's tokens to the first token of the answer, choosing and drafts included.
         total_s: seconds to the last one.
-        prefill_fraction: token-layers computed for the conversation's first prompt, as a share of the dense model's.
-        computed_fraction: token-layers computed so far, as a share of the dense model's for all tokens so far.
+        prefill_fraction: operations of the conversation's first prefill as a share of the dense one's, see
+            `prefill_share`; drafts and passes that only choose are in it.
+        computed_fraction: token-layers of the model computed so far, as a share of the dense one's for all tokens.
     """
 
     tokens: tuple[int, ...]
@@ -139,6 +140,19 @@ class Policy(ABC):
     ) -> Answer:
         """Answer a single prompt."""
         return self.begin(model, tokenizer.eos_token_ids).ask(prompt, max_tokens, tail)
+
+
+def prefill_share(model: Model, rows: Sequence[int], prompt: int, elsewhere: float = 0.0) -> float:
+    """Operations of a prefill that ran layers over `rows[i]` tokens, as a share of the dense model's.
+
+    Args:
+        rows: one entry per layer run; a layer may have run more than once.
+        elsewhere: operations in another model.
+    """
+    sizes, layers = Sizes.of(model.family.core(model).args), len(model.layers)
+    if sizes is None:  # a mixture of experts: token-layers, which leave out that attention grows with the square
+        return sum(rows) / (prompt * layers)
+    return (prefill_flops(sizes, rows) + elsewhere) / prefill_flops(sizes, [prompt] * layers)
 
 
 def single_cut(layer: int, keep: float) -> Schedule:

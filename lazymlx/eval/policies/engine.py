@@ -6,8 +6,9 @@ from collections.abc import Collection
 import mlx.core as mx
 
 from ...config import LazyConfig, Schedule
+from ...flops import rows_by_layer
 from ...model import Model
-from .base import STEP_SIZE, Conversation, Options, Policy
+from .base import STEP_SIZE, Conversation, Options, Policy, prefill_share
 
 
 class EngineConversation(Conversation):
@@ -34,9 +35,8 @@ class EngineConversation(Conversation):
 
     def _of_first_prompt(self) -> float:
         cache = self.cache[0]
-        layers = [len(stage.pools) for stage in cache.stages]
-        kept = (cache.offset, *cache.kept)
-        return sum(n * tokens for n, tokens in zip(layers, kept, strict=True)) / (sum(layers) * cache.offset)
+        rows = rows_by_layer(len(self.model.layers), cache.config.cuts, [cache.offset, *cache.kept])
+        return prefill_share(self.model, [int(count) for count in rows], cache.offset)
 
     def prefill_fraction(self):
         return self._of_first_prompt() if self._prefill_fraction is None else self._prefill_fraction

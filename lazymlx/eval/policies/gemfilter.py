@@ -4,7 +4,8 @@ import mlx.core as mx
 import numpy as np
 
 from ...config import Cut
-from .subset import Kept, Rows, SubsetPolicy, pooled
+from .reader import Reader
+from .subset import SubsetPolicy, closed_up, pooled
 
 POOL = 5
 
@@ -29,12 +30,12 @@ class GemFilter(SubsetPolicy):
 
     def choose(self, model, tokens):
         N = len(tokens)
-        rows = Rows(model, self.layer)
-        rows.run(mx.array(tokens), np.arange(N))
-        keys = rows.stage.pools[-1].keys[0, :, :N].astype(mx.float32)
-        query = rows.queries[-1][0, :, -1].astype(mx.float32)
+        reader = Reader(model, self.layer)
+        reader.read(mx.array(tokens), np.arange(N))
+        keys = reader.keys(self.layer - 1).astype(mx.float32)
+        query = reader.queries[-1][0, :, -1].astype(mx.float32)
         query = query.reshape(keys.shape[0], -1, keys.shape[2]).sum(axis=1, keepdims=True)  # heads that share keys
         scores = pooled((query @ keys.transpose(0, 2, 1)).sum(axis=(0, 1)), POOL)
         order = np.argsort(-np.array(scores), kind="stable")
         kept = np.union1d(order[: Cut(self.layer, self.keep).count(N)], [N - 1])
-        return Kept(kept, np.arange(len(kept)), len(kept), spent=self.layer / len(model.layers))
+        return closed_up(kept, layers=self.layer)

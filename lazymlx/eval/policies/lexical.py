@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from ...config import Cut
-from .subset import Kept, SubsetPolicy
+from .subset import SubsetPolicy, closed_up
 
 # Of 32,768 tokens PFlash keeps 256 at the start and 2,048 at the end, and scores blocks of 128 against the last 512:
 # the same for prompts of one to eight thousand tokens, an eighth of it.
@@ -34,8 +34,7 @@ class Lexical(SubsetPolicy):
             if room <= 0:
                 break
             kept.extend(range(start, min(stop, start + room)))
-        places = np.array(sorted(kept))
-        return Kept(places, np.arange(len(places)), len(places))
+        return closed_up(np.array(sorted(kept)))
 
 
 def _ranked(tokens: list[int], start: int, stop: int) -> list[tuple[int, int]]:

@@ -5,9 +5,11 @@ import math
 import mlx.core as mx
 import numpy as np
 
+from ...flops import Sizes, prefill_flops
 from ...model import Model
 from ...selection import attention
-from .subset import Kept, Rows, SubsetPolicy, pooled, weights_per_layer
+from .reader import Reader
+from .subset import SubsetPolicy, in_place, pooled
 
 LOOK_AHEAD = 8
 POOL = 13
@@ -43,23 +45,26 @@ class SpecPrefill(SubsetPolicy):
         chosen = np.union1d(best, [len(edges) - 1])
         places = np.arange(N)
         kept = places[np.isin(places // CHUNK, chosen)]
-        return Kept.in_place(kept, N, spent=self._spent(model, N))
+        return in_place(kept, N, flops=self._flops(N))
 
     def _importance(self, tokens: list[int]) -> mx.array:
         """One importance per token."""
-        N, rows = len(tokens), Rows(self.draft)
-        logits = rows.logits(mx.array(tokens), np.arange(N))
+        N, reader = len(tokens), Reader(self.draft)
+        logits = reader.logits(mx.array(tokens), np.arange(N))
         looks = []
         for position in range(N, N + LOOK_AHEAD):
-            logits = rows.logits(logits[:, -1].argmax(axis=-1), np.array([position]))
-            looks.append(rows.queries)
+            logits = reader.logits(logits[:, -1].argmax(axis=-1), np.array([position]))
+            looks.append(reader.queries)
         seen = []
-        for number, (layer, pool) in enumerate(zip(rows.layers, rows.stage.pools, strict=True)):
+        for number, layer in enumerate(reader.layers):
+            theirs = self.draft.family.attention_of(layer)
             queries = mx.concatenate([look[number][0] for look in looks], axis=1)  # H, look-ahead, D_h
-            seen.append(pooled(attention(queries * layer.self_attn.scale, pool.keys[0, :, :N]), POOL).max(axis=0))
+            keys = reader.keys(number)[:, :N]
+            weights = attention(queries * theirs.scale, keys, None, theirs.softcap, theirs.sinks)
+            seen.append(pooled(weights, POOL).max(axis=0))
         return mx.stack(seen).max(axis=0).mean(axis=0)
 
-    def _spent(self, model: Model, N: int) -> float:
-        """The draft's work in the model's own measure."""
-        draft = weights_per_layer(self.draft.args) * len(self.draft.layers) * (N + LOOK_AHEAD)
-        return draft / (weights_per_layer(model.args) * len(model.layers) * N)
+    def _flops(self, N: int) -> float:
+        """What the draft costs."""
+        sizes = Sizes.of(self.draft.family.core(self.draft).args)
+        return 0.0 if sizes is None else prefill_flops(sizes, [N + LOOK_AHEAD] * sizes.layers)

@@ -1,0 +1,54 @@
+"""A model over tokens at any rising positions: what the engine's stages do, without stages."""
+
+import mlx.core as mx
+import numpy as np
+from jaxtyping import Float, Integer
+
+from ...attention import Mask, unpacked
+from ...layers import Rows
+from ...model import Model
+from ...pools import StageCache
+from .base import STEP_SIZE
+
+
+class Reader:
+    """A model's first layers (all, if not said otherwise), with the keys and values of what they have read."""
+
+    def __init__(self, model: Model, layers: int | None = None):
+        self.model = model
+        self.layers = model.layers[:layers]
+        self.stage = StageCache(len(self.layers))
+        self.queries: list[mx.array] = []  # of the newest tokens read, a layer each, (1, H, L, D_h)
+
+    def read(self, tokens: Integer[mx.array, " L"], positions: Integer[np.ndarray, " L"]) -> Float[mx.array, "1 M D"]:
+        """Take in tokens; the last layer's output for the newest of them, `STEP_SIZE` at most."""
+        x = mx.zeros((1, 0, 0))
+        for start in range(0, len(positions), STEP_SIZE):
+            mx.eval(x)
+            x = self._read(tokens[start : start + STEP_SIZE], positions[start : start + STEP_SIZE])
+        return x
+
+    def logits(self, tokens: Integer[mx.array, " L"], positions: Integer[np.ndarray, " L"]) -> Float[mx.array, "1 T V"]:
+        """Take in tokens; logits of the last one."""
+        return self.model.family.answer(self.model, self.read(tokens, positions)[:, -1:])
+
+    def keys(self, layer: int) -> Float[mx.array, "H_kv S D_h"]:
+        """What a layer's queries are compared with."""
+        return unpacked(self.stage.pools[layer].read(0, self.stage.reach)[0])[0]
+
+    def _read(self, tokens: mx.array, positions: np.ndarray) -> mx.array:
+        first, last = int(positions[0]), int(positions[-1])
+        at = mx.array(positions.astype(np.int32))
+        span = self.stage.append(at, last + 1, bounds=(first, last))
+        given = first if last - first + 1 == len(positions) else at  # neighbours are rotated faster
+        x = self.model.family.embedded(self.model, tokens[None], None)
+        views: dict[int | None, tuple[int, Mask]] = {None: (0, "causal" if len(positions) > 1 else None)}
+        self.queries = []
+        for layer, pool, window in zip(self.layers, self.stage.pools, self.model.windows, strict=False):
+            if window is not None and window not in views:
+                views[window] = views[None] if last < window else self.stage.through(window, at, None)
+            unseen, mask = views[window]
+            rows = Rows(given, pool, span, unseen)
+            x = layer(x, mask=mask, cache=rows)
+            self.queries.append(rows.queries)
+        return x
