@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
-from jaxtyping import Float, Int64, Integer
+from jaxtyping import Bool, Float, Int64, Integer
 
 from .pools import NOWHERE, grown, written
-from .selection import NO_CANDIDATE
+from .selection import no_candidate
 
 
 class Revived(NamedTuple):
@@ -48,26 +48,30 @@ class AuxCache:
         self._note(offset, mx.array([depth], mx.int32), mx.array([0], mx.int32))
 
     def _note(self, offset: int, depth: mx.array, slots: mx.array) -> None:
-        # one place more than there are positions: writes that do not count go there
-        capacity = offset + depth.shape[0] + 1
+        capacity = offset + depth.shape[0] + 1  # one place more than there are positions, for writes that do not count
         self.depth = written(grown(self.depth, capacity, depth, 0), depth, offset, 0)
         self.slots = written(grown(self.slots, capacity, slots, 0), slots, offset, 0)
 
-    def take(self, missing: np.ndarray, cut: int) -> tuple[Float[mx.array, "1 L D"], Integer[mx.array, " L"]]:
+    @property
+    def places(self) -> int:
+        """Length of the tables of positions: more than there are positions, and the same for many steps."""
+        return self.depth.shape[0]
+
+    def take(
+        self, positions: Integer[mx.array, " L"], cut: int
+    ) -> tuple[Float[mx.array, "1 L D"], Integer[mx.array, " L"]]:
         """Take the tokens at these positions, which wait at `cut`. Returns their rows, and the slots they came from."""
-        index = mx.array(missing.astype(np.int32))
-        slots = self.slots[index]
-        self.depth[index] = cut + 1
+        slots = self.slots[positions]
+        self.depth[positions] = cut + 1
         return self.rows[slots][None], slots
 
-    def take_best(self, keys: Int64[mx.array, " N"], cut: int, budget: int) -> Revived:
+    def take_best(self, keys: Int64[mx.array, " P"], cut: int, budget: int) -> Revived:
         """Take at most `budget` of the tokens that wait at `cut`, those with the highest keys; the best come first."""
-        N = keys.shape[0]
-        waiting = mx.where(self.depth[:N] == cut, keys, mx.array(NO_CANDIDATE, mx.int64))
+        waiting = mx.where(self.depth == cut, keys, no_candidate())
         order = mx.argsort(waiting)[::-1][:budget].astype(mx.int32)
-        counts = waiting[order] != NO_CANDIDATE
+        counts = waiting[order] != no_candidate()
         slots = mx.where(counts, self.slots[order], self.used)  # the row behind the last is nobody's
-        self.depth[mx.where(counts, order, self.depth.shape[0] - 1)] = cut + 1
+        self.depth[mx.where(counts, order, self.places - 1)] = mx.where(counts, cut + 1, 0)  # nor is the last place
         positions = mx.where(counts, order, NOWHERE)
         return Revived(self.rows[slots][None], positions, slots, counts.astype(mx.int32).sum())
 
@@ -75,14 +79,25 @@ class AuxCache:
         """Keep the outputs of a stage for tokens that were taken from these slots; they now wait at the next cut."""
         self.rows[slots] = x[0]
 
-    def compact(self, offset: int, stages: int) -> int:
-        """Drop the rows of tokens computed in every stage (waits for the device). Returns how many still wait."""
-        waiting = np.flatnonzero(np.array(self.depth[:offset]) < stages)
-        self.used = len(waiting)
-        index = mx.array(waiting.astype(np.int32))
-        self.rows = mx.concatenate([self.rows[self.slots[index]], mx.zeros((1, self.rows.shape[1]), self.rows.dtype)])
-        self.slots[index] = mx.arange(self.used, dtype=mx.int32)
-        return self.used
+    def waits(self, stages: int) -> Bool[mx.array, " P"]:
+        """Which tokens were not computed in every one of `stages`."""
+        return (self.depth > 0) & (self.depth < stages)
+
+    def compact(self, waiting: int, stages: int) -> None:
+        """Drop all rows but those of the tokens that wait, whose number is known, and one that is nobody's."""
+        place = mx.arange(self.places)
+        positions = mx.sort(mx.where(self.waits(stages), place, self.places))[:waiting]
+        spare = mx.zeros((1, self.rows.shape[1]), self.rows.dtype)
+        self.rows = mx.concatenate([self.rows[self.slots[positions]], spare])
+        self.slots[positions] = mx.arange(waiting, dtype=mx.int32)
+        self.used = waiting
+
+    def trim(self, offset: int, stages: int) -> int:
+        """Forget all positions from `offset` on (waits for the device). Returns how many tokens still wait."""
+        self.depth = mx.where(mx.arange(self.places) < offset, self.depth, 0)
+        waiting = int(np.array(self.waits(stages).sum()))
+        self.compact(waiting, stages)
+        return waiting
 
     @property
     def arrays(self) -> list[mx.array]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
+from jaxtyping import Bool
 
 from .aux_cache import AuxCache
 from .config import LazyConfig
@@ -34,23 +35,22 @@ class LazyCache:
     def __init__(self, config: LazyConfig, layers: int):
         self.config = config
         self.edges = [0, *(cut.layer for cut in config.cuts), layers]
-        self.stages = [StageCache(stop - start) for start, stop in pairwise(self.edges)]
+        self.stages = [StageCache(stop - start, whole=start == 0) for start, stop in pairwise(self.edges)]
         self.aux = AuxCache()
         self.offset = 0
         self.step_size = 2048  # rows computed at a time in prefill
         self.expected = 0  # tokens of a prompt that are still to come
         self.complete = True  # and whether the prompt ends with them
-        self.held: mx.array | None = None  # embeddings that wait for the prompt's last token, (1, L, D)
         self.reading = False  # prompt tokens came, but not the last one
         self.turn_start = 0  # where the newest prompt begins
         self.asking_start = 0  # and its tokens whose queries are known
         self.prompt_end = 0  # and ends
         self.tail = 0  # its last tokens, if they are the chat template's
         self.generated: list[tuple[int, int]] = []  # ranges of positions
-        self.queries: mx.array | None = (
-            None  # (1, H, w, D_h), of the newest prompt tokens, in the layer before the first cut
-        )
+        self.safe: mx.array | None = None  # what is protected while the newest answer is generated
+        self.queries: mx.array | None = None  # (1, H, w, D_h): before the first cut, of the newest prompt tokens
         self.waiting = 0  # tokens in the aux cache, or a bound on it while generating
+        self.corner: mx.array | None = None  # of the newest chunk's output, to wait for it
         self.kept: tuple[int, ...] = ()
         self.revived = mx.array(0)
         self.on_rows: Callable[[int, int, int], None] | None = None  # told of a prompt: stage, rows done, rows to do
@@ -76,10 +76,6 @@ class LazyCache:
     def layers_of(self, stage: int) -> tuple[int, int]:
         """The first layer of a stage, and the first one behind it."""
         return self.edges[stage], self.edges[stage + 1]
-
-    def holds_back(self, L: int) -> bool:
-        """Whether a chunk of `L` tokens had better be computed together with the prompt's last token."""
-        return self.complete and self.held is None and self.expected == L + 1
 
     def begin(self, L: int) -> Step:
         """Take in `L` tokens and say what they are."""
@@ -109,17 +105,25 @@ class LazyCache:
             self.queries = None
         self.reading = not final
         if final:
-            self.prompt_end = self.offset
+            self.prompt_end, self.safe = self.offset, None
 
     def protected(self, step: Step) -> np.ndarray:
-        """Positions that are never left behind, `(N,)`: sink, recent, the template's tail, generated, the window."""
-        mask = np.zeros(step.stop, bool)
-        mask[: self.config.sink] = True
+        """Positions that are never left behind, `(P,)`: sink, recent, the template's tail, generated, the window."""
+        mask = np.zeros(self.aux.places, bool)
+        mask[: min(self.config.sink, step.stop)] = True
         mask[max(self.prompt_end - self.config.recent - self.tail, 0) : self.prompt_end] = True
         for start, stop in self.generated:
             mask[start:stop] = True
-        mask[step.stop - step.window :] = True
+        mask[step.stop - step.window : step.stop] = True
         return mask
+
+    def protected_while_generating(self, step: Step) -> Bool[mx.array, " P"]:
+        """The same on the device, for all tokens of an answer: what comes behind the prompt is protected."""
+        if self.safe is None or self.safe.shape[0] != self.aux.places:
+            mask = self.protected(step)
+            mask[self.prompt_end :] = True
+            self.safe = mx.array(mask)
+        return self.safe
 
     def fork(self) -> "LazyCache":
         """An independent conversation with the same past. Arrays are shared until one of the two writes to them."""
@@ -135,14 +139,14 @@ class LazyCache:
     def state(self) -> list[mx.array]:
         """Every array, so that a loop can evaluate them."""
         arrays = [a for stage in self.stages for a in stage.arrays] + self.aux.arrays
-        return arrays + [a for a in (self.held, self.queries, self.revived) if a is not None]
+        return arrays + [a for a in (self.queries, self.revived) if a is not None]
 
     @property
     def nbytes(self) -> int:
         return sum(a.nbytes for a in self.state)
 
     def empty(self) -> bool:
-        return self.offset == 0 and self.held is None
+        return self.offset == 0
 
     def size(self) -> int:
         return self.offset
@@ -154,14 +158,14 @@ class LazyCache:
         """Forget the last `n` positions, in every stage and in the aux cache. Returns how many there were to forget."""
         n = min(n, self.offset)
         self.offset -= n
-        self.held, self.queries, self.expected = None, None, 0
+        self.queries, self.safe, self.expected = None, None, 0
         self.reading = self.reading and self.offset > self.turn_start
         self.turn_start, self.asking_start = min(self.turn_start, self.offset), self.offset
         self.prompt_end = min(self.prompt_end, self.offset)
         self.generated = [(a, min(b, self.offset)) for a, b in self.generated if a < self.offset]
         for stage in self.stages:
             stage.trim(self.offset)
-        self.waiting = self.aux.compact(self.offset, len(self.stages))
+        self.waiting = self.aux.trim(self.offset, len(self.stages)) if self.config.cuts else 0
         return n
 
     def computed(self) -> tuple[int, ...]:

@@ -40,7 +40,7 @@ def save_document(
     Raises:
         DocumentError: the file cannot be written, or the configuration's scorer is the program's own.
     """
-    if cache.expected or cache.held is not None:
+    if cache.expected:
         raise StateError(f"a prompt is still being read: {cache.expected} of its tokens are to come")
     if cache.config.scorer is not None:
         raise DocumentError("document: a scorer of one's own cannot be saved; read it with the default scorer")

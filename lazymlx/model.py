@@ -117,14 +117,10 @@ class Model(nn.Module):
 
     def advance(self, x: Float[mx.array, "1 L D"], cache: LazyCache) -> Float[mx.array, "1 T V"] | None:
         """Take the embeddings of new tokens into the conversation."""
-        if cache.holds_back(x.shape[1]):
-            cache.held = x
-            return None
         told = cache.expected > 0
-        if cache.held is not None:
-            x, cache.held = mx.concatenate([cache.held, x], axis=1), None
         step = cache.begin(x.shape[1])
         x, queries = self._first_stage(cache, step, x)
+        cache.corner = x[:, -1:, :1]
         if not cache.config.cuts:
             return self.family.answer(self, x[:, -1:] if told else x) if step.final or not told else None
         if step.decode:
@@ -137,9 +133,8 @@ class Model(nn.Module):
         return self.family.answer(self, self._deepen(cache, step, x[:, -1:], queries[:, :, -step.window :]))
 
     def _first_stage(self, cache: LazyCache, step: Step, x: mx.array) -> tuple[mx.array, mx.array]:
-        stage, positions = cache.stages[0], mx.arange(step.start, step.stop, dtype=mx.int32)
-        bounds = (step.start, step.stop - 1)
-        span = stage.append(positions, step.stop, bounds=bounds, ahead=cache.expected)
+        positions = mx.arange(step.start, step.stop, dtype=mx.int32)
+        span = cache.stages[0].append(positions, step.stop, ahead=cache.expected)
         return self._run(cache, 0, x, step.start, "causal" if x.shape[1] > 1 else None, span)
 
     def _run(
@@ -150,7 +145,7 @@ class Model(nn.Module):
         positions: Positions,
         mask: Mask,
         span: Span,
-        within: Bool[mx.array, " N"] | None = None,
+        within: Bool[mx.array, " P"] | None = None,
     ) -> tuple[mx.array, mx.array]:
         """Run rows through the layers of a stage.
 
@@ -186,87 +181,89 @@ class Model(nn.Module):
 
     def _pass_through(self, cache: LazyCache, step: Step, x: mx.array) -> mx.array:
         """Decode with nothing to revive: the new token alone."""
-        position = mx.array([step.start], mx.int32)
+        position = mx.arange(step.start, step.stop, dtype=mx.int32)
         for number in range(1, len(cache.stages)):
             stage = cache.stages[number]
-            span = stage.append(position, step.stop, bounds=(step.start, step.start))
+            span = stage.append(position, step.stop)
             mask = None if stage.count is None else stage.visible(position, None)
-            x, _ = self._run(cache, number, x, position, mask, span)
+            x, _ = self._run(cache, number, x, step.start, mask, span)
         return x
 
     def _within_budget(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array, budget: int) -> mx.array:
-        """Decode: the new token, and at each cut the best `budget` of the tokens that wait there."""
-        active, within = mx.ones((step.stop,), mx.bool_), None
-        protected = to_device(cache.protected(step))
-        new = mx.array([step.start], mx.int32)
+        """Decode: the new token, and at each cut the best `budget` of the tokens that wait there. Never waits."""
+        active, within = cache.aux.depth > 0, None
+        protected = cache.protected_while_generating(step)
+        new = mx.arange(step.start, step.stop, dtype=mx.int32)
         for number, cut in enumerate(cache.config.cuts, 1):
             k = cut.count(step.stop) if step.stop >= cache.config.min_tokens else step.stop
             selected, keys = self._select(cache, number, new, queries[:, :, :1], active, within, protected, k)
-            taken = cache.aux.take_best(keys, number, budget)
-            active = selected & (cache.aux.depth[: step.stop] > number)
+            revived = cache.aux.take_best(keys, number, budget)
+            active = selected & (cache.aux.depth > number)
             within = active if cache.config.attend == "selected" else None
-            positions = mx.concatenate([new, taken.positions])
+            positions = mx.concatenate([new, revived.positions])
             stage = cache.stages[number]
-            span = stage.append(positions, step.stop, bounds=None, valid=taken.valid + 1)
-            rows = mx.concatenate([x, taken.x], axis=1)
+            span = stage.append(positions, step.stop, valid=revived.valid + 1)
+            rows = mx.concatenate([x, revived.x], axis=1)
             rows, queries = self._run(cache, number, rows, positions, stage.visible(positions, within), span, within)
             x = rows[:, :1]
             if number < len(cache.config.cuts):
-                cache.aux.put_back(taken.slots, rows[:, 1:])
-            cache.revived = cache.revived + taken.valid
+                cache.aux.put_back(revived.slots, rows[:, 1:])
+            cache.revived = cache.revived + revived.valid
         return x
 
     def _exactly(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array) -> mx.array:
-        """A prompt, or a decode step that revives all that was selected: as many rows as it takes."""
+        """A prompt, or a decode step that revives all that was selected: as many rows as it takes.
+
+        How many that are follows from the schedule where a stage is still empty; else the device is asked, once a cut.
+        """
         for stage in cache.stages:
             stage.settle()
-        depth = np.array(cache.aux.depth[: step.stop])
-        protected, active, within = cache.protected(step), np.full(step.stop, True), None
+        config, first = cache.config, cache.stages[-1].filled == 0
         came = step.start if step.decode else cache.turn_start  # what is earlier was there before this prompt or token
-        kept = []
-        for number, cut in enumerate(cache.config.cuts, 1):
-            selected = active
-            k = self._how_many(cache.config, cut, step, active, protected)
-            if k < (active & ~protected).sum():
-                asking = mx.arange(step.stop - step.window, step.stop, dtype=mx.int32)
-                arrays = to_device(active), within, to_device(protected)
-                chosen, _ = self._select(cache, number, asking, queries, *arrays, k)
-                selected = on_host(chosen, x)
-            missing = selected & (depth == number)
-            if cache.config.revive == 0:
-                missing[:came] = False
-            depth[missing] += 1
-            active = selected & (depth > number)
-            within = self._within(cache, number, active, int(missing.sum()) + step.decode)
-            positions = np.flatnonzero(missing)
+        place, asking = mx.arange(cache.aux.places), mx.arange(step.stop - step.window, step.stop, dtype=mx.int32)
+        mask = cache.protected(step)
+        protected, active, within = mx.array(mask), cache.aux.depth > 0, None
+        n_active, n_protected, kept = step.stop, int(mask.sum()), []
+        for number, cut in enumerate(config.cuts, 1):
+            stage, selected = cache.stages[number], active
+            k = self._how_many(config, cut, step, n_active - n_protected, n_protected)
+            if k < n_active - n_protected:
+                selected, _ = self._select(cache, number, asking, queries, active, within, protected, k)
+            n_active = k + n_protected
+            missing = selected & (cache.aux.depth == number)
+            if config.revive == 0:
+                missing = missing & (place >= came)
+            n_missing = n_active if first else on_host(missing)
+            cache.revived = cache.revived + (missing & (place < came)).sum()
+            positions = mx.sort(mx.where(missing, place, cache.aux.places))[:n_missing]
             rows, slots = cache.aux.take(positions, number)
-            rows, positions = (rows, positions) if not step.decode else with_new(rows, positions, x, step)
-            rows, queries = self._run_rising(cache, number, step, rows, positions, within)
+            active = selected & (cache.aux.depth > number)
+            if config.revive == 0 and not first:
+                n_active, n_protected = on_host(active), on_host(active & protected)
+            if step.decode:
+                rows, positions = mx.concatenate([rows, x], axis=1), mx.concatenate([positions, asking])
+            some = config.attend == "selected" and n_active < stage.filled + positions.shape[0]
+            within = active if some else None
+            newest = first or n_missing == 0
+            rows, queries = self._run_rising(cache, number, step, rows, positions, within, newest)
+            if number < len(config.cuts):
+                cache.aux.put_back(slots, rows[:, :n_missing])
             x = rows[:, -1:]
-            if number < len(cache.config.cuts):
-                cache.aux.put_back(slots, rows[:, : slots.shape[0]])
-            cache.revived = cache.revived + int(missing[:came].sum())
-            kept.append(int(active.sum()))
+            kept.append(n_active)
         if not step.decode:
             cache.kept = tuple(kept)
-            cache.waiting = cache.aux.compact(step.stop, len(cache.stages))
+            cache.waiting = step.stop - n_active if first else on_host(cache.aux.waits(len(cache.stages)))
+            cache.aux.compact(cache.waiting, len(cache.stages))
         return x
 
-    def _how_many(self, config: LazyConfig, cut: Cut, step: Step, active: np.ndarray, protected: np.ndarray) -> int:
-        """Candidates that a cut lets through; in prefill a multiple of `round_to` rows in all."""
-        candidates = int((active & ~protected).sum())
+    def _how_many(self, config: LazyConfig, cut: Cut, step: Step, candidates: int, protected: int) -> int:
+        """Candidates that a cut lets through; in prefill such that all rows are a multiple of `round_to`."""
         if step.stop < config.min_tokens:
             return candidates
         k = cut.count(step.stop)
         if not step.decode:
-            k += -(k + int((active & protected).sum())) % config.round_to
+            k += -(k + protected) % config.round_to
         return min(k, candidates)
-
-    def _within(self, cache: LazyCache, number: int, active: np.ndarray, new_rows: int) -> mx.array | None:
-        """The tokens to attend to where that is the selected ones; None if all that the stage holds are selected."""
-        if cache.config.attend == "computed" or active.sum() == cache.stages[number].filled + new_rows:
-            return None
-        return to_device(active)
 
     def _select(
         self,
@@ -274,11 +271,11 @@ class Model(nn.Module):
         number: int,
         asking: Integer[mx.array, " W"],
         queries: Float[mx.array, "1 H W D_h"],
-        active: Bool[mx.array, " N"],
-        within: Bool[mx.array, " N"] | None,
-        protected: Bool[mx.array, " N"],
+        active: Bool[mx.array, " P"],
+        within: Bool[mx.array, " P"] | None,
+        protected: Bool[mx.array, " P"],
         k: int,
-    ) -> tuple[Bool[mx.array, " N"], Int64[mx.array, " N"]]:
+    ) -> tuple[Bool[mx.array, " P"], Int64[mx.array, " P"]]:
         """Score the tokens of the stage before cut `number`, and choose."""
         stage, config = cache.stages[number - 1], cache.config
         start, stop = cache.layers_of(number - 1)
@@ -289,49 +286,50 @@ class Model(nn.Module):
         visible = None if all_visible else stage.visible(asking, within)
         keys = unpacked(stage.pools[scoring - start].read(0, stage.reach)[0])
         importance = scorer(queries[0] * attention.scale, keys[0], visible)
-        return select(stage.by_position(importance, cache.offset), active, protected, k, config.pool)
+        return select(stage.by_position(importance, cache.aux.places), active, protected, k, config.pool)
 
     def _run_rising(
-        self, cache: LazyCache, number: int, step: Step, x: mx.array, positions: np.ndarray, within: mx.array | None
-    ) -> tuple[mx.array, mx.array]:
-        """Run rows at rising positions through a stage, `step_size` of them at a time."""
-        stage, outs = cache.stages[number], []
-        report = None if step.decode else cache.on_rows
-        queries = x[:0]
-        for start in range(0, len(positions), cache.step_size):
-            chunk = slice(start, start + cache.step_size)
-            rows, index = positions[chunk], mx.array(positions[chunk].astype(np.int32))
-            newest = rows[0] > stage.highest  # then every slot is visible to every row, whatever their order
-            bounds, ahead = (int(rows[0]), int(rows[-1])), len(positions) - start - len(rows)
-            span = stage.append(index, step.stop, bounds=bounds, ahead=ahead)
-            mask: Mask = "causal" if len(rows) > 1 else None
+        self,
+        cache: LazyCache,
+        number: int,
+        step: Step,
+        x: Float[mx.array, "1 L D"],
+        positions: Integer[mx.array, " L"],
+        within: Bool[mx.array, " P"] | None,
+        newest: bool,
+    ) -> tuple[Float[mx.array, "1 L D"], Float[mx.array, "1 H W D_h"]]:
+        """Run rows at rising positions through a stage, `step_size` of them at a time.
+
+        Args:
+            within: the positions to attend to; None if that is all that the stage holds.
+            newest: no row is earlier than one that the stage holds, so that position in the pool orders them all.
+        """
+        stage, L, outs, queries = cache.stages[number], x.shape[1], [], None
+        for start in range(0, L, cache.step_size):
+            chunk = slice(start, min(start + cache.step_size, L))
+            span = stage.append(positions[chunk], step.stop, ahead=L - chunk.stop)
+            mask: Mask = "causal" if chunk.stop - start > 1 else None
             if within is not None or not newest:
-                mask = stage.visible(index, within)
-            out, q = self._run(cache, number, x[:, chunk], index, mask, span, within)
-            mx.eval(out)  # chunk by chunk, so that memory is bounded by a chunk's intermediates
+                mask = stage.visible(positions[chunk], within)
+            out, asked = self._run(cache, number, x[:, chunk], positions[chunk], mask, span, within)
+            # the device works while the next chunk is prepared, but never has more than two of them in hand
+            mx.async_eval(out)
+            if outs:
+                mx.eval(outs[-1])
+                self._report(cache, step, number, start, L)
             outs.append(out)
-            if report is not None:
-                report(number, start + len(rows), len(positions))
-            queries = q if start == 0 else last_rows(queries, q, step.window)
-        return mx.concatenate(outs, axis=1), queries[:, :, -step.window :]
+            queries = last_rows(queries, asked, step.window)
+        assert queries is not None
+        return mx.concatenate(outs, axis=1), queries
+
+    def _report(self, cache: LazyCache, step: Step, number: int, done: int, L: int) -> None:
+        if cache.on_rows is not None and not step.decode:
+            cache.on_rows(number, done, L)
 
 
-def with_new(
-    x: Float[mx.array, "1 L D"], positions: np.ndarray, new: Float[mx.array, "1 1 D"], step: Step
-) -> tuple[mx.array, np.ndarray]:
-    """Put a generated token behind revived ones, which are all earlier."""
-    return mx.concatenate([x, new], axis=1), np.append(positions, step.start)
-
-
-def on_host(selected: mx.array, *others: mx.array) -> np.ndarray:
-    """Learn what was selected: the one place where an exact step waits for the device."""
-    mx.eval(selected, *others)
-    return np.array(selected)
-
-
-def to_device(mask: np.ndarray) -> Bool[mx.array, " N"]:
-    """A mask that was made on the host; sending it does not wait."""
-    return mx.array(mask)
+def on_host(mask: Bool[mx.array, " P"]) -> int:
+    """Learn how many positions are in a mask: the one place where an exact step waits for the device."""
+    return int(np.array(mask.sum()))
 
 
 def last_rows(

@@ -87,30 +87,22 @@ class KVPool:
 class StageCache:
     """The pools of the layers between two cuts, and the position held by each of their slots."""
 
-    def __init__(self, layers: int):
+    def __init__(self, layers: int, whole: bool = False):
         self.pools = [KVPool() for _ in range(layers)]
+        self.whole = whole  # every position is here, in its own slot
         self.positions = mx.zeros((0,), mx.int32)
         self.filled = 0  # slots in use, or a bound on it while `count` is set
         self.count: mx.array | None = None  # slots in use, once decode steps made it depend on data
-        self.highest = -1
-        self.in_order = True  # slots hold rising positions and nothing else
 
     def append(
-        self,
-        positions: Integer[mx.array, " L"],
-        context: int,
-        *,
-        bounds: tuple[int, int] | None,
-        valid: mx.array | None = None,
-        ahead: int = 0,
+        self, positions: Integer[mx.array, " L"], context: int, *, valid: mx.array | None = None, ahead: int = 0
     ) -> Span:
         """Make room for rows.
 
         Args:
             positions: of the rows; `NOWHERE` for those that do not count.
-            bounds: the first and last of them if they rise and all count; None if that depends on data.
-            valid: how many count; they come first, and the others are overwritten by the next call.
-            ahead: how many more are to come soon.
+            valid: how many count, if that depends on data; they come first, and the next call overwrites the others.
+            ahead: how many more rows are to come soon.
         """
         L = positions.shape[0]
         start, capacity = self.filled if self.count is None else self.count, self.filled + L + ahead
@@ -118,9 +110,6 @@ class StageCache:
             start = start if isinstance(start, mx.array) else mx.array(start, mx.int32)
             self.count = start + (L if valid is None else valid)
         self.filled = min(self.filled + L, context)  # no more than every position once
-        self.in_order = self.in_order and bounds is not None and bounds[0] > self.highest
-        self.highest = max(self.highest, context - 1 if bounds is None else bounds[1])
-        positions = positions.astype(mx.int32)
         self.positions = written(grown(self.positions, capacity, positions, 0, NOWHERE), positions, start, 0)
         return Span(start, self.reach, capacity, context)
 
@@ -133,7 +122,7 @@ class StageCache:
     def visible(
         self,
         positions: Integer[mx.array, " L"],
-        selected: Bool[mx.array, " N"] | None,
+        selected: Bool[mx.array, " P"] | None,
         window: int | None = None,
         first: int = 0,
     ) -> Bool[mx.array, "L S"]:
@@ -146,22 +135,22 @@ class StageCache:
         return mask
 
     def through(
-        self, window: int, positions: Integer[mx.array, " L"], selected: Bool[mx.array, " N"] | None
+        self, window: int, positions: Integer[mx.array, " L"], selected: Bool[mx.array, " P"] | None
     ) -> tuple[int, Mask]:
         """The same for the newest rows in a layer with a window: the slot from which on to look, and the mask."""
         rows = positions.shape[0]
-        first = max(self.filled - rows - window + 1, 0) if self.in_order else 0
-        if rows == 1 and selected is None and self.in_order and self.filled == self.highest + 1:
+        first = max(self.filled - rows - window + 1, 0) if self.whole else 0
+        if rows == 1 and selected is None and self.whole:
             return first, None  # neighbours without a gap
         return first, self.visible(positions, selected, window, first)
 
-    def by_position(self, importance: Float[mx.array, " S"], context: int) -> Float[mx.array, " N"]:
+    def by_position(self, importance: Float[mx.array, " S"], places: int) -> Float[mx.array, " P"]:
         """Bring values of the slots into the order of the positions; 0 where nothing was computed."""
-        if self.in_order and self.reach == context:
-            return importance
-        scattered = mx.zeros((context + 1,), importance.dtype)
-        scattered[mx.minimum(self.positions[: self.reach], context)] = importance
-        return scattered[:context]
+        if self.whole:
+            return mx.pad(importance, (0, places - importance.shape[0]))
+        scattered = mx.zeros((places,), importance.dtype)
+        scattered[mx.minimum(self.positions[: self.reach], places - 1)] = importance
+        return scattered
 
     def settle(self) -> None:
         """Learn how many slots are in use (waits for the device)."""
@@ -180,7 +169,6 @@ class StageCache:
         for pool in self.pools:
             pool.keep(index)
         self.filled = len(slots)
-        self.highest = int(held[slots].max(initial=-1))
 
     def fork(self) -> "StageCache":
         twin = handles_of(self)

@@ -81,16 +81,14 @@ class Slots(NamedTuple):
 
     filled: int
     capacity: int
-    in_order: bool
-    highest: int
 
     @classmethod
     def of(cls, stage: StageCache) -> "Slots":
-        return cls(stage.filled, stage.positions.shape[0], stage.in_order, stage.highest)
+        return cls(stage.filled, stage.positions.shape[0])
 
     def restore(self, stage: StageCache) -> None:
         """Forget the slots behind the first `filled`; with the old capacity, all shapes and roundings are as before."""
-        stage.filled, stage.in_order, stage.highest, stage.count = self.filled, self.in_order, self.highest, None
+        stage.filled, stage.count = self.filled, None
         stage.positions = stage.positions[: self.capacity]
         stage.positions[self.filled :] = NOWHERE  # decode looks at all slots, whether they are filled or not
         for pool in stage.pools:

@@ -6,14 +6,20 @@ must not wait. Kept tokens are a mask over positions, hence always in the order 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cache, partial
 
 import mlx.core as mx
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Integer
 
 from .attention import probabilities
 from .config import Reduce
 
-NO_CANDIDATE = -(2**63)
+NO_CANDIDATE = -(2**63)  # the sort key of what is not to be chosen: lower than any other
+
+
+def no_candidate() -> Int64[mx.array, ""]:
+    return mx.array(NO_CANDIDATE, mx.int64)
 
 
 class Scorer(ABC):
@@ -62,19 +68,20 @@ def attention(
     return probabilities(queries[None], keys[None], visible, softcap=softcap, sinks=sinks)[0]
 
 
-def smooth(importance: Float[mx.array, " N"], active: Bool[mx.array, " N"], pool: int) -> Float[mx.array, " N"]:
+def smooth(importance: Float[mx.array, " P"], active: Bool[mx.array, " P"], pool: int) -> Float[mx.array, " P"]:
     """Average each importance with those of the active positions at most `pool // 2` away."""
     if pool == 1:
         return importance
-    reach = pool // 2
-    masked = mx.where(active, importance, 0.0)
-    padded = mx.pad(mx.stack([masked, active.astype(mx.float32)]), [(0, 0), (reach, reach)])
-    N = importance.shape[0]
-    total = sum((padded[:, i : i + N] for i in range(1, pool)), padded[:, :N])
-    return total[0] / mx.maximum(total[1], 1.0)
+    reach, P = pool // 2, importance.shape[0]
+    value = mx.pad(mx.where(active, importance, 0.0), (reach, reach))
+    there = mx.pad(active.astype(mx.float32), (reach, reach))
+    total, count = value[:P], there[:P]
+    for i in range(1, pool):
+        total, count = total + value[i : i + P], count + there[i : i + P]
+    return total / mx.maximum(count, 1.0)
 
 
-def rank(importance: Float[mx.array, " N"], candidates: Bool[mx.array, " N"]) -> Int64[mx.array, " N"]:
+def rank(importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"]) -> Int64[mx.array, " P"]:
     """A key per position that sorts as its importance does; of equal ones, the earlier position is higher.
 
     Every key differs from every other (but for the non-candidates, which all have the lowest), so that the choice
@@ -83,33 +90,50 @@ def rank(importance: Float[mx.array, " N"], candidates: Bool[mx.array, " N"]) ->
     bits = importance.astype(mx.float32).view(mx.int32)
     # floats sort by their bits, once the sign of the negative ones is made an integer's; both zeros are 0
     ordered = mx.where(bits < 0, -(bits & 0x7FFFFFFF), bits).astype(mx.int64)
-    N = importance.shape[0]
-    keys = mx.left_shift(ordered, mx.array(32, mx.int64)) + mx.arange(N - 1, -1, -1).astype(mx.int64)
-    return mx.where(candidates, keys, mx.array(NO_CANDIDATE, mx.int64))
+    P = importance.shape[0]
+    keys = mx.left_shift(ordered, mx.array(32, mx.int64)) + mx.arange(P - 1, -1, -1).astype(mx.int64)
+    return mx.where(candidates, keys, no_candidate())
 
 
-def best(keys: Int64[mx.array, " N"], k: int) -> Bool[mx.array, " N"]:
+def best(keys: Int64[mx.array, " P"], k: int | Integer[mx.array, ""]) -> Bool[mx.array, " P"]:
     """The `k` highest keys of `rank`, or all candidates if they are fewer."""
-    N = keys.shape[0]
-    if k <= 0:
-        return mx.zeros((N,), mx.bool_)
-    threshold = mx.sort(keys)[max(N - k, 0)]
-    return (keys >= threshold) & (keys != NO_CANDIDATE)
+    P = keys.shape[0]
+    k = mx.array(k)
+    threshold = mx.sort(keys)[mx.clip(P - k, 0, P - 1)]
+    return (keys >= threshold) & (keys != no_candidate()) & (k > 0)
 
 
-def select(
-    importance: Float[mx.array, " N"],
-    active: Bool[mx.array, " N"],
-    protected: Bool[mx.array, " N"],
-    k: int,
+def choose(
+    importance: Float[mx.array, " P"],
+    active: Bool[mx.array, " P"],
+    protected: Bool[mx.array, " P"],
+    k: Integer[mx.array, ""],
     pool: int = 1,
-) -> tuple[Bool[mx.array, " N"], Int64[mx.array, " N"]]:
+) -> tuple[Bool[mx.array, " P"], Int64[mx.array, " P"]]:
     """The `k` most important active tokens, and the protected ones on top (LazyLLM sec 3.2).
 
     Returns:
         The selected positions, and their sort keys (`NO_CANDIDATE` elsewhere).
     """
-    nothing = mx.array(NO_CANDIDATE, mx.int64)
     keys = rank(smooth(importance, active, pool), active)
-    selected = best(mx.where(protected, nothing, keys), k) | (active & protected)
-    return selected, mx.where(selected, keys, nothing)
+    selected = best(mx.where(protected, no_candidate(), keys), k) | (active & protected)
+    return selected, mx.where(selected, keys, no_candidate())
+
+
+@cache
+def chooser(pool: int, compiled: bool) -> Callable[..., tuple[mx.array, mx.array]]:
+    """`choose` for a pool width. Compiled, its fifty small operations become a few kernels; the length of the tables
+    changes once in hundreds of tokens, so that it is seldom traced. On a CPU, compiling takes longer than it saves."""
+    choice = partial(choose, pool=pool)
+    return mx.compile(choice) if compiled else choice
+
+
+def select(
+    importance: Float[mx.array, " P"],
+    active: Bool[mx.array, " P"],
+    protected: Bool[mx.array, " P"],
+    k: int,
+    pool: int = 1,
+) -> tuple[Bool[mx.array, " P"], Int64[mx.array, " P"]]:
+    """`choose`, compiled where that pays."""
+    return chooser(pool, mx.default_device() == mx.Device(mx.gpu))(importance, active, protected, mx.array(k))

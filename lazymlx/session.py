@@ -18,9 +18,10 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from .config import LazyConfig
 from .document import load_document, save_document
 from .errors import StateError
-from .generation import LazyResponse, read, stream_generate
+from .generation import LazyResponse, stream_generate
 from .model import Model
 from .progress import OnProgress, Progress
+from .reading import read
 from .rewind import Mark
 from .stats import LazyStats
 from .transcript import Message, Transcript, common_prefix, spelled, text_of

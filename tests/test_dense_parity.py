@@ -127,9 +127,8 @@ def test_dynamic_ntk_of_a_whole_prompt_is_mlx_lms(mode):
 @pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
 def test_dynamic_ntk_in_chunks(told):
     """mlx-lm rotates each chunk by the context of its own call, so that its answer depends on the chunks. Ours equals
-    it where the layers see the same calls: without cuts, untold. Told, the last chunk is rotated together with the
-    last token, so that a prompt of one chunk is answered as a whole one; behind a cut every row is rotated by the
-    whole prompt's context. These cannot equal mlx-lm's chunks."""
+    it where the layers see the same calls: without cuts. Behind a cut every row is rotated by the whole prompt's
+    context, which cannot equal mlx-lm's chunks, but equals a prompt of one chunk."""
     args = tiny_args(rope_scaling=ROPES["dynamic"], max_position_embeddings=16)
     stock = stock_model(args)
     whole = stock(mx.array([PROMPT]))[0, -1]
@@ -139,7 +138,7 @@ def test_dynamic_ntk_in_chunks(told):
     cache = model.make_cache(LazyConfig.dense())
     if told:
         cache[0].expect(len(PROMPT))
-        np.testing.assert_allclose(feed(model, cache, PROMPT)[0, -1], whole, atol=TOLERANCE)
+        np.testing.assert_allclose(model(mx.array([PROMPT]), cache=cache)[0, -1], whole, atol=TOLERANCE)
     else:
         np.testing.assert_allclose(feed(model, cache, PROMPT, 7)[0, -1], theirs, atol=TOLERANCE)
 

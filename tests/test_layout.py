@@ -27,6 +27,7 @@ ORDER = [
     {"model"},
     {"memory"},
     {"loading"},
+    {"reading"},
     {"generation"},
     {"document", "transcript"},
     {"session"},

@@ -1,8 +1,7 @@
-"""One run of a prompt through mlx-lm's `generate_step`: what it takes to the first token, and from there on.
+"""One run of a prompt through a `generate_step`: what it takes to the first token, and from there on.
 
 Prefill is bound by arithmetic and is what leaving tokens behind saves; decode is bound by reading the weights, where
-reviving tokens must not cost. Both models are driven by the very same loop, as a user's `stream_generate` does; ours
-is told the prompt's length beforehand, as `generation.py` does it.
+reviving tokens must not cost. Each model is driven by the loop that its users get: mlx-lm's, and ours.
 """
 
 from dataclasses import dataclass, field
@@ -10,9 +9,11 @@ from time import perf_counter
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.generate import generate_step
+import numpy as np
+from mlx_lm.generate import generate_step as mlx_lm_generate_step
 from mlx_lm.models.cache import make_prompt_cache
 
+from ..generation import generate_step
 from .models import Pair
 from .plan import Variant
 
@@ -37,13 +38,14 @@ class Record:
 
 
 def start(pair: Pair, variant: Variant, prompt: mx.array, max_tokens: int) -> tuple[Any, list[Any]]:
-    """mlx-lm's loop over a prompt, not yet begun, and the cache that it fills."""
-    step = variant.step_size(len(prompt))
-    model = pair.stock if variant.lazy is None else pair.ours
-    cache = make_prompt_cache(model) if variant.lazy is None else pair.ours.make_cache(variant.lazy)
-    if variant.lazy is not None:
-        cache[0].expect(len(prompt), step_size=step)
-    return generate_step(prompt, model, max_tokens=max_tokens, prompt_cache=cache, prefill_step_size=step), cache
+    """A loop over a prompt, not yet begun, and the cache that it fills."""
+    options: dict[str, Any] = {"prefill_step_size": variant.step_size(len(prompt)), "max_tokens": max_tokens}
+    if variant.lazy is None:
+        cache = make_prompt_cache(pair.stock)
+        return mlx_lm_generate_step(prompt, pair.stock, prompt_cache=cache, **options), cache
+    cache = pair.ours.make_cache(variant.lazy)
+    tokens = np.array(prompt).tolist()
+    return generate_step(tokens, pair.ours, prompt_cache=cache, **options), cache
 
 
 def finish(tokens: Any, cache: list[Any]) -> None:

@@ -63,7 +63,7 @@ class Reading:
         """Read on, up to layer `depth`."""
         positions = mx.arange(self.L, dtype=mx.int32)
         for number in range(len(self.queries), depth):
-            span = self.by_layer.stages[number].append(positions, self.L, bounds=(0, self.L - 1))
+            span = self.by_layer.stages[number].append(positions, self.L)
             mask = "causal" if self.L > 1 else None
             x, queries = self.model._run(self.by_layer, number, self.hidden[-1], 0, mask, span)
             self.hidden.append(x)
