@@ -23,6 +23,7 @@ WITHOUT_WAITING = {
     "selected": LazyConfig(CUTS, min_tokens=0, attend="selected"),
     "max": LazyConfig(CUTS, min_tokens=0, reduce="max"),
     "static": LazyConfig(CUTS, min_tokens=0, revive=0),
+    "static, selected": LazyConfig(CUTS, min_tokens=0, revive=0, attend="selected"),
     "dense": LazyConfig.dense(),
 }
 

@@ -66,3 +66,10 @@ def test_protected_tokens_that_wait_are_revived(revive):
     assert len(waiting) > 2
     assert any(p in step.revived[0] for step in rehearsal.answers for p in waiting)
     Performance(rehearsal).play()
+
+
+@pytest.mark.parametrize("trim", [4, 6, 10])
+def test_positions_of_a_trimmed_answer_are_protected_no_more(trim):
+    """When a question takes their place; what is left of the answer still is."""
+    config = LazyConfig(CUTS, **SMALL | {"window": 1, "recent": 0})
+    Performance(clear_rehearsal(config, (("prompt", 30), ("decode", 6), ("trim", trim), ("prompt", 20)))).play()
