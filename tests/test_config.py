@@ -223,9 +223,7 @@ def test_whole_numbers_from_zero(field, value):
 def test_a_budget_is_a_number_or_none_for_all(value):
     assert LazyConfig(revive=0).revive == 0
     assert LazyConfig(revive=None).revive is None
-    with pytest.raises(
-        ConfigError, match=f"revive: must be a whole number of at least 0 or None \(on the command line 'all'\), got {value!r}"
-    ):
+    with pytest.raises(ConfigError, match=f"revive: must be a whole number of at least 0 or None .*, got {value!r}"):
         LazyConfig(revive=value)
 
 
