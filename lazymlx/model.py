@@ -7,6 +7,7 @@ bookkeeping: exact, which learns from the device which tokens were selected, and
 fixed, so that a decode step never waits.
 """
 
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -69,7 +70,7 @@ class Model(nn.Module):
         """What hidden states are computed in."""
         return self.family.norm(self)["weight"].dtype
 
-    @property
+    @cached_property
     def windows(self) -> list[int | None]:
         """How many tokens each layer sees; None for all."""
         return [self.family.attention_of(layer).window for layer in self.layers]
@@ -298,15 +299,16 @@ class Model(nn.Module):
         within: Bool[mx.array, " P"] | None,
         newest: bool,
     ) -> tuple[Float[mx.array, "1 L D"], Float[mx.array, "1 H W D_h"]]:
-        """Run rows at rising positions through a stage, `step_size` of them at a time.
+        """Run rows at rising positions through a stage, in equal parts of at most `step_size` of them.
 
         Args:
             within: the positions to attend to; None if that is all that the stage holds.
             newest: no row is earlier than one that the stage holds, so that position in the pool orders them all.
         """
         stage, L, outs, queries = cache.stages[number], x.shape[1], [], None
-        for start in range(0, L, cache.step_size):
-            chunk = slice(start, min(start + cache.step_size, L))
+        part = -(-L // -(-L // cache.step_size))
+        for start in range(0, L, part):
+            chunk = slice(start, min(start + part, L))
             span = stage.append(positions[chunk], step.stop, ahead=L - chunk.stop)
             mask: Mask = "causal" if chunk.stop - start > 1 else None
             if within is not None or not newest:

@@ -50,13 +50,13 @@ def test_chunks_change_nothing(mode, chunk):
 
 @pytest.mark.parametrize("chunk", [1, 7, 64])
 def test_chunks_bound_the_rows_of_every_stage(chunk):
-    """The last chunk is joined by the last token in stage 0; behind the cuts, no call takes more than `chunk`."""
+    """No call takes more than `chunk` rows, in any stage; the last chunk is joined by the last token in stage 0."""
     moment = conversation("default").moments[0]
     engine = Performance(conversation("default"), chunk=chunk)
     engine.step(moment.kind, moment.tokens)
     calls = engine.notes.take()
     assert max(len(call.rows) for call in calls if call.layer == 0) <= chunk + 1
-    assert max(len(call.rows) for call in calls if call.layer > 0) == chunk
+    assert max(len(call.rows) for call in calls if call.layer > 0) <= chunk
 
 
 @pytest.mark.parametrize("mode", MODES)
