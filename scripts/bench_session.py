@@ -2,10 +2,11 @@
 """One document, many questions: what later questions cost, beside mlx-lm with its prompt cache and without.
 
 The embedded document, repeated to each length, is read once; then ten questions follow, each with a short answer. The
-same transcript is given to stock mlx-lm on the same weights: with a cache that keeps everything, and with none. Prints
-a table, and one line of JSON last.
+same transcript is given to stock mlx-lm on the same weights: with a cache that keeps everything, and with none. A shape
+of random weights speaks the embedded model's vocabulary. Prints a table, and one line of JSON last.
 
     python scripts/bench_session.py --lengths 2048,4096
+    python scripts/bench_session.py --shape llama-3-8b --schedules early steep
 """
 
 import argparse
@@ -13,14 +14,16 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import stream_generate as stock_stream_generate
 from mlx_lm.models.cache import make_prompt_cache, save_prompt_cache, trim_prompt_cache
+from mlx_lm.utils import load_tokenizer
 from rich.console import Console
 from rich.table import Table
 
@@ -45,6 +48,19 @@ class Result:
     tokens: int  # of the conversation, in the end
 
 
+def pair_of(model: str | None, shape: str | None) -> Pair:
+    """The two models, with a tokenizer."""
+    pair = make_pair(model, shape, None)
+    return pair if pair.tokenizer else replace(pair, tokenizer=load_tokenizer(demo.MODEL))
+
+
+def spoken(pair: Pair) -> dict[str, Any]:
+    """An option of both sides: only tokens that the tokenizer knows."""
+    assert pair.tokenizer is not None
+    size = len(pair.tokenizer.get_vocab())
+    return {"logits_processors": [lambda tokens, logits: logits[..., :size]]}
+
+
 def document_of(pair: Pair, length: int) -> str:
     """About `length` tokens of text."""
     assert pair.tokenizer is not None
@@ -65,7 +81,7 @@ def lazy_run(pair: Pair, length: int, lazy: LazyConfig, count: int, max_tokens: 
     read_s, ttft, held, transcript = perf_counter() - start, {}, {}, Transcript().with_document(text)
     for number, question in enumerate(questions(count), 1):
         start, first = perf_counter(), None
-        for _ in session.ask(question, max_tokens):
+        for _ in session.ask(question, max_tokens, **spoken(pair)):
             first = first or perf_counter() - start
         assert first is not None
         ttft[number], held[number] = first, session.nbytes
@@ -98,9 +114,8 @@ def stock_run(pair: Pair, length: int, transcript: Transcript, max_tokens: int, 
         common = min(common_prefix(held_tokens, prompt), len(prompt) - 1)
         trim_prompt_cache(cache, len(held_tokens) - common)
         start, first, said = perf_counter(), None, []
-        for response in stock_stream_generate(
-            pair.stock, pair.tokenizer, prompt[common:], max_tokens, prompt_cache=cache
-        ):
+        options = {"max_tokens": max_tokens, "prompt_cache": cache, **spoken(pair)}
+        for response in stock_stream_generate(pair.stock, pair.tokenizer, prompt[common:], **options):
             first = first or perf_counter() - start
             said.append(response.token)
         assert first is not None
@@ -159,13 +174,14 @@ def table_of(results: Sequence[Result]) -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", help="a model's folder or Hub name (default: the embedded model)")
+    parser.add_argument("--shape", help="random weights of this shape instead, see 'lazymlx bench --help'")
     parser.add_argument("--lengths", default="2048,4096", help="of the document, in tokens (default: %(default)s)")
     parser.add_argument("--schedules", nargs="+", default=["auto"], help="(default: the model's own)")
     parser.add_argument("--questions", type=int, default=10)
     parser.add_argument("--max-tokens", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args(argv)
-    pair = make_pair(args.model, None, None)
+    pair = pair_of(args.model, args.shape)
     schedules = [pair.own_schedule if schedule == "auto" else schedule for schedule in args.schedules]
     results: list[Result] = []
     for length in map(int, args.lengths.split(",")):
