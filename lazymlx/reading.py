@@ -76,7 +76,7 @@ def prefill(
         with mx.stream(generation_stream):
             logits = _by_chunks(model, mx.array(list(tokens)), prompt_cache, step_size, meter)
     finally:
-        cache.on_rows = None
+        cache.on_rows = cache.corner = None
     meter.finish()
     return logits
 

@@ -14,6 +14,8 @@ from .aux_cache import AuxCache
 from .cache import LazyCache
 from .pools import NOWHERE, StageCache, handles_of
 
+APART = ("stages", "aux", "generated", "safe")  # of a cache; all else is numbers and small arrays
+
 
 class Mark:
     """A point in the past of one cache. It stays valid while nothing before it is trimmed away."""
@@ -22,7 +24,7 @@ class Mark:
         for stage in cache.stages:
             stage.settle()
         past = vars(handles_of(cache))
-        self.counts = {name: value for name, value in past.items() if name not in ("stages", "aux", "generated")}
+        self.counts = {name: value for name, value in past.items() if name not in APART}
         self.generated = list(cache.generated)
         self.slots = [Slots.of(stage) for stage in cache.stages]
         self.aux: AuxCache | None = handles_of(cache.aux)
@@ -57,7 +59,7 @@ class Mark:
             slots.restore(stage)
         for name, value in self.counts.items():
             setattr(cache, name, value)
-        cache.generated, cache.aux = list(self.generated), aux
+        cache.generated, cache.aux, cache.safe = list(self.generated), aux, None
         mx.eval(cache.state)  # by the thread that asked for it; another may go on
 
     def _restored_aux(self, cache: LazyCache) -> AuxCache:

@@ -173,7 +173,8 @@ class Session:
                     responses.close()
                 self._settle(mark)
             answered = transcript.with_answer(spelled(self.tokenizer, said))
-            self._record(Turn(question, self._transcript, mark), answered, new + said)
+            taken_in = self._cache.offset - mark.offset  # the last token of an answer may not have been needed
+            self._record(Turn(question, self._transcript, mark), answered, (new + said)[:taken_in])
 
     def retry(self, max_tokens: int = 256, **options: Any) -> Generator[LazyResponse, None, None]:
         """Forget the newest answer and ask its question again; the arguments are those of `ask`.

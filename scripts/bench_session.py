@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lazymlx import LazyConfig, Session, demo
-from lazymlx.bench.machine import machine
 from lazymlx.bench.models import Pair, make_pair
+from lazymlx.machine import machine
 from lazymlx.transcript import Transcript, common_prefix
 
 ASKED = (1, 2, 10)  # the questions that are reported
@@ -188,7 +188,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         results += measure(pair, length, schedules, args.questions, args.max_tokens, args.repeats)
         print(f"{length} tokens: done", file=sys.stderr)
     Console(width=150).print(table_of(results))
-    print(json.dumps({"machine": machine(), "model": pair.describe, "results": [asdict(r) for r in results]}))
+    model = {**pair.describe, "random": args.shape is not None}
+    print(json.dumps({"machine": machine(), "model": model, "results": [asdict(r) for r in results]}))
     return 0
 
 

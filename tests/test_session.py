@@ -26,6 +26,7 @@ QUESTION, OTHER = "who keeps it?", "where is he from?"
 def state_of(session: Session) -> dict[str, np.ndarray]:
     """Everything that what is said next depends on, by position where a table says which."""
     cache = session._cache
+    assert len(session._tokens) == cache.offset
     state: dict[str, np.ndarray] = {"tokens": np.array(session._tokens), "offset": np.array(cache.offset)}
     for s, stage in enumerate(cache.stages):
         stage.settle()
