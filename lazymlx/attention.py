@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Integer
 
 Mask = Bool[mx.array, "L S"] | str | None
 
-FEW_ROWS = 8  # up to so many queries read packed keys as they are; for more, unpacking them once is cheaper
+FEW_ROWS = 8  # so many queries need no fused kernel, and read packed keys as they are
 MOST_LOGITS = 1 << 27  # logits that exist at a time where they cannot stay inside of a kernel: 512 MiB of float32
 
 
@@ -64,7 +64,10 @@ def attend(
         softcap: logits are squeezed into (-softcap, softcap) (Gemma 2).
         sinks: a logit per head that takes its share of the attention and has no value (gpt-oss).
     """
-    if softcap is None and not (isinstance(keys, Quantized) and sinks is None and queries.shape[2] <= FEW_ROWS):
+    few = queries.shape[2] <= FEW_ROWS and sinks is None
+    # a decode step that revives: CUDA's fused kernel is planned anew for each shape of a mask, 60 ms a time
+    in_the_open = few and (isinstance(keys, Quantized) or isinstance(mask, mx.array))
+    if softcap is None and not in_the_open:
         keys, values = unpacked(keys), unpacked(values)
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
     L, S = queries.shape[2], keys.shape[2]
