@@ -88,6 +88,14 @@ def test_an_interrupted_run_is_kept_and_goes_on(
     assert [row["answer"] for row in answers(whole)] == [row["answer"] for row in after]
 
 
+def test_a_spent_budget_is_no_failure(tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    flags = ["--tasks", "kv", "--policies", "dense", "--n", "2"]
+    assert evaluate(tmp_path, tiny_model_folder, *flags, "--budget-s", "0") == 0
+    assert "the time was up" in capsys.readouterr().err
+    assert evaluate(tmp_path, tiny_model_folder, *flags, "--resume") == 0
+    assert len(answers(tmp_path)) == 2
+
+
 def test_a_failure_of_the_device_keeps_what_is_done(
     tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ def _add_matrix_flags(group: argparse._ArgumentGroup) -> None:
     add("--n", type=options.number(int, 1), default=SAMPLES, metavar="N", help="samples a cell (default: %(default)s)")
     add("--seed", type=options.number(int, 0), default=0, metavar="N", help="of the samples (default: %(default)s)")
     add("--data", nargs="+", type=Path, default=[], metavar="FILE", help="LongBench, lost-in-the-middle, RULER: JSONL")
+    add("--budget-s", type=options.number(float, 0), metavar="S", help="stop in time, and report what is done")
     add("--schedules", nargs="+", metavar="CUTS", help="several schedules, each a point (default: that of --schedule)")
     add(
         "--layer", type=options.number(int, 1), metavar="N", help="where policies with one selection select (first cut)"
@@ -109,10 +110,10 @@ def run(args: argparse.Namespace) -> int:
     generated = Generated(names, args.lengths, args.n, args.seed, encoder)
     _note_positions(args.lengths if names else [], model)
     total = (len(samples) + len(generated)) * len(found)
-    code, why = _ask(Matrix(model, encoder, found, store), chain(samples, generated), total)
+    code, why = _ask(Matrix(model, encoder, found, store), chain(samples, generated), total, args.budget_s)
     if why:
         say(f"{why}; what is done is kept in {args.out}, --resume goes on")
-    _show(args, store, model, complete=code == 0)
+    _show(args, store, model, complete=why is None)
     return code
 
 
@@ -135,9 +136,17 @@ def asked_policies(args: argparse.Namespace) -> list[str]:
 
 
 def settings(args: argparse.Namespace, lazy: LazyConfig) -> dict[str, Any]:
-    """What all answers of a run have in common; points are named with each answer."""
+    """What all answers of a run have in common, the machine for their times; points are named with each answer."""
+    from ..machine import machine
+
     shared = {f.name: getattr(lazy, f.name) for f in fields(lazy) if f.name not in ("schedule", "scorer")}
-    return {"model": args.model or MODEL.name, "draft_model": args.draft_model, "seed": args.seed, "lazy": shared}
+    return {
+        "model": args.model or MODEL.name,
+        "draft_model": args.draft_model,
+        "seed": args.seed,
+        "chip": machine()["chip"],
+        "lazy": shared,
+    }
 
 
 def make_options(args: argparse.Namespace, model: "Model", draft: "Model | None") -> "Options":
@@ -200,7 +209,7 @@ def _note_positions(asked: list[int], model: "Model") -> None:
         say(f"note: {max(beyond)} tokens are more than the model's {positions} positions, scores will be low")
 
 
-def _ask(matrix: "Matrix", samples: "Iterable[Sample]", total: int) -> tuple[int, str | None]:
+def _ask(matrix: "Matrix", samples: "Iterable[Sample]", total: int, seconds: float | None) -> tuple[int, str | None]:
     """Run the matrix under a progress bar. Returns the exit code, and why it ended early."""
     from rich.console import Console
     from rich.progress import (
@@ -225,14 +234,13 @@ def _ask(matrix: "Matrix", samples: "Iterable[Sample]", total: int) -> tuple[int
         task = progress.add_task("answers", total=total)
         matrix.after_answer = lambda row: progress.update(task, advance=1, description=f"{row['task']} {row['policy']}")
         try:
-            matrix.run(samples)
+            return 0, None if matrix.run(samples, seconds) else "the time was up"
         except KeyboardInterrupt:
             return INTERRUPTED, "interrupted"
         except LazyMLXError:
             raise
         except RuntimeError as error:  # MLX's own, for want of memory above all
             return RunError.exit_code, f"stopped by an error: {error}"
-    return 0, None
 
 
 def _show(args: argparse.Namespace, store: "Store", model: "Model", complete: bool) -> None:

@@ -5,6 +5,9 @@ everything. A policy's first answer at a length is not counted, since it compile
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import perf_counter
+
+from mlx_lm.generate import wired_limit
 
 from ..errors import UsageError
 from ..model import Model
@@ -74,18 +77,26 @@ class Matrix:
         self.after_answer = after_answer
         self._warm: set[tuple[str, str, int]] = set()
 
-    def run(self, samples: Iterable[Sample]) -> None:
-        """Ask everything."""
-        for sample in samples:
-            prompts: list[Prompt] | None = None
-            for policy in self.policies:
-                row = _row(sample, policy)
-                if key_of(row) not in self.store.done:
-                    prompts = prompts or self._prompts(sample)
-                    self._warm_up(sample, policy, prompts[0])
-                    row |= self._ask(sample, policy, prompts)
-                    self.store.add(row)
-                self.after_answer(row)
+    def run(self, samples: Iterable[Sample], seconds: float | None = None) -> bool:
+        """Ask everything, or as many samples as can be begun within a time. Returns whether it was everything."""
+        start = perf_counter()
+        with wired_limit(self.model):
+            for sample in samples:
+                if seconds is not None and perf_counter() - start > seconds:
+                    return False
+                self._ask_all(sample)
+        return True
+
+    def _ask_all(self, sample: Sample) -> None:
+        prompts: list[Prompt] | None = None
+        for policy in self.policies:
+            row = _row(sample, policy)
+            if key_of(row) not in self.store.done:
+                prompts = prompts or self._prompts(sample)
+                self._warm_up(sample, policy, prompts[0])
+                row |= self._ask(sample, policy, prompts)
+                self.store.add(row)
+            self.after_answer(row)
 
     def _prompts(self, sample: Sample) -> list[Prompt]:
         most = None if sample.length else positions_of(self.model) - sample.max_tokens

@@ -10,12 +10,13 @@ from time import perf_counter
 from typing import ClassVar
 
 import mlx.core as mx
-import numpy as np
 from jaxtyping import Float, Integer
+from mlx_lm.generate import generation_stream
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ...config import Cut, LazyConfig, Schedule
 from ...flops import Sizes, prefill_flops
+from ...generation import to_int
 from ...model import Model
 
 STEP_SIZE = 2048  # rows computed at a time in prefill, as in generation
@@ -50,12 +51,12 @@ class Conversation(ABC):
         self._ended: int | None = None  # the stop token of the last answer, if it came
 
     @abstractmethod
-    def read(self, tokens: list[int], tail: int) -> Float[mx.array, "1 T V"]:
-        """Take in a prompt, whose last `tail` tokens are the chat template's; logits, the last token's last."""
+    def read(self, tokens: list[int], tail: int) -> Float[mx.array, "1 V"]:
+        """Take in a prompt, whose last `tail` tokens are the chat template's; the last token's logits."""
 
     @abstractmethod
-    def step(self, token: Integer[mx.array, " 1"]) -> Float[mx.array, "1 T V"]:
-        """Take in a generated token."""
+    def step(self, token: Integer[mx.array, " 1"]) -> Float[mx.array, "1 V"]:
+        """Take in a generated token; its logits."""
 
     @abstractmethod
     def prefill_fraction(self) -> float:
@@ -69,31 +70,31 @@ class Conversation(ABC):
         """Read a prompt or a follow-up and answer it greedily."""
         said = tokens[:1] == [self._ended]  # a follow-up begins with what ends the answer before it
         tokens = self._unread + tokens[said:]
+        with mx.stream(generation_stream):
+            answer, last, ttft_s, total_s = self._answer(tokens, max_tokens, tail)
+        self._ended = last if last in self.stop else None
+        return Answer(tuple(answer), ttft_s, total_s, self.prefill_fraction(), self.computed_fraction())
+
+    def _answer(self, tokens: list[int], max_tokens: int, tail: int) -> tuple[list[int], int, float, float]:
+        """The answer, the token that ended it, and the seconds to its first and its last token."""
         start = perf_counter()
-        token = _greedy(self.read(tokens, tail))
+        token = self.read(tokens, tail).argmax(axis=-1)
         mx.eval(token)
         ttft_s = perf_counter() - start
         answer: list[int] = []
         while True:
             # the next token is on its way before this one is looked at: the device never waits
-            upcoming = _greedy(self.step(token)) if len(answer) + 1 < max_tokens else None
+            upcoming = self.step(token).argmax(axis=-1) if len(answer) + 1 < max_tokens else None
             if upcoming is not None:
                 mx.async_eval(upcoming)
-            (value,) = np.array(token).tolist()
-            if value in self.stop:
-                break
-            answer.append(value)
-            if upcoming is None:
+            value = to_int(token)
+            if value not in self.stop:
+                answer.append(value)
+            if value in self.stop or upcoming is None:
                 break
             token = upcoming
-        total_s = perf_counter() - start
         self._unread = [] if upcoming is not None else [value]
-        self._ended = value if value in self.stop else None
-        return Answer(tuple(answer), ttft_s, total_s, self.prefill_fraction(), self.computed_fraction())
-
-
-def _greedy(logits: Float[mx.array, "1 T V"]) -> Integer[mx.array, " 1"]:
-    return logits[:, -1].argmax(axis=-1)
+        return answer, value, ttft_s, perf_counter() - start
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,10 @@
 from abc import abstractmethod
 from collections.abc import Collection
 
-import mlx.core as mx
-
 from ...config import LazyConfig, Schedule
 from ...flops import rows_by_layer
 from ...model import Model
+from ...reading import prefill
 from .base import STEP_SIZE, Conversation, Options, Policy, prefill_share
 
 
@@ -21,17 +20,16 @@ class EngineConversation(Conversation):
         self._prefill_fraction: float | None = None
 
     def read(self, tokens, tail):
-        self.cache[0].expect(len(tokens), tail=tail, step_size=STEP_SIZE)
-        chunks = [tokens[start : start + STEP_SIZE] for start in range(0, len(tokens), STEP_SIZE)]
-        for chunk in chunks[:-1]:
-            self.model(mx.array(chunk)[None], cache=self.cache)
-            mx.eval(self.cache[0].state)
-        return self.model(mx.array(chunks[-1])[None], cache=self.cache)
+        logits = prefill(self.model, tokens, self.cache, tail=tail, step_size=STEP_SIZE)
+        assert logits is not None  # the prompt is complete
+        return logits
 
     def step(self, token):
         if self._prefill_fraction is None:
             self._prefill_fraction = self._of_first_prompt()
-        return self.model(token[None], cache=self.cache)
+        logits = self.model(token[None], cache=self.cache)
+        assert logits is not None
+        return logits[:, -1]
 
     def _of_first_prompt(self) -> float:
         cache = self.cache[0]

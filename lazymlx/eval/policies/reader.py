@@ -28,9 +28,9 @@ class Reader:
             x = self._read(tokens[start : start + STEP_SIZE], positions[start : start + STEP_SIZE])
         return x
 
-    def logits(self, tokens: Integer[mx.array, " L"], positions: Integer[np.ndarray, " L"]) -> Float[mx.array, "1 T V"]:
+    def logits(self, tokens: Integer[mx.array, " L"], positions: Integer[np.ndarray, " L"]) -> Float[mx.array, "1 V"]:
         """Take in tokens; logits of the last one."""
-        return self.model.family.answer(self.model, self.read(tokens, positions)[:, -1:])
+        return self.model.family.answer(self.model, self.read(tokens, positions)[:, -1:])[:, -1]
 
     def keys(self, layer: int) -> Float[mx.array, "H_kv S D_h"]:
         """What a layer's queries are compared with."""
@@ -39,7 +39,7 @@ class Reader:
     def _read(self, tokens: mx.array, positions: np.ndarray) -> mx.array:
         first, last = int(positions[0]), int(positions[-1])
         at = mx.array(positions.astype(np.int32))
-        span = self.stage.append(at, last + 1, bounds=(first, last))
+        span = self.stage.append(at, last + 1)
         given = first if last - first + 1 == len(positions) else at  # neighbours are rotated faster
         x = self.model.family.embedded(self.model, tokens[None], None)
         views: dict[int | None, tuple[int, Mask]] = {None: (0, "causal" if len(positions) > 1 else None)}

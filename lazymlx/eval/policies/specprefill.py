@@ -53,7 +53,7 @@ class SpecPrefill(SubsetPolicy):
         logits = reader.logits(mx.array(tokens), np.arange(N))
         looks = []
         for position in range(N, N + LOOK_AHEAD):
-            logits = reader.logits(logits[:, -1].argmax(axis=-1), np.array([position]))
+            logits = reader.logits(logits.argmax(axis=-1), np.array([position]))
             looks.append(reader.queries)
         seen = []
         for number, layer in enumerate(reader.layers):
