@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .errors import LazyMLXError
     from .generation import generate, stream_generate
     from .loading import load
+    from .memory import estimate_memory
     from .progress import Progress
     from .selection import Scorer
     from .session import Session
@@ -28,6 +29,7 @@ _HOME = {
     "Schedule": "config",
     "Scorer": "selection",
     "Session": "session",
+    "estimate_memory": "memory",
     "generate": "generation",
     "load": "loading",
     "stream_generate": "generation",
@@ -42,6 +44,7 @@ __all__ = [
     "Scorer",
     "Session",
     "__version__",
+    "estimate_memory",
     "generate",
     "load",
     "stream_generate",

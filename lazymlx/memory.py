@@ -123,7 +123,11 @@ def memory_limit() -> int | None:
 
 
 def ensure_fits(model: Model, cache: LazyCache, n_tokens: int, *, step_size: int, max_memory: int | None) -> None:
-    """Refuse a prompt that would take more than `max_memory` bytes, or if that is None, than the device recommends.
+    """Refuse a prompt that would take more than may be taken.
+
+    Args:
+        max_memory: bytes for the model and this conversation; None is what the device recommends for all together,
+            less what others (sessions, models) have taken of it.
 
     Raises:
         TooLargeError: the message names the figure, and what would fit.
@@ -135,13 +139,15 @@ def ensure_fits(model: Model, cache: LazyCache, n_tokens: int, *, step_size: int
     def needed(config: LazyConfig, step_size: int) -> MemoryEstimate:
         return estimate_memory(model, n_tokens, config, step_size=step_size, context=cache.offset)
 
-    need = needed(cache.config, step_size)
+    need, whose = needed(cache.config, step_size), "they may take"
+    if max_memory is None:
+        limit -= max(mx.get_active_memory() - need.weights - cache.nbytes, 0)
+        whose = "the device has room for"
     if need.total > limit:
-        whose = "the device recommends" if max_memory is None else "they may take"
         advice = _advice(cache.config, step_size, lambda *change: needed(*change).total <= limit)
         raise TooLargeError(
             f"memory: {cache.offset + n_tokens} tokens need about {_size(need.total)}, {_size(need.weights)} of it for "
-            f"the weights, but {whose} at most {_size(limit)}; {advice}"
+            f"the weights, but {whose} at most {_size(max(limit, 0))}; {advice}"
         )
 
 

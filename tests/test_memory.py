@@ -73,5 +73,13 @@ def test_the_advice_is_the_least_that_fits():
     assert "no schedule would fit" in refusal("dense", 50_000)
 
 
-def test_no_limit_means_the_device_s():
+def test_no_limit_means_the_device_s(monkeypatch):
     assert memory_limit() is None or memory_limit() > 1_000_000_000
+    others = mx.zeros((1000, 1000))
+    mx.eval(others)
+    room = mx.get_active_memory() + estimate_memory(talker(), 1704, LAZY).total + 1_000_000
+    monkeypatch.setattr("lazymlx.memory.memory_limit", lambda: room)
+    session().read(DOCUMENT * 20)
+    monkeypatch.setattr("lazymlx.memory.memory_limit", lambda: room - others.nbytes)
+    with pytest.raises(TooLargeError, match="the device has room for at most"):
+        session().read(DOCUMENT * 20)
