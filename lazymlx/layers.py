@@ -7,6 +7,7 @@ earlier rows. What differs from family to family is passed to it as a few functi
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -152,3 +153,15 @@ class Attention(nn.Module):
             keys.reshape(B, L, self.kv_heads, -1),
             values.reshape(B, L, self.kv_heads, -1),
         )
+
+
+def last_output(layer: nn.Module, x: Float[mx.array, "1 L D"], mask: Mask, rows: Rows) -> tuple[mx.array, mx.array]:
+    """The output of a layer for the last of several rows alone, and that row's queries.
+
+    Of the others only the keys and values are wanted: since arrays are lazy, nothing else of them is ever computed.
+    """
+    others, at, span = x.shape[1] - 1, rows.at(x.shape[1]), rows.span
+    before, last = (mask, None) if mask is None or isinstance(mask, str) else (mask[:-1], mask[-1:])
+    layer(x[:, :-1], mask=before, cache=Rows(at[:-1], rows.pool, span, rows.first))
+    asking = Rows(at[-1:], rows.pool, replace(span, start=span.start + others), rows.first)
+    return layer(x[:, -1:], mask=last, cache=asking), asking.queries

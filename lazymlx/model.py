@@ -22,7 +22,7 @@ from .checkpoint import check_fit
 from .config import Cut, LazyConfig
 from .errors import StateError
 from .families import Family, family_of
-from .layers import Rows
+from .layers import Rows, last_output
 from .pools import Span
 from .rope import Positions
 from .selection import AttentionScorer, select
@@ -120,7 +120,7 @@ class Model(nn.Module):
         """Take the embeddings of new tokens into the conversation."""
         told = cache.expected > 0
         step = cache.begin(x.shape[1])
-        x, queries = self._first_stage(cache, step, x)
+        x, queries = self._first_stage(cache, step, x, told)
         cache.corner = x[:, -1:, :1]
         if not cache.config.cuts:
             return self.family.answer(self, x[:, -1:] if told else x) if step.final or not told else None
@@ -133,10 +133,11 @@ class Model(nn.Module):
             return None
         return self.family.answer(self, self._deepen(cache, step, x[:, -1:], queries[:, :, -step.window :]))
 
-    def _first_stage(self, cache: LazyCache, step: Step, x: mx.array) -> tuple[mx.array, mx.array]:
+    def _first_stage(self, cache: LazyCache, step: Step, x: mx.array, told: bool) -> tuple[mx.array, mx.array]:
         positions = mx.arange(step.start, step.stop, dtype=mx.int32)
         span = cache.stages[0].append(positions, step.stop, ahead=cache.expected)
-        return self._run(cache, 0, x, step.start, "causal" if x.shape[1] > 1 else None, span)
+        mask: Mask = "causal" if x.shape[1] > 1 else None
+        return self._run(cache, 0, x, step.start, mask, span, answering=told and not cache.config.cuts)
 
     def _run(
         self,
@@ -147,11 +148,13 @@ class Model(nn.Module):
         mask: Mask,
         span: Span,
         within: Bool[mx.array, " P"] | None = None,
+        answering: bool = False,
     ) -> tuple[mx.array, mx.array]:
         """Run rows through the layers of a stage.
 
         Args:
             mask: which slots the rows may see where a layer sees everything; `within` says it for the other layers.
+            answering: of the model's last layer, only the last row's output is wanted.
 
         Returns:
             The stage's outputs, and the queries of the layer that scores at the next cut.
@@ -167,6 +170,8 @@ class Model(nn.Module):
                 views[window] = views[None] if span.context <= window else stage.through(window, at, within)
             first, mask = views[window]
             rows = Rows(positions, pool, span, first)
+            if answering and index == len(self.layers) - 1 and x.shape[1] > 1:
+                return last_output(self.layers[index], x, mask, rows)
             x = self.layers[index](x, mask=mask, cache=rows)
             queries = rows.queries if index == scoring else queries
         return x, queries
@@ -298,22 +303,24 @@ class Model(nn.Module):
         positions: Integer[mx.array, " L"],
         within: Bool[mx.array, " P"] | None,
         newest: bool,
-    ) -> tuple[Float[mx.array, "1 L D"], Float[mx.array, "1 H W D_h"]]:
+    ) -> tuple[Float[mx.array, "1 T D"], Float[mx.array, "1 H W D_h"]]:
         """Run rows at rising positions through a stage, in equal parts of at most `step_size` of them.
+
+        Returns its outputs (in the last stage only the last one of each part), and the newest queries.
 
         Args:
             within: the positions to attend to; None if that is all that the stage holds.
             newest: no row is earlier than one that the stage holds, so that position in the pool orders them all.
         """
         stage, L, outs, queries = cache.stages[number], x.shape[1], [], None
-        part = -(-L // -(-L // cache.step_size))
+        part, answering = -(-L // -(-L // cache.step_size)), number == len(cache.config.cuts)
         for start in range(0, L, part):
             chunk = slice(start, min(start + part, L))
             span = stage.append(positions[chunk], step.stop, ahead=L - chunk.stop)
             mask: Mask = "causal" if chunk.stop - start > 1 else None
             if within is not None or not newest:
                 mask = stage.visible(positions[chunk], within)
-            out, asked = self._run(cache, number, x[:, chunk], positions[chunk], mask, span, within)
+            out, asked = self._run(cache, number, x[:, chunk], positions[chunk], mask, span, within, answering)
             # the device works while the next chunk is prepared, but never has more than two of them in hand
             mx.async_eval(out)
             if outs:
