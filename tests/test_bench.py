@@ -271,6 +271,7 @@ def test_ratios_are_of_medians_and_the_better_stock_counts(pair: Pair) -> None:
     assert lazy["speedup"] == pytest.approx(1.5)
     assert lazy["over_dense"] == pytest.approx(1.25)
     assert lazy["of_ideal"] == pytest.approx(0.625)
+    assert lazy["over_default"] == pytest.approx(9.0 / 0.8)
 
 
 def test_a_stored_run_is_read_again_and_anything_else_is_refused(stored: dict, tmp_path: Path) -> None:
@@ -318,7 +319,7 @@ def test_the_readme_is_rendered_from_stored_runs(pair: Pair, tmp_path: Path) -> 
     path.write_text(Readme(path, results).rendered(draw=True))
     text = path.read_text()
     assert Readme(path, results).outdated() == []
-    assert "| 4,096 | 2:.5 | 4000 | 4.00x | 2.00x | 2.00x |" in text and "Some Chip" in text
+    assert "| 4,096 | 2:.5 | 4000 | 4.00x | 4.00x | 2.00x | 2.00x |" in text and "Some Chip" in text
     assert "![Growth" in text and "(results/run-growth.png)" in text
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     write(content | {"note": "changed"}, results / "run.json")

@@ -1,6 +1,6 @@
 """From records to numbers that can be compared: the JSON of a run, its summary line, and its table.
 
-A ratio is of medians. `stock` is the better of its step sizes at each length.
+A ratio is of medians. `stock` is the better of its step sizes at each length; its default is the first of them.
 """
 
 import json
@@ -77,10 +77,13 @@ def rows(content: dict[str, Any]) -> list[Row]:
 
 def _rows_at(records: list[Row], length: int) -> list[Row]:
     here = [_with_medians(record) for record in records if record["length"] == length]
-    stock = _best([row for row in here if row["variant"] == "stock"])
+    stocks = [row for row in here if row["variant"] == "stock"]  # that at mlx-lm's default step size first
+    stock = _best(stocks)
     dense = next((row for row in here if row["variant"] == "dense"), None)
     ours = [row for row in here if row["variant"] != "stock"]
-    return [row | _ratios(row, stock, dense) for row in ([stock] if stock else []) + ours]
+    default = stocks[0] if stocks else None
+    compared = [row | _ratios(row, stock, dense) for row in ([stock] if stock else []) + ours]
+    return [row | {"over_default": _over(default, row, "ttft")} for row in compared]
 
 
 def _with_medians(record: Row) -> Row:
@@ -129,7 +132,19 @@ def _sum(*values: int | None) -> int | None:
 
 def summary(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """The line for other programs."""
-    keys = ("length", "variant", "schedule", "step", "ttft", "speedup", "over_dense", "ideal", "of_ideal", "tps")
+    keys = (
+        "length",
+        "variant",
+        "schedule",
+        "step",
+        "ttft",
+        "speedup",
+        "over_default",
+        "over_dense",
+        "ideal",
+        "of_ideal",
+        "tps",
+    )
     keys += ("decode_ratio", "peak_bytes", "peak_ratio", "kv_bytes", "aux_bytes", "cache_ratio", "runs")
     return {
         "bench": KIND,
@@ -168,6 +183,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (  # heading, key of a row, format
     ("TTFT s", "ttft", "{:.3f}"),
     ("± %", "spread", "{:.0%}"),
     ("x stock", "speedup", "{:.2f}"),
+    ("x its default", "over_default", "{:.2f}"),
     ("x dense", "over_dense", "{:.2f}"),
     ("ideal", "ideal", "{:.2f}"),
     ("of ideal", "of_ideal", "{:.2f}"),
