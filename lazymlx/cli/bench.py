@@ -151,7 +151,7 @@ def _measure(bench: "Bench", on: dict[str, Any], path: Path) -> int:
         except RuntimeError as error:  # MLX's own, for want of memory above all
             code, why = RunError.exit_code, f"stopped by an error: {error}"
         else:
-            code, why = 0, None if bench.complete else "stopped, the time was up"
+            code, why = 0, None if bench.complete else "stopped, the time was up (--budget-s gives more)"
     if why:
         say(f"{why}; what follows was measured before")
     return code
