@@ -110,7 +110,7 @@ def answer(
         prompt_cache=cache,
         prefill_step_size=args.prefill_step_size or step_size,
         max_memory=args.max_memory,
-        sampler=_sampler(tokenizer, args),
+        sampler=sampler_of(tokenizer, args),
         on_progress=on_progress,
     )
     return _heard(responses, len(tokens), cache[0].stats, emit)
@@ -126,7 +126,7 @@ def ask(
 ) -> Answer:
     """Answer a question about what a session has read; as `answer` does."""
     _prepare(args)
-    sampler = _sampler(session.tokenizer, args)
+    sampler = sampler_of(session.tokenizer, args)
     responses = session.ask(question, args.max_tokens, on_progress=on_progress, sampler=sampler)
     return _heard(responses, 0, lambda ttft_s: session.stats, emit)
 
@@ -172,7 +172,8 @@ def _heard(
     )
 
 
-def _sampler(tokenizer: TokenizerWrapper, args: argparse.Namespace) -> Callable[[mx.array], mx.array]:
+def sampler_of(tokenizer: TokenizerWrapper, args: argparse.Namespace) -> Callable[[mx.array], mx.array]:
+    """How the flags want a token to be drawn."""
     return make_sampler(
         args.temp,
         args.top_p,

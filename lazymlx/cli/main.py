@@ -18,6 +18,7 @@ from .terminal import prepare, say, silence, write
 # A command is one line: its name, the module below lazymlx.cli that does it, and its line of help.
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("generate", "answer a prompt, or a question about a document (mlx_lm.generate's flags)"),
+    "chat": ("chat", "talk about documents that are read once (mlx_lm.chat's flags)"),
     "cache": ("cache", "read a document once and save it, for any number of questions"),
     "calibrate": ("calibrate", "find the schedule that a model bears, and store it for later"),
     "eval": ("eval", "measure what pruning costs in quality, beside the dense model and rival methods"),

@@ -1,0 +1,82 @@
+"""`lazymlx chat`: a conversation in which documents are read once. Takes mlx_lm.chat's flags, and more.
+
+In a terminal it has line editing, history and commands. Where stdin is none it is a script: a question or a command a
+line, answers on stdout, and the exit code of the first thing that failed.
+"""
+
+import argparse
+from pathlib import Path
+
+from ..demo import MODEL
+from ..errors import Cancelled, StateError, UsageError
+from . import options
+from .line_reader import is_interactive, open_reader
+from .terminal import say
+
+EXAMPLES = """\
+examples:
+  lazymlx chat --model PATH
+  lazymlx chat --model PATH --document book.lazydoc
+  printf '%s\\n' '/read book.txt' 'Who keeps the key?' | lazymlx chat --model PATH > answers.txt
+"""
+MAX_TOKENS = 256  # mlx_lm.chat's, as is its seed
+
+REFUSED = {**options.REFUSED, "pipeline": "lazymlx runs on one device; leave it out"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `lazymlx chat`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    options.add_model_flags(parser.add_argument_group("model"))
+    talk = parser.add_argument_group("conversation")
+    talk.add_argument("--system-prompt", metavar="TEXT", help="system message of the chat template")
+    talk.add_argument("--document", type=Path, metavar="FILE", help="go on with what 'lazymlx cache' or /save saved")
+    options.add_generation_flags(parser.add_argument_group("generation"), MAX_TOKENS)
+    options.add_lazy_flags(parser.add_argument_group("what to compute"))
+    options.add_refused_flags(parser)
+    parser.add_argument("--pipeline", action="store_true", default=None, help=argparse.SUPPRESS)
+    parser.set_defaults(seed=0)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Talk until the user leaves, or the script ends."""
+    options.refuse(args, REFUSED)
+    wanted, args.lazy = args.lazy, "auto"
+    lazy = options.lazy_config(args)  # what /lazy on and auto go back to
+    args.lazy = wanted
+
+    import mlx.core as mx  # which takes a second
+
+    from . import answering, chat_commands
+    from .conversation import Conversation, described, note
+
+    name = str(MODEL) if args.model is None else args.model
+    model, tokenizer, args.calibrated = answering.open_model(args, name, lazy)
+    mx.random.seed(args.seed)
+    interactive = is_interactive()
+    conversation = Conversation(model, tokenizer, args, interactive=interactive)
+    if args.document is not None:
+        conversation.open(str(args.document))
+    if interactive:
+        who = "the embedded model" if args.model is None else name
+        note(f"{who}; {described(conversation.session.config)}; /help lists the commands, Ctrl-D leaves")
+
+    lines, code = open_reader(chat_commands.complete), 0
+    while True:
+        try:
+            message = lines.message()
+            message = chat_commands.SHORT.get(message.strip(), message)
+            if message.startswith("/") and "\n" not in message:  # what is pasted may well begin with a slash
+                chat_commands.obey(conversation, message)
+            elif message.strip():
+                conversation.ask(message.strip())
+        except EOFError:
+            break
+        except Cancelled as stopped:
+            note(f"stopped: {stopped}")
+        except (UsageError, StateError) as error:  # anything else is the end of the chat
+            say(f"error: {error}")
+            code = code or error.exit_code
+    conversation.close()
+    return 0 if interactive else code

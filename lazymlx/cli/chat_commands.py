@@ -1,0 +1,107 @@
+"""What a chat can be told beside questions: what follows a command's name, its help, and what it does."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UsageError
+from .conversation import Conversation, described, note
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command; `operand` is what has to follow its name, "" if nothing may."""
+
+    operand: str
+    help: str
+    run: Callable[[Conversation, str], None]
+
+
+def obey(conversation: Conversation, message: str) -> None:
+    """Do what a message that begins with a slash says.
+
+    Raises:
+        UsageError: there is no such command, or something is missing.
+        EOFError: it was /quit.
+    """
+    name, _, operand = message[1:].strip().partition(" ")
+    operand = operand.strip()
+    if name not in COMMANDS:
+        known = " ".join(f"/{known}" for known in COMMANDS)
+        raise UsageError(f"/{name}: no such command; there are {known} (a space before it makes it a question)")
+    command = COMMANDS[name]
+    if bool(operand) != bool(command.operand):
+        expected = command.operand or "nothing"
+        raise UsageError(f"/{name}: expected {expected} after it, got {operand or 'nothing'}")
+    command.run(conversation, operand)
+
+
+def complete(line: str) -> list[str]:
+    """What a line may become: a command's name, or a file after one."""
+    if not line.startswith("/"):
+        return []
+    name, space, operand = line.partition(" ")
+    if not space:
+        return [f"/{known}" for known in COMMANDS if f"/{known}".startswith(name)]
+    path = Path(operand).expanduser()
+    folder = path if operand.endswith("/") else path.parent
+    start = operand[: len(operand) - len("" if operand.endswith("/") else path.name)]
+    if "FILE" not in COMMANDS.get(name[1:], COMMANDS["help"]).operand or not folder.is_dir():
+        return []
+    prefix = "" if operand.endswith("/") else path.name
+    found = sorted(file for file in folder.iterdir() if file.name.startswith(prefix))
+    return [f"{name} {start}{file.name}{'/' if file.is_dir() else ''}" for file in found]
+
+
+def _docs(conversation: Conversation, _: str) -> None:
+    for document in conversation.documents:
+        note(f"{document.name}: {document.tokens} tokens")
+    if not conversation.documents:
+        note("nothing has been read yet; /read FILE does it")
+
+
+def _lazy(conversation: Conversation, words: str) -> None:
+    conversation.restart(conversation.config_for(words))
+    note(f"a new conversation, all that was read and said is forgotten: {described(conversation.session.config)}")
+
+
+def _reset(conversation: Conversation, _: str) -> None:
+    conversation.restart()
+    note("a new conversation, all that was read and said is forgotten")
+
+
+def _stats(conversation: Conversation, _: str) -> None:
+    for line in conversation.statistics():
+        note(line)
+
+
+def _help(conversation: Conversation, _: str) -> None:
+    usages = {f"/{name} {command.operand}".rstrip(): command.help for name, command in COMMANDS.items()}
+    width = max(map(len, usages))
+    lines = [f"{usage:{width}}  {text}" for usage, text in usages.items()]
+    print(*lines, HELP, sep="\n", file=sys.stderr, flush=True)
+
+
+def _quit(conversation: Conversation, _: str) -> None:
+    raise EOFError
+
+
+COMMANDS: dict[str, Command] = {
+    "read": Command("FILE", "read a document (text, Markdown, PDF), for the questions to come", Conversation.read),
+    "docs": Command("", "list what has been read", _docs),
+    "save": Command("FILE", "save the conversation with all that was read", Conversation.save),
+    "open": Command("FILE", "go on with a saved one", Conversation.open),
+    "undo": Command("", "forget the newest question or document", lambda conversation, _: conversation.undo()),
+    "retry": Command("", "ask the newest question again", lambda conversation, _: conversation.retry()),
+    "stats": Command("", "what the conversation has cost so far", _stats),
+    "lazy": Command("on|off|auto|SCHEDULE", "what to leave behind; begins a new conversation", _lazy),
+    "reset": Command("", "begin a new conversation; as r alone does", _reset),
+    "help": Command("", "this list; as h alone does", _help),
+    "quit": Command("", "leave; as q alone and Ctrl-D do", _quit),
+}
+SHORT = {"q": "/quit", "r": "/reset", "h": "/help"}  # mlx_lm.chat's
+
+HELP = """\
+Anything else is a question. A backslash at the end of a line goes on in the next; a paste is one message.
+Ctrl-C stops an answer; a second one, or one at an empty prompt, leaves."""

@@ -1,0 +1,254 @@
+"""`Conversation`: a session as a chat shows it. Importing this loads MLX.
+
+Answers go to stdout; all that is said about them goes to stderr. It knows nothing of commands, nor where messages come
+from.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import mlx.core as mx
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from rich.console import Console
+
+from ..config import LazyConfig
+from ..document import FORMAT
+from ..errors import Cancelled, DocumentError, StateError
+from ..generation import LazyResponse
+from ..model import Model
+from ..progress import Progress
+from ..session import Session
+from . import options
+from .answering import sampler_of
+from .bar import PrefillBar
+from .ctrl_c import CtrlC
+from .documents import path_of, read_document
+from .generate import notes
+from .report import computed, megabytes
+from .terminal import write
+
+CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+HEAD = 1 << 20  # bytes in which a saved document says what it is
+
+
+class Document(NamedTuple):
+    """Something that was read."""
+
+    name: str
+    tokens: int
+
+
+class Conversation:
+    """A session, the documents that were read in it, and how both are shown."""
+
+    def __init__(self, model: Model, tokenizer: TokenizerWrapper, args: argparse.Namespace, *, interactive: bool):
+        """Begin a conversation as the flags want it; `model.lazy` is what they say of what is left behind.
+
+        Args:
+            interactive: whether somebody sits there; then the first Ctrl-C ends an answer, and not the chat.
+        """
+        self.model, self.tokenizer, self.args, self.interactive = model, tokenizer, args, interactive
+        self.sampler = sampler_of(tokenizer, args)
+        self.said: set[str] = set()  # notes that need no repetition
+        self.session = self._begun(self.config_for(args.lazy))
+        self.opened: list[Document] = []  # what the session began with
+        self.turns: list[Document | str] = []  # documents and questions since, as they can be undone
+
+    # what happens
+
+    def ask(self, question: str) -> None:
+        """Answer a question, and say what that cost."""
+        self._answer(question, self.session.stats.revived)
+
+    def retry(self) -> None:
+        """Answer the newest question once more."""
+        if not self.turns or isinstance(self.turns[-1], Document):
+            raise StateError("retry: there is no answer to replace; ask a question first")
+        question = self.turns.pop()
+        assert isinstance(question, str)
+        self.session.undo()
+        note(f"asking again: {_shortened(question)}")
+        try:
+            self._answer(question, self.session.stats.revived)
+        except Cancelled:
+            note("the old answer is forgotten, and its question too")
+            raise
+
+    def undo(self) -> None:
+        """Forget the newest question or document."""
+        self.session.undo()
+        forgotten = self.turns.pop()
+        note(f"forgot {forgotten.name if isinstance(forgotten, Document) else _shortened(forgotten)}")
+
+    def read(self, words: str) -> None:
+        """Read a file, for the questions to come."""
+        path = path_of(words)
+        text, before = read_document(path), self.session.stats.context_tokens
+        with self._watching(f"reading {path.name}") as (_, watch):
+            self.session.read(text, watch)
+        tokens = self.session.stats.context_tokens
+        self.turns.append(Document(path.name, tokens - before))
+        note(f"read {path.name}: {tokens - before} tokens, {megabytes(self.session.nbytes)} held")
+        self._warn(tokens)
+
+    def save(self, words: str) -> None:
+        """Write the session to a file; it replaces an older one, but no file of another kind."""
+        path = path_of(words)
+        if path.exists() and not _is_saved_document(path):
+            raise DocumentError(f"document: {path} exists and is no saved document; choose another name")
+        self.session.save(path)
+        note(f"saved {self.session.stats.context_tokens} tokens to {path}, {megabytes(path.stat().st_size)}")
+
+    def open(self, words: str) -> None:
+        """Go on with a saved session instead of this one."""
+        path = path_of(words)
+        session = Session.open(path, self.model, self.tokenizer, **self._limits)
+        self._change(session)
+        tokens = session.stats.context_tokens
+        self.opened = [Document(path.name, tokens)]
+        note(f"opened {path.name}: {tokens} tokens; {described(session.config)}")
+
+    def restart(self, config: LazyConfig | None = None) -> None:
+        """Forget everything; begin anew with this configuration, or the one as before."""
+        self._change(self._begun(config or self.session.config))
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.session.close()
+
+    # what there is
+
+    @property
+    def documents(self) -> list[Document]:
+        """What was read so far."""
+        return [*self.opened, *(turn for turn in self.turns if isinstance(turn, Document))]
+
+    def config_for(self, words: str) -> LazyConfig:
+        """The configuration that "auto", "on", "off" or a schedule stands for."""
+        if words == "off":
+            return LazyConfig.dense()
+        if words == "auto":
+            return self.model.lazy
+        if words == "on":
+            return replace(self.model.lazy, min_tokens=0)
+        return self.model.resolve(replace(self.model.lazy, schedule=words))
+
+    def statistics(self) -> Iterator[str]:
+        """All that is known about what this conversation has cost, in lines."""
+        stats = self.session.stats
+        yield f"Conversation: {stats.context_tokens} tokens, {len(self.session.messages)} messages"
+        yield f"Configuration: {described(self.session.config)}"
+        if stats.context_tokens:
+            yield f"Computed: {computed(stats)}"
+        yield (
+            f"Memory: {megabytes(stats.kv_bytes)} of keys and values, {megabytes(stats.aux_bytes)} of tokens left "
+            f"behind; {megabytes(self.session.nbytes)} with what /undo takes; peak {mx.get_peak_memory() / 1e9:.3f} GB"
+        )
+
+    # how it is done
+
+    @property
+    def _limits(self) -> dict[str, int | None]:
+        default = options.DEMO_STEP_SIZE if self.args.model is None else options.PREFILL_STEP_SIZE
+        return {"max_memory": self.args.max_memory, "step_size": self.args.prefill_step_size or default}
+
+    def _begun(self, config: LazyConfig) -> Session:
+        return Session(self.model, self.tokenizer, self.args.system_prompt, config, **self._limits)
+
+    def _change(self, session: Session) -> None:
+        self.session.close()
+        self.session, self.opened, self.turns = session, [], []
+
+    def _answer(self, question: str, revived: int) -> None:
+        response, total = None, 0
+        mx.reset_peak_memory()
+        with self._watching("reading") as (ctrl_c, watch):
+            options = {"on_progress": watch, "sampler": self.sampler}
+            with closing(self.session.ask(question, self.args.max_tokens, **options)) as responses:
+                try:
+                    for response in responses:
+                        assert response.cache is not None
+                        total = total or response.cache.offset  # the answer's first token is not in there yet
+                        write(_printable(response.text))
+                        if ctrl_c.wished:
+                            break
+                finally:
+                    if response is not None:
+                        write("\n")
+        self.turns.append(question)
+        if response is not None:
+            note(self._cost(response, total, revived))
+        self._warn(total)
+
+    def _cost(self, response: LazyResponse, total: int, revived: int) -> str:
+        """One line about an answer."""
+        stats = self.session.stats
+        kept = ", ".join(f"{count}/{total}" for count in stats.kept) or f"{total}/{total}"
+        parts = [
+            f"kept {kept}",
+            f"revived {max(stats.revived - revived, 0)}",
+            f"TTFT {response.ttft_s:.2f} s",
+            f"{response.generation_tps:.1f} tok/s",
+            f"{megabytes(self.session.nbytes)} held, peak {mx.get_peak_memory() / 1e9:.2f} GB",
+        ]
+        if response.finish_reason is None:
+            parts.append("stopped")
+        if response.finish_reason == "length":
+            parts.append(f"cut off after {response.generation_tokens} tokens (--max-tokens)")
+        return " · ".join(parts)
+
+    @contextmanager
+    def _watching(self, what: str) -> Iterator[tuple[CtrlC, Callable[[Progress], bool]]]:
+        """A bar, and an ear for Ctrl-C, while something is read."""
+        with CtrlC() as ctrl_c, PrefillBar(what) as bar:
+            ctrl_c.patient = self.interactive
+
+            def watch(progress: Progress) -> bool:
+                bar(progress)
+                return not ctrl_c.wished
+
+            yield ctrl_c, watch
+
+    def _warn(self, tokens: int) -> None:
+        used, positions = self.session.config, self.model.args.max_position_embeddings
+        default = not self.args.calibrated and used.schedule == self.model.lazy.schedule
+        for text in notes(tokens, positions, options.lazy_config(self.args) if default else None, used):
+            if text not in self.said:
+                note(text)
+            self.said.add(text)
+
+
+def note(text: str) -> None:
+    """A line about the conversation, dim where that can be shown."""
+    Console(stderr=True, highlight=False, markup=False, emoji=False).print(text, style="dim", soft_wrap=True)
+
+
+def described(config: LazyConfig) -> str:
+    """What a configuration does."""
+    if not config.cuts:
+        return "everything is computed"
+    least = f", from {config.min_tokens} tokens on" if config.min_tokens else ""
+    return f"tokens are left behind by the schedule {config.schedule}{least}"
+
+
+def _printable(text: str) -> str:
+    """What a terminal can be shown: a document's control characters, repeated by the model, are no commands to it."""
+    return text.translate(CONTROL) if sys.stdout is not None and sys.stdout.isatty() else text
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else f"{line[:59]}…"
+
+
+def _is_saved_document(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return FORMAT.encode() in file.read(HEAD)
+    except OSError:
+        return False
