@@ -10,8 +10,9 @@ import mlx.core as mx
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer
 
-from .pools import NOWHERE, grown, written
+from .pools import NOWHERE
 from .selection import no_candidate
+from .stores import Store, grown, written
 
 
 class Revived(NamedTuple):
@@ -28,18 +29,21 @@ class AuxCache:
 
     Tokens are taken out exactly (`take`, waits for the device once) or within a budget (`take_best`, never waits). A
     row returns to its own slot when its token waits at the next cut, so a decode step neither allocates nor moves.
+
+    Args:
+        bits, group_size: to keep the rows in, see `Store`.
     """
 
-    def __init__(self) -> None:
-        self.rows = mx.zeros((0, 0))  # (capacity, D)
+    def __init__(self, bits: int | None = None, group_size: int = 64) -> None:
+        self.rows = Store(0, bits, group_size)  # (capacity, D)
         self.used = 0
         self.depth = mx.zeros((0,), mx.int32)  # for each position, the stages in which it was computed
         self.slots = mx.zeros((0,), mx.int32)  # for each position that waits, its row
 
     def append(self, x: Float[mx.array, "1 L D"], offset: int, ahead: int = 0) -> None:
         """Keep the outputs of stage 0 for new tokens at `offset` and behind; `ahead` more are to come."""
-        L, rows = x.shape[1], x[0]
-        self.rows = written(grown(self.rows, self.used + L + ahead + 1, rows, 0), rows, self.used, 0)
+        L = x.shape[1]
+        self.rows.write(x[0], self.used, self.used + L + ahead + 1)
         self._note(offset, mx.full((L,), 1, mx.int32), mx.arange(self.used, self.used + L, dtype=mx.int32))
         self.used += L
 
@@ -63,7 +67,7 @@ class AuxCache:
         """Take the tokens at these positions, which wait at `cut`. Returns their rows, and the slots they came from."""
         slots = self.slots[positions]
         self.depth[positions] = cut + 1
-        return self.rows[slots][None], slots
+        return self.rows.at(slots)[None], slots
 
     def take_best(self, keys: Int64[mx.array, " P"], cut: int, budget: int) -> Revived:
         """Take at most `budget` of the tokens that wait at `cut`, those with the highest keys; the best come first."""
@@ -73,11 +77,11 @@ class AuxCache:
         slots = mx.where(counts, self.slots[order], self.used)  # the row behind the last is nobody's
         self.depth[mx.where(counts, order, self.places - 1)] = mx.where(counts, cut + 1, 0)  # nor is the last place
         positions = mx.where(counts, order, NOWHERE)
-        return Revived(self.rows[slots][None], positions, slots, counts.astype(mx.int32).sum())
+        return Revived(self.rows.at(slots)[None], positions, slots, counts.astype(mx.int32).sum())
 
     def put_back(self, slots: Integer[mx.array, " L"], x: Float[mx.array, "1 L D"]) -> None:
         """Keep the outputs of a stage for tokens that were taken from these slots; they now wait at the next cut."""
-        self.rows[slots] = x[0]
+        self.rows.put(slots, x[0])
 
     def waits(self, stages: int) -> Bool[mx.array, " P"]:
         """Which tokens were not computed in every one of `stages`."""
@@ -87,8 +91,7 @@ class AuxCache:
         """Drop all rows but those of the tokens that wait, whose number is known, and one that is nobody's."""
         place = mx.arange(self.places)
         positions = mx.sort(mx.where(self.waits(stages), place, self.places))[:waiting]
-        spare = mx.zeros((1, self.rows.shape[1]), self.rows.dtype)
-        self.rows = mx.concatenate([self.rows[self.slots[positions]], spare])
+        self.rows = self.rows.of(self.slots[positions]).padded(1)
         self.slots[positions] = mx.arange(waiting, dtype=mx.int32)
         self.used = waiting
 
@@ -101,4 +104,4 @@ class AuxCache:
 
     @property
     def arrays(self) -> list[mx.array]:
-        return [self.rows, self.depth, self.slots]
+        return [*self.rows.parts, self.depth, self.slots]

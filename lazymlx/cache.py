@@ -36,7 +36,8 @@ class LazyCache:
         self.config = config
         self.edges = [0, *(cut.layer for cut in config.cuts), layers]
         self.stages = [StageCache(stop - start, whole=start == 0) for start, stop in pairwise(self.edges)]
-        self.aux = AuxCache()
+        self.aux = AuxCache(config.aux_bits, config.kv_group_size)
+        self.packed = False  # keys and values are kept in few bits
         self.offset = 0
         self.step_size = 2048  # rows computed at a time in prefill
         self.expected = 0  # tokens of a prompt that are still to come
@@ -79,6 +80,8 @@ class LazyCache:
 
     def begin(self, L: int) -> Step:
         """Take in `L` tokens and say what they are."""
+        if self.config.kv_bits is not None and not self.packed and self.offset >= self.config.quantized_kv_start:
+            self._pack(*self.config.packing)
         told, start = self.expected > 0, self.offset
         if told and L > self.expected:
             raise StateError(f"expected the last {self.expected} tokens of a prompt, got {L}")
@@ -92,6 +95,28 @@ class LazyCache:
             self._note_prompt(start, final)
         window = 1 if decode else min(self.config.window, self.offset - self.asking_start)
         return Step(start, self.offset, decode, final, window)
+
+    def keep_as(self, config: LazyConfig) -> None:
+        """Go on with the storage of another configuration: what is to be packed will be, from the next tokens on.
+
+        Raises:
+            StateError: it is packed already, in another way.
+        """
+        now = self.config
+        if self.packed and (config.kv_bits, config.kv_group_size) != (now.kv_bits, now.kv_group_size):
+            raise StateError(
+                f"the cache is kept in {now.kv_bits} bits, in groups of {now.kv_group_size}, and cannot be changed to "
+                f"{config.kv_bits} bits in groups of {config.kv_group_size}"
+            )
+        if config.aux_bits is not None:
+            self.aux.rows.pack(config.aux_bits, config.kv_group_size)
+        self.config = config
+
+    def _pack(self, bits: int, group_size: int) -> None:
+        for stage in self.stages:
+            for pool in stage.pools:
+                pool.pack(bits, group_size)
+        self.packed = True
 
     def _note_generated(self, position: int) -> None:
         if self.generated and self.generated[-1][1] == position:

@@ -44,6 +44,12 @@ PRESETS: dict[str, tuple[tuple[float, float], ...]] = {
 }
 DEFAULT_PRESET = "conservative"
 
+# what `mx.quantize` can do
+BITS = (2, 3, 4, 5, 6, 8)
+GROUP_SIZES = (32, 64, 128)
+
+STORAGE = ("kv_bits", "kv_group_size", "quantized_kv_start", "aux_bits")  # fields that say how, not what
+
 ScheduleLike = str | Iterable[tuple[int, float]]
 
 
@@ -188,6 +194,18 @@ class LazyConfig:
         default=None, metadata={"help": "importance of a token; None: attention, the paper's eq. 1"}
     )
     round_to: int = field(default=64, metadata={"help": "in prefill, kept tokens are rounded up to a multiple of this"})
+    kv_bits: int | None = field(
+        default=None, metadata={"help": "keep keys and values in so many bits", "choices": BITS}
+    )
+    kv_group_size: int = field(
+        default=64, metadata={"help": "values that share a scale where bits are few", "choices": GROUP_SIZES}
+    )
+    quantized_kv_start: int = field(
+        default=5000, metadata={"help": "with kv bits: the context from which on they are used"}
+    )
+    aux_bits: int | None = field(
+        default=None, metadata={"help": "keep hidden states of tokens left behind in so many bits", "choices": BITS}
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.schedule, str):
@@ -203,6 +221,7 @@ class LazyConfig:
             ("recent", 0),
             ("min_tokens", 0),
             ("round_to", 1),
+            ("quantized_kv_start", 0),
         ):
             _check_int(name, getattr(self, name), least)
         if self.pool % 2 == 0:
@@ -213,6 +232,9 @@ class LazyConfig:
             _check_int("revive", self.revive, 0, " or None (on the command line 'all')")
         _check_choice("reduce", self.reduce, ("mean", "max"))
         _check_choice("attend", self.attend, ("computed", "selected"))
+        _check_choice("kv_bits", self.kv_bits, (None, *BITS))
+        _check_choice("kv_group_size", self.kv_group_size, GROUP_SIZES)
+        _check_choice("aux_bits", self.aux_bits, (None, *BITS))
 
     @classmethod
     def paper(cls, schedule: "ScheduleLike | Schedule" = "paper") -> "LazyConfig":
@@ -240,6 +262,12 @@ class LazyConfig:
         return dataclasses.replace(self, schedule=Schedule.of(preset, layers))
 
     @property
+    def packing(self) -> tuple[int, int]:
+        """Bits of keys and values, and values that share a scale."""
+        assert self.kv_bits is not None
+        return self.kv_bits, self.kv_group_size
+
+    @property
     def cuts(self) -> tuple[Cut, ...]:
         """The cuts of a resolved configuration."""
         if not isinstance(self.schedule, Schedule):
@@ -252,6 +280,6 @@ def _check_int(name: str, value: object, least: int, also: str = "") -> None:
         raise ConfigError(f"{name}: must be a whole number of at least {least}{also}, got {value!r}")
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name}: must be one of {', '.join(choices)}, got {value!r}")
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if isinstance(value, bool) or value not in choices:
+        raise ConfigError(f"{name}: must be one of {', '.join(map(str, choices))}, got {value!r}")

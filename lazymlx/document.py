@@ -24,7 +24,18 @@ from .rewind import Slots
 from .sealed import read_sealed, write_sealed
 
 FORMAT, VERSION = "lazymlx document", "1"
-COUNTS = ("offset", "step_size", "reading", "turn_start", "asking_start", "prompt_end", "tail", "waiting", "complete")
+COUNTS = (
+    "offset",
+    "step_size",
+    "reading",
+    "turn_start",
+    "asking_start",
+    "prompt_end",
+    "tail",
+    "waiting",
+    "complete",
+    "packed",
+)
 SAMPLE = 16  # values of each weight that a model is known by
 
 
@@ -78,10 +89,11 @@ def load_document(path: str | os.PathLike, model: Model) -> tuple[LazyCache, lis
     cache.kept, cache.revived = tuple(counts["kept"]), mx.array(counts["revived"])
     cache.generated = [(start, stop) for start, stop in counts["generated"]]
     cache.queries = arrays.get("queries")
+    packing = cache.config.packing if cache.packed else None
     for number, (stage, slots) in enumerate(zip(cache.stages, counts["slots"], strict=True)):
-        _fill_stage(stage, arrays, f"stage{number}", Slots(*slots))
+        _fill_stage(stage, arrays, f"stage{number}", Slots(*slots), packing)
     if "aux.rows" in arrays:
-        cache.aux = _filled_aux(arrays["aux.rows"], np.array(arrays["aux.depth"]), len(cache.stages))
+        _fill_aux(cache.aux, arrays, len(cache.stages))
     mx.eval(cache.state)
     return cache, np.array(arrays["tokens"]).tolist(), json.loads(header["transcript"])
 
@@ -117,33 +129,33 @@ def _arrays(cache: LazyCache) -> dict[str, mx.array]:
         if stage.filled:
             arrays[f"stage{number}.positions"] = stage.positions[: stage.filled]
             for n, pool in enumerate(stage.pools):
-                arrays[f"stage{number}.{n}.keys"] = pool.keys[:, :, : stage.filled]
-                arrays[f"stage{number}.{n}.values"] = pool.values[:, :, : stage.filled]
+                arrays |= pool.keys.of(slice(stage.filled)).named(f"stage{number}.{n}.keys")
+                arrays |= pool.values.of(slice(stage.filled)).named(f"stage{number}.{n}.values")
     if cache.config.cuts and cache.offset:
         depth = np.array(cache.aux.depth[: cache.offset])
         waiting = mx.array(np.flatnonzero(depth < len(cache.stages)).astype(np.int32))
-        arrays |= {"aux.depth": mx.array(depth), "aux.rows": cache.aux.rows[cache.aux.slots[waiting]]}
+        arrays |= {"aux.depth": mx.array(depth), **cache.aux.rows.of(cache.aux.slots[waiting]).named("aux.rows")}
     return arrays
 
 
-def _fill_stage(stage: StageCache, arrays: dict[str, mx.array], name: str, slots: Slots) -> None:
-    def buffer(part: str, axis: int) -> mx.array:
-        rows = arrays[f"{name}.{part}"]
-        missing = [(0, 0)] * rows.ndim
-        missing[axis] = (0, slots.capacity - slots.filled)
-        return mx.pad(rows, missing)
-
+def _fill_stage(
+    stage: StageCache, arrays: dict[str, mx.array], name: str, slots: Slots, packing: tuple[int, int] | None
+) -> None:
+    empty = slots.capacity - slots.filled
     if slots.filled:
-        stage.positions = buffer("positions", 0)
+        stage.positions = mx.pad(arrays[f"{name}.positions"], (0, empty))
         for n, pool in enumerate(stage.pools):
-            pool.keys, pool.values = buffer(f"{n}.keys", 2), buffer(f"{n}.values", 2)
+            if packing is not None:
+                pool.pack(*packing)
+            pool.keys = pool.keys.restored(f"{name}.{n}.keys", arrays).padded(empty)
+            pool.values = pool.values.restored(f"{name}.{n}.values", arrays).padded(empty)
     slots.restore(stage)
 
 
-def _filled_aux(rows: mx.array, depth: np.ndarray, stages: int) -> AuxCache:
-    aux, waiting = AuxCache(), np.flatnonzero(depth < stages)
+def _fill_aux(aux: AuxCache, arrays: dict[str, mx.array], stages: int) -> None:
+    depth = np.array(arrays["aux.depth"])
+    waiting = np.flatnonzero(depth < stages)
     slots = np.zeros_like(depth)
     slots[waiting] = np.arange(len(waiting))
-    aux.rows = mx.pad(rows, [(0, 1), (0, 0)])  # the row behind the last is nobody's
+    aux.rows = aux.rows.restored("aux.rows", arrays).padded(1)  # the row behind the last is nobody's
     aux.used, aux.depth, aux.slots = len(waiting), mx.array(depth), mx.array(slots)
-    return aux

@@ -6,7 +6,7 @@ before the second is prepared.
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -16,6 +16,7 @@ from mlx_lm.sample_utils import greedy_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .cache import LazyCache
+from .config import STORAGE
 from .errors import UsageError
 from .model import Model
 from .progress import OnProgress, Progress
@@ -28,7 +29,6 @@ LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
 REFUSED = {
     "draft_model": "speculative decoding is not supported; generate without a draft model",
     "max_kv_size": "a lazy cache cannot overwrite old tokens, since any of them may come back; leave it out",
-    "kv_bits": "a lazy cache cannot be quantised; leave it out",
 }
 
 
@@ -62,7 +62,8 @@ def stream_generate(
     Args:
         prompt: text, or token ids. With a `prompt_cache` it continues the conversation, as a follow-up question.
         max_tokens: most tokens to generate; -1 for no limit.
-        options: of `generate_step`.
+        options: of `generate_step`; and kv_bits, kv_group_size, quantized_kv_start and aux_bits, which say for this
+            conversation what they say in `LazyConfig`.
 
     Yields:
         mlx-lm's `GenerationResponse` with a `lazy` property, see `LazyStats`.
@@ -77,7 +78,7 @@ def stream_generate(
     if max_tokens == 0 or max_tokens < -1:
         raise UsageError(f"max_tokens: must be at least 1, or -1 for no limit, got {max_tokens}")
     tokens = encode(tokenizer, prompt)
-    cache = options.pop("prompt_cache", None) or model.make_cache()
+    cache = conversation(model, options)
     tail = template_tail(tokenizer, tokens)
     steps = generate_step(tokens, model, prompt_cache=cache, tail=tail, max_tokens=max_tokens, **options)
     detokenizer, prompt_tps = tokenizer.detokenizer, 0.0
@@ -108,6 +109,16 @@ def stream_generate(
             )
             if ended:
                 break
+
+
+def conversation(model: Model, options: dict[str, Any]) -> list[LazyCache]:
+    """The cache to go on with, or a new one, kept in as few bits as the options say."""
+    cache = options.pop("prompt_cache", None) or model.make_cache()
+    given = {name: options.pop(name, None) for name in STORAGE}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given:
+        cache[0].keep_as(model.resolve(replace(cache[0].config, **given)))
+    return cache
 
 
 def check_options(options: dict[str, Any]) -> None:

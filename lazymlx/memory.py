@@ -17,7 +17,7 @@ from .cache import LazyCache
 from .config import PRESETS, LazyConfig
 from .errors import TooLargeError
 from .model import Model
-from .pools import STEP
+from .stores import STEP
 
 FUSED_HEADS = (64, 80, 96, 128)  # head sizes for which a GPU never holds all attention scores
 LEAST_STEP = 64
@@ -62,11 +62,13 @@ def estimate_memory(
     edges = [cut.layer for cut in config.cuts]
     rows = [_kept(config, keep, N) for _, keep in config.cuts]
     depths = [stop - start for start, stop in pairwise([*edges, shape.layers])]
-    stage_0 = (edges[0] if edges else shape.layers) * shape.pool(N)
-    deep = sum(layers * shape.pool(n) for layers, n in zip(depths, rows, strict=True))
-    aux = _rounded(N + 1) * shape.width if config.cuts else 0
+    kv_bits = config.kv_bits if context + n_tokens > config.quantized_kv_start else None
+    kv, hidden = (shape.share(bits, config.kv_group_size) for bits in (kv_bits, config.aux_bits))
+    stage_0 = int(kv * (edges[0] if edges else shape.layers) * shape.pool(N))
+    deep = int(kv * sum(layers * shape.pool(n) for layers, n in zip(depths, rows, strict=True)))
+    aux = int(hidden * _rounded(N + 1) * shape.width) if config.cuts else 0
 
-    first = shape.chunk(min(step_size, n_tokens), N)
+    first = shape.chunk(min(step_size, n_tokens), N) + (0 if kv_bits is None else shape.pool(N))  # a layer is unpacked
     behind = [shape.chunk(min(step_size, n), n, masked=context > 0) + 3 * n * shape.width for n in rows]
     return MemoryEstimate(shape.weights, stage_0, deep, aux, max(first - deep, *behind, 0))
 
@@ -78,7 +80,7 @@ class _Shape:
         attention = model.family.attention_of(model.layers[0])
         width, size = model.family.norm(model)["weight"].shape[-1], model.dtype.size
         queries, keys, _ = attention.project(attention, mx.zeros((1, 1, width), model.dtype))  # for their shapes alone
-        self.layers = len(model.layers)
+        self.layers, self.value = len(model.layers), size
         self.weights = sum(w.nbytes for _, w in tree_flatten(model.parameters()) if isinstance(w, mx.array))
         self.width, self.queries, self.token = width * size, queries.size * size, 2 * keys.size * size
         self.hidden = _feed_forward(model.family.core(model).args) * size
@@ -89,6 +91,10 @@ class _Shape:
     def pool(self, rows: int) -> int:
         """Keys and values of one layer."""
         return _rounded(rows) * self.token
+
+    def share(self, bits: int | None, group_size: int) -> float:
+        """What packed values take of their size: each group has a scale and a bias of its own."""
+        return 1.0 if bits is None else bits / (8 * self.value) + 2 / group_size
 
     def chunk(self, L: int, S: int, *, masked: bool = False) -> int:
         """A layer's intermediates for `L` rows that attend to `S`: a device allocates ahead of what it frees."""

@@ -7,51 +7,36 @@ bookkeeping: exact, which learns from the device which tokens were selected, and
 fixed, so that a decode step never waits.
 """
 
-from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer
-from mlx.utils import tree_flatten
 
-from .attention import Mask, causal, unpacked
+from .attention import Mask, unpacked
 from .cache import LazyCache, Step
-from .checkpoint import check_fit
 from .config import Cut, LazyConfig
 from .errors import StateError
-from .families import Family, family_of
+from .families import Family
 from .layers import Rows, last_output
+from .network import Network
 from .pools import Span
 from .rope import Positions
 from .selection import AttentionScorer, select
+from .stores import check_packing
 from .windows import asked, resolved
 
 
-class Model(nn.Module):
+class Model(Network):
     """A causal language model that can be lazy. Without a cache it is the plain dense model.
 
-    Its parts are upstream's, under upstream's names; how they are run is the engine's affair, and what is particular to
-    an architecture its family's.
-
     Args:
-        args: upstream's configuration.
-        family: of an architecture that is not in the table.
+        args, family: see `Network`.
     """
 
     def __init__(self, args: Any, family: Family | None = None):
-        super().__init__()
-        self.args = args
-        self.model_type = args.model_type
-        self.family = family or family_of(args.model_type, getattr(args, "text_config", None))
-        for name, part in self.family.build(args).children().items():
-            self[name] = part
+        super().__init__(args, family)
         self.lazy = LazyConfig()
-
-    @property
-    def layers(self) -> list[nn.Module]:
-        return self.family.layers(self)
 
     def make_cache(self, lazy: LazyConfig | None = None) -> list[LazyCache]:
         """An empty conversation, as mlx-lm's loops want it: a list, here with a single entry for all layers."""
@@ -61,33 +46,14 @@ class Model(nn.Module):
         """A configuration with its cuts for this model.
 
         Raises:
-            ConfigError: the model cannot be cut there.
+            ConfigError: the model cannot be cut there, or its rows not be packed.
         """
-        return resolved(lazy, self.windows)
-
-    @property
-    def dtype(self) -> mx.Dtype:
-        """What hidden states are computed in."""
-        return self.family.norm(self)["weight"].dtype
-
-    @cached_property
-    def windows(self) -> list[int | None]:
-        """How many tokens each layer sees; None for all."""
-        return [self.family.attention_of(layer).window for layer in self.layers]
-
-    def load_weights(self, file_or_weights: str | list[tuple[str, mx.array]], strict: bool = True) -> nn.Module:
-        """As every module's; strictly, tensors that do not fit are named.
-
-        Raises:
-            ModelError: a tensor is missing, unknown or of another shape.
-        """
-        if strict and not isinstance(file_or_weights, str):
-            check_fit(dict(tree_flatten(self.parameters())), dict(file_or_weights))
-        return super().load_weights(file_or_weights, strict)
-
-    def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
-        """Bring a checkpoint's tensors into the form of the parameters."""
-        return self.family.sanitize(self, weights)
+        config = resolved(lazy, self.windows)
+        if config.kv_bits is not None:
+            check_packing("kv_bits", self.head_size, config.kv_group_size)
+        if config.aux_bits is not None:
+            check_packing("aux_bits", self.hidden_size, config.kv_group_size)
+        return config
 
     def __call__(
         self,
@@ -100,21 +66,12 @@ class Model(nn.Module):
         Without a cache: for every token. With one: for the last token (T = 1), or None while the prompt is not
         complete; with an empty schedule and a cache that was not told a prompt's length, for every token.
         """
-        x = self.family.embedded(self, inputs, input_embeddings)
+        x = self.embedded(inputs, input_embeddings)
         if cache is None:
-            return self.family.answer(self, self._dense(x))
+            return self.answer(self.dense(x))
         if x.shape[0] != 1:
             raise StateError(f"a lazy cache holds one conversation, got a batch of {x.shape[0]}")
         return self.advance(x, cache[0])
-
-    def _dense(self, x: Float[mx.array, "B L D"]) -> Float[mx.array, "B L D"]:
-        L = x.shape[1]
-        masks: dict[int | None, Mask] = {None: "causal" if L > 1 else None}
-        for layer, window in zip(self.layers, self.windows, strict=True):
-            if window is not None and window not in masks:
-                masks[window] = masks[None] if L <= window else causal(mx.arange(L), mx.arange(L), window)
-            x = layer(x, mask=masks[window], cache=Rows(0, None, Span(context=L)))
-        return x
 
     def advance(self, x: Float[mx.array, "1 L D"], cache: LazyCache) -> Float[mx.array, "1 T V"] | None:
         """Take the embeddings of new tokens into the conversation."""
@@ -123,7 +80,7 @@ class Model(nn.Module):
         x, queries = self._first_stage(cache, step, x, told)
         cache.corner = x[:, -1:, :1]
         if not cache.config.cuts:
-            return self.family.answer(self, x[:, -1:] if told else x) if step.final or not told else None
+            return self.answer(x[:, -1:] if told else x) if step.final or not told else None
         if step.decode:
             cache.aux.pass_by(step.start, len(cache.stages))
         else:
@@ -131,7 +88,7 @@ class Model(nn.Module):
             queries = cache.queries = last_rows(cache.queries, queries, cache.config.window)
         if not step.final:
             return None
-        return self.family.answer(self, self._deepen(cache, step, x[:, -1:], queries[:, :, -step.window :]))
+        return self.answer(self._deepen(cache, step, x[:, -1:], queries[:, :, -step.window :]))
 
     def _first_stage(self, cache: LazyCache, step: Step, x: mx.array, told: bool) -> tuple[mx.array, mx.array]:
         positions = mx.arange(step.start, step.stop, dtype=mx.int32)

@@ -13,9 +13,9 @@ import mlx.core as mx
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from .attention import Mask, causal
+from .attention import Mask, Stored, causal
+from .stores import Store, grown, written
 
-STEP = 256  # slots by which buffers grow
 NOWHERE = 2**30  # position of an empty slot: later than any query, so that every mask hides it
 
 
@@ -29,27 +29,6 @@ class Span:
     context: int = 0
 
 
-def grown(buffer: mx.array, capacity: int, like: mx.array, axis: int, fill: int = 0) -> mx.array:
-    """`buffer` with at least `capacity` places along `axis` for rows such as `like`, made in steps of `STEP`."""
-    have = buffer.shape[axis]
-    if have >= capacity:
-        return buffer
-    shape = list(like.shape)
-    shape[axis] = -(-capacity // STEP) * STEP - have
-    extra = mx.full(shape, fill, dtype=like.dtype)
-    return mx.concatenate([buffer, extra], axis=axis) if have else extra
-
-
-def written(buffer: mx.array, rows: mx.array, start: int | mx.array, axis: int) -> mx.array:
-    """`buffer` with `rows` from `start` on; a start that lives on the device costs no wait."""
-    if isinstance(start, mx.array):
-        return mx.slice_update(buffer, rows, start, axes=(axis,))
-    index = [slice(None)] * buffer.ndim
-    index[axis] = slice(start, start + rows.shape[axis])
-    buffer[tuple(index)] = rows
-    return buffer
-
-
 T = TypeVar("T")
 
 
@@ -59,6 +38,8 @@ def handles_of(owner: T) -> T:
     for name, value in vars(owner).items():
         if isinstance(value, mx.array):
             setattr(twin, name, copy.copy(value))
+        elif isinstance(value, Store):
+            setattr(twin, name, value.fork())
     return twin
 
 
@@ -66,22 +47,31 @@ class KVPool:
     """Keys and values of one layer, `(1, H_kv, capacity, D_h)`, in order of arrival."""
 
     def __init__(self) -> None:
-        self.keys = self.values = mx.zeros((1, 0, 0, 0))
+        self.keys, self.values = Store(2), Store(2)
 
     def append(
-        self, keys: Float[mx.array, "1 H_kv L D_h"], values: Float[mx.array, "1 H_kv L D_h"], span: Span
+        self, keys: Float[mx.array, "B H_kv L D_h"], values: Float[mx.array, "B H_kv L D_h"], span: Span
     ) -> None:
         """Write rows."""
-        self.keys = written(grown(self.keys, span.capacity, keys, 2), keys, span.start, 2)
-        self.values = written(grown(self.values, span.capacity, values, 2), values, span.start, 2)
+        self.keys.write(keys, span.start, span.capacity)
+        self.values.write(values, span.start, span.capacity)
 
-    def read(self, first: int, stop: int) -> tuple[Float[mx.array, "1 H_kv S D_h"], Float[mx.array, "1 H_kv S D_h"]]:
+    def read(self, first: int, stop: int) -> tuple[Stored, Stored]:
         """Keys and values of the slots `[first, stop)`."""
-        return self.keys[:, :, first:stop], self.values[:, :, first:stop]
+        return self.keys.read(first, stop), self.values.read(first, stop)
 
-    def keep(self, slots: mx.array) -> None:
+    def keep(self, slots: mx.array | slice) -> None:
         """Drop all slots but these."""
-        self.keys, self.values = self.keys[:, :, slots], self.values[:, :, slots]
+        self.keys, self.values = self.keys.of(slots), self.values.of(slots)
+
+    def pack(self, bits: int, group_size: int) -> None:
+        """Keep keys and values in few bits from now on."""
+        self.keys.pack(bits, group_size)
+        self.values.pack(bits, group_size)
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        return [*self.keys.parts, *self.values.parts]
 
 
 class StageCache:
@@ -178,4 +168,4 @@ class StageCache:
     @property
     def arrays(self) -> list[mx.array]:
         count = [] if self.count is None else [self.count]
-        return [a for pool in self.pools for a in (pool.keys, pool.values)] + [self.positions, *count]
+        return [a for pool in self.pools for a in pool.arrays] + [self.positions, *count]

@@ -13,6 +13,7 @@ import numpy as np
 from .aux_cache import AuxCache
 from .cache import LazyCache
 from .pools import NOWHERE, StageCache, handles_of
+from .stores import Store
 
 APART = ("stages", "aux", "generated", "safe")  # of a cache; all else is numbers and small arrays
 
@@ -30,7 +31,7 @@ class Mark:
         self.aux: AuxCache | None = handles_of(cache.aux)
         self.left = np.array([], int)  # positions whose hidden states left the aux cache since, once sealed
         self.depth = np.array([], np.int32)  # the number of stages that they had been computed in
-        self.rows = mx.zeros((0, 0))  # and the hidden states, (L, D)
+        self.rows = Store(0)  # and the hidden states, (L, D)
 
     @property
     def offset(self) -> int:
@@ -48,8 +49,8 @@ class Mark:
         before, after = (np.array(aux.depth[: self.offset]) for aux in (self.aux, cache.aux))
         self.left = np.flatnonzero(before != after)
         self.depth = before[self.left]
-        self.rows = self.aux.rows[self.aux.slots[on_device(self.left)]]
-        mx.eval(self.rows)
+        self.rows = self.aux.rows.of(self.aux.slots[on_device(self.left)])
+        mx.eval(self.rows.parts)
         self.aux = None
 
     def restore(self, cache: LazyCache) -> None:
@@ -64,16 +65,16 @@ class Mark:
 
     def _restored_aux(self, cache: LazyCache) -> AuxCache:
         """The aux cache of then: the rows that are still there, and those that left."""
-        aux, now = AuxCache(), cache.aux
+        now = cache.aux
+        aux = AuxCache(now.rows.bits, now.rows.group_size)
         depth, source = np.array(now.depth[: self.offset]), np.array(now.slots[: self.offset])
         depth[self.left] = self.depth
-        source[self.left] = now.rows.shape[0] + np.arange(len(self.left))
+        source[self.left] = now.rows.capacity + np.arange(len(self.left))
         waiting = np.flatnonzero(depth < len(cache.stages))
         slots = np.zeros_like(source)
         slots[waiting] = np.arange(len(waiting))
-        rows = mx.concatenate([now.rows, self.rows]) if len(self.left) else now.rows
-        nobodys = mx.zeros((1, rows.shape[1]), rows.dtype)
-        aux.rows = mx.concatenate([rows[on_device(source[waiting])], nobodys])
+        rows = now.rows.joined(self.rows) if len(self.left) else now.rows
+        aux.rows = rows.of(on_device(source[waiting])).padded(1)  # the row behind the last is nobody's
         aux.used, aux.depth, aux.slots = len(waiting), mx.array(depth), mx.array(slots)
         return aux
 
@@ -94,7 +95,7 @@ class Slots(NamedTuple):
         stage.positions = stage.positions[: self.capacity]
         stage.positions[self.filled :] = NOWHERE  # decode looks at all slots, whether they are filled or not
         for pool in stage.pools:
-            pool.keys, pool.values = pool.keys[:, :, : self.capacity], pool.values[:, :, : self.capacity]
+            pool.keep(slice(self.capacity))
 
 
 def on_device(index: np.ndarray) -> mx.array:

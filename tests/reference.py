@@ -39,6 +39,7 @@ class Shape:
     head_dim: int
     rope_theta: float = 10000.0
     rms_eps: float = 1e-5
+    windows: tuple[int | None, ...] = ()  # tokens that each layer sees, itself included; None or (): all before it
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,10 @@ def attention_probabilities(
 
 
 class Llama:
-    """The arithmetic of one Llama layer and of the head; holds weights, no state."""
+    """The arithmetic of one Llama layer and of the head; holds weights, no state.
+
+    Biases (Qwen2) and norms of queries and keys (Qwen3) are used if there are weights for them.
+    """
 
     def __init__(self, weights: dict[str, np.ndarray], shape: Shape):
         self.weights = {name: np.asarray(w, dtype=np.float64) for name, w in weights.items()}
@@ -106,6 +110,8 @@ class Llama:
         q = q.reshape(len(x), shape.heads, shape.head_dim)
         k = k.reshape(len(x), shape.kv_heads, shape.head_dim)
         v = v.reshape(len(x), shape.kv_heads, shape.head_dim)
+        if f"{prefix}.self_attn.q_norm.weight" in self.weights:
+            q, k = self.norm(f"{prefix}.self_attn.q_norm", q), self.norm(f"{prefix}.self_attn.k_norm", k)
         return rotate(q, at, shape.rope_theta), rotate(k, at, shape.rope_theta), v
 
     def layer(
@@ -121,6 +127,15 @@ class Llama:
         up = self.linear(f"{prefix}.mlp.up_proj", y)
         return x + self.linear(f"{prefix}.mlp.down_proj", gate / (1 + np.exp(-gate)) * up)
 
+    def sees(self, layer: int, at: Sequence[int], keys: Sequence[int]) -> Bool[np.ndarray, "L S"]:
+        """Which keys the rows at these positions see: none that are later, and none outside of the layer's window."""
+        distance = np.array(at)[:, None] - np.array(keys)
+        window = self.window(layer)
+        return (distance >= 0) & (True if window is None else distance < window)
+
+    def window(self, layer: int) -> int | None:
+        return self.shape.windows[layer] if self.shape.windows else None
+
     def logits(self, x: Float[np.ndarray, "*L D"]) -> Float[np.ndarray, "*L vocab"]:
         tied = "lm_head.weight" not in self.weights
         return self.linear("model.embed_tokens" if tied else "lm_head", self.norm("model.norm", x))
@@ -129,11 +144,10 @@ class Llama:
 def dense_logits(weights: dict[str, np.ndarray], shape: Shape, tokens: Sequence[int]) -> Float[np.ndarray, "L vocab"]:
     """Plain causal Llama: every token in every layer."""
     llama = Llama(weights, shape)
-    x = llama.embed(tokens)
-    causal = np.tri(len(tokens), dtype=bool)
+    x, at = llama.embed(tokens), range(len(tokens))
     for layer in range(shape.layers):
-        q, k, v = llama.qkv(layer, x, range(len(tokens)))
-        x = llama.layer(layer, x, q, k, v, causal)
+        q, k, v = llama.qkv(layer, x, at)
+        x = llama.layer(layer, x, q, k, v, llama.sees(layer, at, at))
     return llama.logits(x)
 
 
@@ -247,14 +261,14 @@ class ReferenceLazyLLM:
         """Eq. 1 in the layer before cut j: attention from `queries`, a softmax over all of `seen`.
 
         The paper has one query (the last token), the mean over heads and no smoothing. Returned for
-        the positions in `scored`, nan elsewhere; smoothing averages over neighbours in `scored`.
+        the positions in `scored`, nan elsewhere; smoothing averages over neighbours in `scored`. A layer with a
+        window says nothing on far tokens, so the last one without is asked.
         """
-        layer, keys = self.stages[j][0] - 1, sorted(seen)
+        layer, keys = self.asked(j), sorted(seen)
         x = np.stack([self.hidden[layer][p] for p in queries])
         q, _, _ = self.llama.qkv(layer, x, queries)
         k = np.stack([self.keys[layer][p] for p in keys])
-        causal = np.array(keys) <= np.array(queries)[:, None]
-        per_head = attention_probabilities(q, k, causal).mean(axis=1)  # (H, S)
+        per_head = attention_probabilities(q, k, self.llama.sees(layer, queries, keys)).mean(axis=1)  # (H, S)
         raw = dict(zip(keys, REDUCE[self.reduce](per_head, axis=0), strict=True))
 
         smoothed = np.full(self.length, np.nan)
@@ -262,6 +276,10 @@ class ReferenceLazyLLM:
         for i in scored:
             smoothed[i] = np.mean([raw[m] for m in range(i - reach, i + reach + 1) if m in scored])
         return smoothed
+
+    def asked(self, j: int) -> int:
+        """The layer whose attention scores the tokens at cut j."""
+        return max(layer for layer in self.stages[j - 1] if self.llama.window(layer) is None)
 
     def select(
         self,
@@ -294,7 +312,6 @@ class ReferenceLazyLLM:
     def compute(self, stage: int, rows: Positions, visible: Positions) -> None:
         """Run rows through a stage; each sees the visible positions up to its own, itself included."""
         at, keys = sorted(rows), sorted(visible)
-        causal = np.array(keys) <= np.array(at)[:, None]
         for layer in self.stages[stage]:
             for p in at:
                 assert p not in self.keys[layer], f"position {p} computed twice in layer {layer}"
@@ -304,5 +321,5 @@ class ReferenceLazyLLM:
             self.values[layer].update(zip(at, v, strict=True))
             k = np.stack([self.keys[layer][p] for p in keys])
             v = np.stack([self.values[layer][p] for p in keys])
-            out = self.llama.layer(layer, x, q, k, v, causal)
+            out = self.llama.layer(layer, x, q, k, v, self.llama.sees(layer, at, keys))
             self.hidden[layer + 1].update(zip(at, out, strict=True))

@@ -239,7 +239,7 @@ def test_flags_that_are_refused_before_anything_is_loaded(refused: Refusal, argu
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["--kv-bits", "4"], "--kv-bits: "),
+        (["--kv-bits", "4"], "kv_bits: rows of 8 values cannot be packed in groups of 64; leave it out"),
         (["--max-kv-size", "100"], "--max-kv-size: "),
         (["--draft-model", "x"], "--draft-model: "),
         (["--schedule", "6:0.5"], "layer 6 is outside of the model, which has layers 0 to 5"),
@@ -254,7 +254,7 @@ def test_flags_that_the_model_cannot_serve(
 
 
 def test_companions_of_refused_flags_are_harmless(tiny_model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = "--kv-group-size 64 --quantized-kv-start 5000 --num-draft-tokens 3 --use-default-chat-template -m 1"
+    flags = "--num-draft-tokens 3 --use-default-chat-template -m 1"
     assert main(["generate", "--model", str(tiny_model_folder), *flags.split()]) == 0
 
 

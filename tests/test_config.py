@@ -167,6 +167,9 @@ def test_kept_tokens_are_exact_for_thousandths(thousandths, context):
 # --- configurations ----------------------------------------------------------------------------------
 
 
+UNPACKED = {"kv_bits": None, "kv_group_size": 64, "quantized_kv_start": 5000, "aux_bits": None}
+
+
 def test_the_defaults_are_the_designs():
     assert dataclasses.asdict(LazyConfig("8:0.5")) == {
         "schedule": {"cuts": (Cut(8, 0.5),)},
@@ -180,6 +183,7 @@ def test_the_defaults_are_the_designs():
         "min_tokens": 1024,
         "scorer": None,
         "round_to": 64,
+        **UNPACKED,
     }
 
 
@@ -197,6 +201,7 @@ def test_the_papers_mode():
         "min_tokens": 0,
         "scorer": None,
         "round_to": 1,
+        **UNPACKED,
     }
 
 

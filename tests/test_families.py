@@ -5,13 +5,17 @@ they are those of mlx-lm's layers under a mask that hides these tokens, which ne
 """
 
 import pkgutil
+from dataclasses import replace
 
 import mlx.core as mx
 import mlx_lm.models
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 from mlx_lm.utils import MODEL_REMAPPING
-from zoo import CONFIGS, SEEING, VOCAB, WINDOW, configuration, pair
+from reference import Shape
+from tiny import WatchedReference
+from zoo import CONFIGS, LAYERS, SEEING, VOCAB, WINDOW, configuration, pair
 
 from lazymlx.attention import causal
 from lazymlx.config import LazyConfig
@@ -128,6 +132,47 @@ def test_no_token_is_computed_twice(name):
         assert len(held) == len(set(held))
     assert int(cache[0].revived) > 0
     assert np.isfinite(np.array(logits)).all()
+
+
+# --- against the oracle -----------------------------------------------------------------------------
+
+MODES = {
+    "paper": LazyConfig.paper("3:0.5,5:0.3"),
+    "default": LazyConfig("3:0.4", window=3, pool=3, sink=1, recent=2, revive=2, min_tokens=0, round_to=4),
+}
+
+
+# a cut of this model must have layer 2 before it, or layer 5, which is the last
+LAST_CUT = {mode: replace(config, schedule="4:0.4") for mode, config in MODES.items()}
+
+
+def oracle(name: str, config: LazyConfig) -> WatchedReference:
+    """The NumPy oracle with the same weights."""
+    theirs, ours = pair(name)
+    args = ours.args
+    shape = Shape(LAYERS, args.num_attention_heads, args.num_key_value_heads, args.head_dim or 8)
+    shape = replace(shape, windows=tuple(ours.windows))
+    names = ("window", "pool", "reduce", "sink", "recent", "attend", "revive", "min_tokens", "round_to")
+    weights = {path: np.array(w) for path, w in tree_flatten(theirs.parameters())}
+    return WatchedReference(weights, shape, config.cuts, **{name: getattr(config, name) for name in names})
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["llama, tied, biased", "llama, windows", "mistral", "qwen3", "qwen3, tied"])
+def test_what_is_left_behind_is_what_the_oracle_leaves(name, mode):
+    """A prompt, an answer and a follow-up, with tokens that come back."""
+    _, ours = pair(name)
+    config = ours.resolve(MODES[mode]) if name != "llama, windows" else ours.resolve(LAST_CUT[mode])
+    reference, cache = oracle(name, config), ours.make_cache(config)
+    expected = [reference.step(TOKENS[:24]).logits]
+    expected += [reference.step([token], decode=True).logits for token in TOKENS[24:28]]
+    expected += [reference.step(TOKENS[28:42]).logits]
+    assert reference.margin > 1e-5, "a near tie, choose other tokens"
+    got = [say(ours, cache, 0, 24, 9)]
+    got += [ours(mx.array([[token]]), cache=cache)[0, -1] for token in TOKENS[24:28]]
+    got += [say(ours, cache, 28, 42, 8)]
+    for number, (logits, truth) in enumerate(zip(got, expected, strict=True)):
+        assert_close(logits, truth, f"step {number}")
 
 
 # --- windows --------------------------------------------------------------------------------------

@@ -32,13 +32,13 @@ def state_of(session: Session) -> dict[str, np.ndarray]:
         stage.settle()
         state[f"positions {s}"] = np.array(stage.positions[: stage.filled])
         for n, pool in enumerate(stage.pools if stage.filled else []):
-            state[f"keys {s} {n}"] = np.array(pool.keys[:, :, : stage.filled])
-            state[f"values {s} {n}"] = np.array(pool.values[:, :, : stage.filled])
+            state[f"keys {s} {n}"] = np.array(pool.read(0, stage.filled)[0])
+            state[f"values {s} {n}"] = np.array(pool.read(0, stage.filled)[1])
     depth = np.array(cache.aux.depth[: cache.offset])
     waiting = np.flatnonzero(depth < len(cache.stages))
     state["depth"] = depth
     if len(waiting):
-        state["hidden"] = np.array(cache.aux.rows)[np.array(cache.aux.slots)[waiting]]
+        state["hidden"] = np.array(cache.aux.rows.at(cache.aux.slots[mx.array(waiting)]))
     if cache.queries is not None:
         state["queries"] = np.array(cache.queries)
     return state

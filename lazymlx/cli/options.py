@@ -4,10 +4,10 @@ import argparse
 import json
 import math
 from collections.abc import Callable
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
 from typing import Any, NoReturn
 
-from ..config import LazyConfig
+from ..config import STORAGE, LazyConfig
 from ..errors import UsageError
 
 # mlx_lm.generate's defaults
@@ -202,14 +202,14 @@ def add_lazy_flags(parser: argparse._ActionsContainer) -> None:
             default=field.default,
             choices=choices,
             metavar=None if choices else "N" if isinstance(field.default, int) else "CUTS",
-            help=f"{field.metadata['help']} (default: %(default)s)",
+            help=f"{field.metadata['help']} (default: {'off' if field.default is None else '%(default)s'})",
         )
 
 
 def _converter(field: Field) -> Callable[[str], Any]:
     if field.name == "revive":
         return number_or_all
-    return type(field.default)
+    return int if field.default is None else type(field.default)
 
 
 def number_or_all(text: str) -> int | None:
@@ -224,9 +224,9 @@ def number_or_all(text: str) -> int | None:
 
 def lazy_config(args: argparse.Namespace) -> LazyConfig:
     """The configuration that the lazy flags ask for; it says itself what is wrong with a value."""
-    if args.lazy == "off":
-        return LazyConfig.dense()
     given = {field.name: getattr(args, field.name) for field in LAZY_FIELDS}
+    if args.lazy == "off":
+        return replace(LazyConfig.dense(), **{name: given[name] for name in STORAGE})
     if args.lazy == "on":
         given["min_tokens"] = 0
     return LazyConfig(**given)
@@ -234,13 +234,12 @@ def lazy_config(args: argparse.Namespace) -> LazyConfig:
 
 def add_refused_flags(parser: argparse._ActionsContainer) -> None:
     """mlx_lm's flags that mean nothing here: read, so that each can be answered with a reason."""
-    for flag in ("--max-kv-size", "--kv-bits", "--draft-model", "--prompt-cache-file"):
+    for flag in ("--max-kv-size", "--draft-model", "--prompt-cache-file"):
         parser.add_argument(flag, help=argparse.SUPPRESS)
     parser.add_argument("--image", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--quantize-activations", "-qa", action="store_true", default=None, help=argparse.SUPPRESS)
-    # companions of the flags above, and one that mlx_lm itself ignores: harmless on their own
-    for flag in ("--kv-group-size", "--quantized-kv-start", "--num-draft-tokens"):
-        parser.add_argument(flag, help=argparse.SUPPRESS)
+    # a companion of the flags above, and one that mlx_lm itself ignores: harmless on their own
+    parser.add_argument("--num-draft-tokens", help=argparse.SUPPRESS)
     parser.add_argument("--use-default-chat-template", action="store_true", help=argparse.SUPPRESS)
 
 

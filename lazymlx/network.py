@@ -1,0 +1,91 @@
+"""`Network`: a model's parts, and the plain dense model that they are.
+
+The parts are upstream's, under upstream's names, so that checkpoints and adapters fit; what is particular to an
+architecture is its family's affair, and how to leave tokens behind is `Model`'s.
+"""
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from jaxtyping import Float, Integer
+from mlx.utils import tree_flatten
+
+from .attention import Mask, causal
+from .checkpoint import check_fit
+from .families import Family, family_of
+from .layers import Rows
+from .pools import Span
+
+
+class Network(nn.Module):
+    """A causal language model.
+
+    Args:
+        args: upstream's configuration.
+        family: of an architecture that is not in the table.
+    """
+
+    def __init__(self, args: Any, family: Family | None = None):
+        super().__init__()
+        self.args = args
+        self.model_type = args.model_type
+        self.family = family or family_of(args.model_type, getattr(args, "text_config", None))
+        for name, part in self.family.build(args).children().items():
+            self[name] = part
+        # how many tokens each layer sees; None for all
+        self.windows: tuple[int | None, ...] = tuple(self.family.attention_of(layer).window for layer in self.layers)
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        return self.family.layers(self)
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """What hidden states are computed in."""
+        return self.family.norm(self)["weight"].dtype
+
+    @property
+    def hidden_size(self) -> int:
+        return self.family.norm(self)["weight"].shape[-1]
+
+    @property
+    def head_size(self) -> int:
+        """Of a key."""
+        attention = self.family.attention_of(self.layers[0])
+        row = mx.zeros((1, 1, self.hidden_size), self.dtype)
+        return attention.project(attention, row)[1].shape[-1]  # its shape is known without computing it
+
+    def load_weights(self, file_or_weights: str | list[tuple[str, mx.array]], strict: bool = True) -> nn.Module:
+        """As every module's; strictly, tensors that do not fit are named.
+
+        Raises:
+            ModelError: a tensor is missing, unknown or of another shape.
+        """
+        if strict and not isinstance(file_or_weights, str):
+            check_fit(dict(tree_flatten(self.parameters())), dict(file_or_weights))
+        return super().load_weights(file_or_weights, strict)
+
+    def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        """Bring a checkpoint's tensors into the form of the parameters."""
+        return self.family.sanitize(self, weights)
+
+    def embedded(
+        self, tokens: Integer[mx.array, "B L"], given: Float[mx.array, "B L D"] | None = None
+    ) -> Float[mx.array, "B L D"]:
+        """The first layer's input, for tokens or for embeddings of them."""
+        return self.family.embedded(self, tokens, given)
+
+    def answer(self, x: Float[mx.array, "B L D"]) -> Float[mx.array, "B L V"]:
+        """Logits from the last layer's output."""
+        return self.family.answer(self, x)
+
+    def dense(self, x: Float[mx.array, "B L D"]) -> Float[mx.array, "B L D"]:
+        """Run everything through every layer."""
+        L = x.shape[1]
+        masks: dict[int | None, Mask] = {None: "causal" if L > 1 else None}
+        for layer, window in zip(self.layers, self.windows, strict=True):
+            if window is not None and window not in masks:
+                masks[window] = masks[None] if L <= window else causal(mx.arange(L), mx.arange(L), window)
+            x = layer(x, mask=masks[window], cache=Rows(0, None, Span(context=L)))
+        return x
