@@ -147,7 +147,7 @@ def test_too_much_is_refused_and_the_chat_goes_on(chat: Chat) -> None:
     assert "Conversation: 0 tokens" in chat.err
 
 
-@pytest.mark.parametrize("flags", [["--max-kv-size", "100"], ["--pipeline"], ["--kv-bits", "4"]], ids=" ".join)
+@pytest.mark.parametrize("flags", [["--max-kv-size", "100"], ["--pipeline"], ["--draft-model", "x"]], ids=" ".join)
 def test_flags_that_cannot_be_served(chat: Chat, flags: list[str]) -> None:
     assert chat("Who?", flags=flags, code=2) == []
     assert chat.errors[0].startswith(f"lazymlx: error: {flags[0]}: ")
