@@ -12,6 +12,8 @@ from mlx_lm.models.llama import Model, ModelArgs
 
 from lazymlx.demo import MODEL
 
+HARD_MODEL = Path(__file__).parent / "data" / "model-12-layers"  # finds evidence late: cut it at layer 8, not before
+
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 CONFIG = {

@@ -1,7 +1,8 @@
-"""The embedded model answers a second question from what the first one left behind; without revival it cannot."""
+"""The 12-layer model answers a second question from what the first one left behind; without revival it cannot."""
 
 import numpy as np
 import pytest
+from model_folder import HARD_MODEL
 
 from lazymlx import demo
 from lazymlx.config import LazyConfig
@@ -15,7 +16,7 @@ QUESTIONS = {entry["answer"]: entry["question"] for entry in demo.questions()}
 
 def after_one_question(revive: int | None) -> Session:
     """A session that was asked about the third paragraph, and left most of the others behind."""
-    model, tokenizer = load(str(demo.MODEL))
+    model, tokenizer = load(str(HARD_MODEL))
     session = Session(model, tokenizer, lazy=LazyConfig("8:0.2", revive=revive, min_tokens=0, round_to=1, recent=8))
     paragraphs = demo.document().split("\n\n")
     session.read("\n\n".join(paragraphs[i] for i in PARAGRAPHS))
