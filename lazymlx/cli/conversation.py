@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -153,7 +153,7 @@ class Conversation:
     # how it is done
 
     @property
-    def _limits(self) -> dict[str, int | None]:
+    def _limits(self) -> dict[str, Any]:
         default = options.DEMO_STEP_SIZE if self.args.model is None else options.PREFILL_STEP_SIZE
         return {"max_memory": self.args.max_memory, "step_size": self.args.prefill_step_size or default}
 
