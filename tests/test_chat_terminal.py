@@ -47,6 +47,11 @@ class Terminal:
     def type(self, *keys: str) -> None:
         os.write(self.master, "".join(keys).encode())
 
+    def interrupt(self) -> None:
+        """Ctrl-C, as late as a person types it: between showing a prompt and waiting for keys, Python does not hear."""
+        time.sleep(0.3)
+        self.type(CTRL_C)
+
     def until(self, text: str) -> str:
         """What is shown from now on, up to this text."""
         deadline = time.monotonic() + PATIENCE
@@ -118,7 +123,7 @@ def test_a_conversation(terminal: Terminal, folder: Path) -> None:
         terminal.type(question, ENTER)
         terminal.until("\x1b[?25h")  # the bar has gone, the answer begins
         terminal.until(" ")
-        terminal.type(CTRL_C)
+        terminal.interrupt()
         shown = terminal.until(PROMPT)
         assert re.search(r"\n\x1b\[2mkept \d+/\d+, \d+/\d+ · revived \d+ · TTFT .* tok/s · .* · stopped\x1b", shown)
     terminal.type("/stats", ENTER)
@@ -126,7 +131,7 @@ def test_a_conversation(terminal: Terminal, folder: Path) -> None:
 
     terminal.type("never mind")
     terminal.until("never mind")
-    terminal.type(CTRL_C)
+    terminal.interrupt()
     terminal.until(PROMPT)
     terminal.type("/nonsense", ENTER)
     assert "no such command; there are /read" in terminal.until(PROMPT)
@@ -159,9 +164,9 @@ def test_editing(terminal: Terminal, folder: Path) -> None:
 
     terminal.type("six\\", ENTER)
     terminal.until("... ")
-    terminal.type(CTRL_C)  # throws away what was begun
+    terminal.interrupt()  # throws away what was begun
     terminal.until(PROMPT)
-    terminal.type(CTRL_C)
+    terminal.interrupt()
     assert terminal.end() == 0
     assert history(folder) == ["/lazy off", "/one\ntwo\nthree!", "four\nfive", "/one\ntwo\nthree!?"]
 
