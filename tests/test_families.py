@@ -186,6 +186,22 @@ def test_windows_are_taken_from_the_configuration(name):
     assert WINDOW < len(TOKENS) // 4
 
 
+def test_a_window_for_all_layers_is_kept_where_upstream_forgets_it():
+    """Mistral 7B v0.1 lists no layers: up to the window both say the same, beyond it only ours is the model's."""
+    config = {**configuration("mistral"), "sliding_window": WINDOW}
+    args = model_classes(config)[1].from_dict(config)
+    theirs, _ = pair("mistral")
+    ours = Model(args)
+    ours.load_weights(tree_flatten(theirs.parameters()))
+    assert list(ours.windows) == [WINDOW] * LAYERS
+    tokens = mx.array([TOKENS])
+    assert_close(ours(tokens[:, :WINDOW]), theirs(tokens[:, :WINDOW]), "within the window")
+    assert mx.abs(ours(tokens) - theirs(tokens)).max() > 1e-2
+    assert ours.resolve(LazyConfig()).cuts == ()
+    with pytest.raises(ConfigError, match="cut nowhere"):
+        ours.resolve(LazyConfig(((2, 0.5),)))
+
+
 def test_windows_change_the_logits():
     """The same weights without windows answer differently."""
     with_windows, without = (np.array(pair(name)[1](mx.array([TOKENS]))[0]) for name in ("llama, windows", "llama"))

@@ -64,7 +64,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "llama, 3.1": {"rope_scaling": LLAMA3},
     "llama, yarn": {"rope_scaling": YARN},
     "llama, windows": {"layer_types": HYBRID},
-    "mistral": {"head_dim": 16},
+    "mistral": {"head_dim": 16, "sliding_window": None},
     "xverse": {},
     "iquestcoder": {},
     "deepseek": {"moe_layer_freq": 1},

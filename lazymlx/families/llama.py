@@ -12,11 +12,17 @@ def listed(args: Any, index: int, theirs: Any) -> Attention:
     return Attention(args, theirs, window=args.sliding_window if windowed else None)
 
 
+def everywhere(args: Any, index: int, theirs: Any) -> Attention:
+    """Mistral 7B v0.1 has one window for all layers and lists none; upstream's layers then see everything."""
+    full = all(kind == "full_attention" for kind in args.layer_types)
+    return Attention(args, theirs, window=args.sliding_window) if full else listed(args, index, theirs)
+
+
 LLAMA = Family("Llama 2, 3, 3.1, 3.2, 3.3, Yi, SmolLM2", "llama", listed)
 
 LIKE_LLAMA = {
     "llama": LLAMA,
-    "mistral": Family("Mistral, Ministral 8B, Mistral Nemo", "llama", listed),
+    "mistral": Family("Mistral, Ministral 8B, Mistral Nemo", "llama", everywhere),
     "xverse": Family("Xverse", "llama", listed),
     "iquestcoder": Family("IQuest Coder", "llama", listed),
     "deepseek": Family("DeepSeek MoE", "deepseek"),
