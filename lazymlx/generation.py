@@ -27,7 +27,8 @@ Sampler = Callable[[mx.array], mx.array]
 LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
 
 REFUSED = {
-    "draft_model": "speculative decoding is not supported; generate without a draft model",
+    "draft_model": "drafts are checked several at a time, but each token chooses for itself what comes back; leave it "
+    "out, or give mlx_lm's own generate a model loaded with LazyConfig.dense()",
     "max_kv_size": "a lazy cache cannot overwrite old tokens, since any of them may come back; leave it out",
 }
 
