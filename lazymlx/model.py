@@ -221,7 +221,7 @@ class Model(Network):
 
     def _how_many(self, config: LazyConfig, cut: Cut, step: Step, candidates: int, protected: int) -> int:
         """Candidates that a cut lets through; in prefill such that all rows are a multiple of `round_to`."""
-        if step.stop < config.min_tokens:
+        if step.stop < config.min_tokens or (self.sight is not None and step.stop > self.sight and not step.decode):
             return candidates
         k = cut.count(step.stop)
         if not step.decode:
@@ -245,8 +245,9 @@ class Model(Network):
         scoring = asked(self.windows, start, stop)
         attention = self.family.attention_of(self.layers[scoring])
         scorer = config.scorer or AttentionScorer(config.reduce, attention.softcap, attention.sinks)
-        all_visible = len(asking) == 1 and stage.count is None and within is None
-        visible = None if all_visible else stage.visible(asking, within)
+        in_sight = attention.window is None or cache.offset <= attention.window
+        all_visible = len(asking) == 1 and stage.count is None and within is None and in_sight
+        visible = None if all_visible else stage.visible(asking, within, attention.window)
         keys = unpacked(stage.pools[scoring - start].read(0, stage.reach)[0])
         importance = scorer(queries[0] * attention.scale, keys[0], visible)
         return select(stage.by_position(importance, cache.aux.places), active, protected, k, config.pool)

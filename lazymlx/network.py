@@ -16,6 +16,7 @@ from .checkpoint import check_fit
 from .families import Family, family_of
 from .layers import Rows
 from .pools import Span
+from .windows import sight
 
 
 class Network(nn.Module):
@@ -35,6 +36,7 @@ class Network(nn.Module):
             self[name] = part
         # how many tokens each layer sees; None for all
         self.windows: tuple[int | None, ...] = tuple(self.family.attention_of(layer).window for layer in self.layers)
+        self.sight = sight(self.windows)
 
     @property
     def layers(self) -> list[nn.Module]:

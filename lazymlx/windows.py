@@ -5,7 +5,9 @@ is what was computed (or selected), as in any other layer. Masks compare positio
 conversation however many tokens were left out of it.
 
 At a cut, tokens are scored by the last layer before it that sees the whole context: one with a window says nothing on
-far tokens, and would leave them all behind. So a stage whose tokens are to be scored must have such a layer.
+far tokens, and would leave them all behind. So a stage whose tokens are to be scored must have such a layer. A model
+that has none at all can be cut anywhere, but only while its window holds the whole context; longer prompts are computed
+in full.
 """
 
 from collections.abc import Sequence
@@ -21,6 +23,11 @@ def asked(windows: Windows, start: int, stop: int) -> int:
     return next((layer for layer in reversed(range(start, stop)) if windows[layer] is None), stop - 1)
 
 
+def sight(windows: Windows) -> int | None:
+    """The longest context that some layer sees; None if there is no limit."""
+    return None if None in windows else max(window for window in windows if window is not None)
+
+
 def resolved(lazy: LazyConfig, windows: Windows) -> LazyConfig:
     """A configuration with cuts for a model with these windows.
 
@@ -30,17 +37,17 @@ def resolved(lazy: LazyConfig, windows: Windows) -> LazyConfig:
         ConfigError: a cut was given where no layer can score.
     """
     config = lazy.resolve(len(windows))
-    cuts = possible(config.cuts, windows)
+    cuts = config.cuts if None not in windows else possible(config.cuts, windows)
     if cuts == config.cuts:
         return config
     if isinstance(lazy.schedule, str):
         return LazyConfig(**{**vars(config), "schedule": Schedule(cuts)})
     impossible = next(cut for cut in config.cuts if cut not in cuts)
     behind = [layer + 1 for layer, window in enumerate(windows[:-1]) if window is None]
-    where = f"behind each of the layers that see everything, at {', '.join(map(str, behind))}" if behind else "nowhere"
     raise ConfigError(
         f"schedule: every layer between layer {impossible.layer} and the cut before it sees a window of tokens only, "
-        f"so none can score the whole context; this model can be cut {where}"
+        "so none can score the whole context; this model can be cut behind each of the layers that see everything, at "
+        f"{', '.join(map(str, behind))}"
     )
 
 

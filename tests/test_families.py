@@ -186,20 +186,48 @@ def test_windows_are_taken_from_the_configuration(name):
     assert WINDOW < len(TOKENS) // 4
 
 
+def mistral(window: int | None, longest: int = 512) -> Model:
+    """Mistral 7B v0.1 in small: it has one window for all layers, and lists none."""
+    config = {**configuration("mistral"), "sliding_window": window, "max_position_embeddings": longest}
+    model = Model(model_classes(config)[1].from_dict(config))
+    model.load_weights(tree_flatten(pair("mistral")[0].parameters()))
+    return model
+
+
 def test_a_window_for_all_layers_is_kept_where_upstream_forgets_it():
-    """Mistral 7B v0.1 lists no layers: up to the window both say the same, beyond it only ours is the model's."""
-    config = {**configuration("mistral"), "sliding_window": WINDOW}
-    args = model_classes(config)[1].from_dict(config)
-    theirs, _ = pair("mistral")
-    ours = Model(args)
-    ours.load_weights(tree_flatten(theirs.parameters()))
+    """Up to the window both say the same, beyond it only ours is the model's."""
+    theirs, ours, tokens = pair("mistral")[0], mistral(WINDOW), mx.array([TOKENS])
     assert list(ours.windows) == [WINDOW] * LAYERS
-    tokens = mx.array([TOKENS])
     assert_close(ours(tokens[:, :WINDOW]), theirs(tokens[:, :WINDOW]), "within the window")
     assert mx.abs(ours(tokens) - theirs(tokens)).max() > 1e-2
-    assert ours.resolve(LazyConfig()).cuts == ()
-    with pytest.raises(ConfigError, match="cut nowhere"):
-        ours.resolve(LazyConfig(((2, 0.5),)))
+
+
+def test_a_window_as_wide_as_the_longest_context_is_none():
+    assert not any(mistral(512).windows)
+    assert not any(mistral(None).windows)
+
+
+def test_with_a_window_on_every_layer_prompts_are_cut_while_they_are_inside_of_it():
+    """A longer prompt is computed in full, since no layer sees all of it; an answer may grow out of the window."""
+    ours = mistral(26)
+    config = LazyConfig("3:0.4", window=3, recent=2, min_tokens=0, round_to=1)
+    cache = ours.make_cache(config)
+    say(ours, cache, 0, 24, 9)
+    assert cache[0].kept[0] < 24
+    without = pair("mistral")[1].make_cache(config)
+    say(pair("mistral")[1], without, 0, 24, 9)
+    assert held_in(cache) == held_in(without)
+    for at in range(24, 30):
+        assert np.isfinite(np.array(ours(mx.array([TOKENS[at : at + 1]]), cache=cache))).all()
+    cache = ours.make_cache(config)
+    assert_close(say(ours, cache, 0, 40, 9), ours(mx.array([TOKENS[:40]]))[0, -1], "beyond the window")
+    assert cache[0].kept == (40,)
+
+
+def held_in(cache: list) -> list[int]:
+    """Positions behind the first cut."""
+    stage = cache[0].stages[1]
+    return sorted(np.array(stage.positions[: stage.filled]).tolist())
 
 
 def test_windows_change_the_logits():

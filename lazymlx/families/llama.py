@@ -13,9 +13,13 @@ def listed(args: Any, index: int, theirs: Any) -> Attention:
 
 
 def everywhere(args: Any, index: int, theirs: Any) -> Attention:
-    """Mistral 7B v0.1 has one window for all layers and lists none; upstream's layers then see everything."""
-    full = all(kind == "full_attention" for kind in args.layer_types)
-    return Attention(args, theirs, window=args.sliding_window) if full else listed(args, index, theirs)
+    """Mistral 7B v0.1 has one window for all layers and lists none; upstream's layers then see everything. A window as
+    wide as the longest context, as of Ministral 8B, is none."""
+    if "sliding_attention" in args.layer_types:
+        return listed(args, index, theirs)
+    window = args.sliding_window
+    hides = window is not None and window < (args.max_position_embeddings or window + 1)
+    return Attention(args, theirs, window=window if hides else None)
 
 
 LLAMA = Family("Llama 2, 3, 3.1, 3.2, 3.3, Yi, SmolLM2", "llama", listed)
