@@ -6,6 +6,7 @@ they are those of mlx-lm's layers under a mask that hides these tokens, which ne
 
 import pkgutil
 from dataclasses import replace
+from pathlib import Path
 
 import mlx.core as mx
 import mlx_lm.models
@@ -292,6 +293,13 @@ def test_an_unknown_architecture_names_those_that_are_served():
         model_classes({"model_type": "brandnew"})
     with pytest.raises(ModelError, match="None is not supported"):
         model_classes({})
+
+
+def test_the_readme_shows_the_table():
+    """To mend it, put what `lazymlx.families.table()` returns between the markers."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("<!-- families: made by lazymlx.families.table -->\n")[1].split("\n<!-- /families -->")[0]
+    assert shown == table()
 
 
 @pytest.mark.parametrize("kind", [*FAMILIES, *SEEING_FAMILIES])
