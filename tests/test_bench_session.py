@@ -13,7 +13,7 @@ def test_it_prints_a_table_and_a_line_of_json(capsys):
     assert main([*arguments, "4:0.2"]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     results = {result["name"]: result for result in json.loads(last)["results"]}
-    assert list(results) == ["lazymlx 8:0.25", "lazymlx 4:0.2", "mlx-lm, prompt cache", "mlx-lm, no cache"]
+    assert list(results) == ["lazymlx 9:0.2", "lazymlx 4:0.2", "mlx-lm, prompt cache", "mlx-lm, no cache"]
     for name, result in results.items():
         assert any(name in line for line in lines)
         assert set(result["ttft_s"]) == {"1", "2"} and min(result["ttft_s"].values()) > 0
