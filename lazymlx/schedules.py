@@ -72,7 +72,7 @@ def name_of(folder: Path) -> str:
     folder = folder.resolve()
     if folder.parent.name == "snapshots":  # of the Hub's cache: models--OWNER--NAME/snapshots/REVISION
         return folder.parent.parent.name.removeprefix("models--")
-    return "--".join(folder.parts[1:][-2:]) or "model"
+    return "--".join(folder.parts[1:][-2:]).lstrip(".") or "model"
 
 
 def fingerprint(folder: Path) -> str:

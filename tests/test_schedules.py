@@ -42,6 +42,7 @@ def test_the_cache_folder_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path
     [
         ("/a/models/tiny", "models--tiny"),
         ("/tiny", "tiny"),
+        ("/a/.cache/tiny", "cache--tiny"),
         ("/h/hub/models--org--Name-4bit/snapshots/abc", "org--Name-4bit"),
     ],
 )
