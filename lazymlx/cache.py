@@ -42,6 +42,7 @@ class LazyCache:
         self.step_size = 2048  # rows computed at a time in prefill
         self.expected = 0  # tokens of a prompt that are still to come
         self.complete = True  # and whether the prompt ends with them
+        self.keeps_all = False  # the next prompt leaves nothing behind
         self.reading = False  # prompt tokens came, but not the last one
         self.turn_start = 0  # where the newest prompt begins
         self.asking_start = 0  # and its tokens whose queries are known
@@ -149,6 +150,11 @@ class LazyCache:
             mask[self.prompt_end :] = True
             self.safe = mx.array(mask)
         return self.safe
+
+    def step_back(self) -> None:
+        """Forget the last token of the prompt that was just read; it can be given again, and nothing else was lost."""
+        self.trim(1)
+        self.reading = self.offset > self.turn_start
 
     def fork(self) -> "LazyCache":
         """An independent conversation with the same past. Arrays are shared until one of the two writes to them."""

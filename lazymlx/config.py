@@ -190,6 +190,13 @@ class LazyConfig:
         },
     )
     min_tokens: int = field(default=1024, metadata={"help": "shorter prompts are computed in full"})
+    guard: float = field(
+        default=0.0,
+        metadata={
+            "help": "where the first token of an answer is less probable than this, the rest of the prompt is computed "
+            "after all, and the question asked again; 0: never"
+        },
+    )
     scorer: "Scorer | None" = field(
         default=None, metadata={"help": "importance of a token; None: attention, the paper's eq. 1"}
     )
@@ -230,6 +237,8 @@ class LazyConfig:
             )
         if self.revive is not None:
             _check_int("revive", self.revive, 0, " or None (on the command line 'all')")
+        if not 0 <= self.guard <= 1:
+            raise ConfigError(f"guard: must be a probability, from 0 to 1, got {self.guard!r}")
         _check_choice("reduce", self.reduce, ("mean", "max"))
         _check_choice("attend", self.attend, ("computed", "selected"))
         _check_choice("kv_bits", self.kv_bits, (None, *BITS))

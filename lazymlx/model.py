@@ -189,7 +189,7 @@ class Model(Network):
         n_active, n_protected, kept = step.stop, int(mask.sum()), []
         for number, cut in enumerate(config.cuts, 1):
             stage, selected = cache.stages[number], active
-            k = self._how_many(config, cut, step, n_active - n_protected, n_protected)
+            k = self._how_many(cache, cut, step, n_active - n_protected, n_protected)
             if k < n_active - n_protected:
                 selected, _ = self._select(cache, number, asking, queries, active, within, protected, k)
             n_active = k + n_protected
@@ -219,13 +219,14 @@ class Model(Network):
             cache.aux.compact(cache.waiting, len(cache.stages))
         return x
 
-    def _how_many(self, config: LazyConfig, cut: Cut, step: Step, candidates: int, protected: int) -> int:
+    def _how_many(self, cache: LazyCache, cut: Cut, step: Step, candidates: int, protected: int) -> int:
         """Candidates that a cut lets through; in prefill such that all rows are a multiple of `round_to`."""
-        if step.stop < config.min_tokens or (self.sight is not None and step.stop > self.sight and not step.decode):
+        beyond_sight = self.sight is not None and step.stop > self.sight and not step.decode
+        if cache.keeps_all or beyond_sight or step.stop < cache.config.min_tokens:
             return candidates
         k = cut.count(step.stop)
         if not step.decode:
-            k += -(k + protected) % config.round_to
+            k += -(k + protected) % cache.config.round_to
         return min(k, candidates)
 
     def _select(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
+from jaxtyping import Float
 from mlx_lm.generate import generation_stream, wired_limit
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -75,6 +76,8 @@ def prefill(
     try:
         with mx.stream(generation_stream):
             logits = _by_chunks(model, mx.array(list(tokens)), prompt_cache, step_size, meter)
+            if logits is not None and _is_unsure(logits, cache):
+                logits = _ask_again(model, tokens[-1], prompt_cache)
     finally:
         cache.on_rows = cache.corner = None
     meter.finish()
@@ -95,6 +98,29 @@ def _by_chunks(
         before = cache.corner
     mx.eval(cache.state if logits is None else logits)
     return None if logits is None else logits[:, -1]
+
+
+def _is_unsure(logits: Float[mx.array, "1 V"], cache: LazyCache) -> bool:
+    """Whether what was left behind may be missed: evidence that did not come through rarely leaves a model sure."""
+    if not cache.config.guard or not cache.waiting:
+        return False
+    log_p = logits.max() - mx.logsumexp(logits.astype(mx.float32))
+    return float(np.array(mx.exp(log_p))) < cache.config.guard
+
+
+def _ask_again(model: Model, last: int, prompt_cache: list[LazyCache]) -> mx.array:
+    """Compute all that was left behind, and then the last token once more, which now sees everything."""
+    cache = prompt_cache[0]
+    cache.step_back()
+    cache.expect(1, tail=cache.tail)
+    cache.keeps_all = True
+    try:
+        logits = model(mx.array([[last]]), cache=prompt_cache)
+        assert logits is not None
+        mx.eval(logits)
+    finally:
+        cache.keeps_all = False
+    return logits[:, -1]
 
 
 def planned_work(cache: LazyCache, tokens: int) -> list[int]:

@@ -1,7 +1,7 @@
 """A calibration from beginning to end: search on some prompts, check on fresh ones, and say what came out.
 
-A schedule that fails on the fresh prompts is not taken: they join the search, which goes on with what it knows by
-then, and the next check has fresh prompts of its own. So the loss that is reported is never one that was searched on.
+A schedule that fails on the fresh prompts is not taken: those that it lost join the search, which begins again with
+them, and the next check has fresh prompts of its own. So the loss that is reported is never one that was searched on.
 """
 
 from collections.abc import Callable, Sequence
@@ -136,9 +136,10 @@ class Calibrator:
             if self.plan.target is not None or check.failed <= fresh.allowed:
                 kinds = [prompt.kind for prompt in fresh.prompts]
                 return self._result(found.config, found.loss, outcomes, kinds, scan, rejected)
-            self.say(f"on fresh prompts: {check}; that is too many, so they join the search")
+            self.say(f"on fresh prompts: {check}; that is too many, so these join the search")
             rejected[str(found.config.schedule)] = check
-            searched.prompts += fresh.prompts
+            hard = [prompt for prompt, outcome in zip(fresh.prompts, outcomes, strict=True) if outcome.differs]
+            searched.learn(hard, of=len(outcomes))
         return self._result(BASE, Loss(0, len(searched.prompts), 0.0), [], [], scan, rejected)
 
     def _trials(self, part: str, number: int) -> Trials:

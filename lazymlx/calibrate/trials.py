@@ -123,12 +123,18 @@ class Trials:
         self.measure, self.prompts, self.max_loss = measure, list(prompts), max_loss
         self.journal, self.on_prompt = journal, on_prompt
         self.outcomes: dict[tuple[str, str], Outcome] = {} if journal is None else journal.outcomes
+        self.seen = len(self.prompts)  # what they stand for, see `learn`
         self.fatal: Counter[Prompt] = Counter()  # on how many candidates each prompt was lost
 
     @property
     def allowed(self) -> int:
         """Prompts that may be lost."""
-        return int(self.max_loss * len(self.prompts) + 1e-9)
+        return int(self.max_loss * self.seen + 1e-9)
+
+    def learn(self, hard: Sequence[Prompt], of: int) -> None:
+        """Add the hard ones of some more prompts; the others tell no candidates apart and would only take time."""
+        self.prompts += hard
+        self.seen += of
 
     def race(self, configs: Iterable[LazyConfig], text: str = "") -> dict[LazyConfig, Loss]:
         """Measure until a candidate has lost more prompts than it may; those that lose fewer see all of them."""
