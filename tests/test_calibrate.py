@@ -152,14 +152,14 @@ def calibrator(tiny, rare: int, **plan: object) -> Calibrator:
 def test_a_schedule_that_fails_its_check_is_not_taken(tiny) -> None:
     """Ten prompts do not show what sixty fresh ones do."""
     found = calibrator(tiny, rare=20, max_loss=0.0).run()
-    assert found.rejected and found.config.cuts[0].layer == 4
+    assert found.refused and found.config.cuts[0].layer == 4
     assert found.check.failed == 0 and found.check.prompts == 60
-    assert found.search.prompts == 10 + sum(loss.failed for loss in found.rejected.values())
+    assert found.search.prompts == 10 + sum(loss.failed for loss in found.refused.values())
 
 
 def test_when_no_check_passes_the_model_stays_dense(tiny) -> None:
     found = calibrator(tiny, rare=20, max_loss=0.0, rounds=1).run()
-    assert found.config.cuts == () and found.rejected
+    assert found.config.cuts == () and found.refused
     assert "cannot be cut" in found.sentence(0.0)
     assert found.record()["schedule"] == "dense" and found.speedup == 1.0
 

@@ -11,14 +11,14 @@ from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from ..config import Cut, LazyConfig
+from ..config import Cut, LazyConfig, Schedule
 from ..flops import Sizes, ideal_speedup, rows_by_layer
 from ..model import Model
 from ..windows import possible
 from .measure import Meter, Outcome
 from .plan import Plan
 from .prompts import Writer
-from .search import Found, Search
+from .search import Cuts, Found, Search, is_as_bold
 from .trials import Journal, Loss, OnPrompt, Trials, ignore
 
 # Rounding up is left out: it keeps a little more, and on a short prompt that would hide what a share can bear.
@@ -39,7 +39,7 @@ class Calibration:
         check: the loss on fresh prompts.
         kinds: the same, for each kind of prompt.
         scan: for each layer, the loss of a single cut there that keeps a quarter; most failed before all prompts.
-        rejected: what the search took and a check refused, with the loss there.
+        refused: what the search took and a check did not, with the loss there.
     """
 
     config: LazyConfig
@@ -49,7 +49,7 @@ class Calibration:
     check: Loss
     kinds: dict[str, Loss]
     scan: dict[int, Loss]
-    rejected: dict[str, Loss]
+    refused: dict[str, Loss]
 
     def sentence(self, max_loss: float) -> str:
         """What came out, for a person."""
@@ -76,7 +76,7 @@ class Calibration:
             "check_by_kind": {kind: asdict(loss) for kind, loss in self.kinds.items()},
             "search": asdict(self.search),
             "scan": {layer: asdict(loss) for layer, loss in self.scan.items()},
-            "rejected": {schedule: asdict(loss) for schedule, loss in self.rejected.items()},
+            "refused": {schedule: asdict(loss) for schedule, loss in self.refused.items()},
         }
 
 
@@ -122,35 +122,40 @@ class Calibrator:
 
     def run(self) -> Calibration:
         """Search, and check, until a check passes."""
-        searched, rejected = self._trials("search", self.plan.prompts), {}
+        searched, refused = self._trials("search", self.plan.prompts), {}
         scan: dict[int, Loss] = {}
         for number in range(1, self.plan.rounds + 1):
-            found = self._search(searched)
+            found = self._search(searched, list(refused))
             scan = scan or found.scan
             if not found.config.cuts:
-                return self._result(found.config, found.loss, [], [], scan, rejected)
+                return self._result(found.config, found.loss, [], [], scan, refused)
             fresh = self._trials(f"check {number}", self.plan.checks)
             self.say(f"{found.config.schedule}, {self.speedup(found.config.cuts):.2f}x, in the search: {found.loss}")
             outcomes = fresh.outcomes_of(found.config, "checking on fresh prompts")
             check = Loss.of(outcomes)
             if self.plan.target is not None or check.failed <= fresh.allowed:
                 kinds = [prompt.kind for prompt in fresh.prompts]
-                return self._result(found.config, found.loss, outcomes, kinds, scan, rejected)
+                return self._result(found.config, found.loss, outcomes, kinds, scan, refused)
             self.say(f"on fresh prompts: {check}; that is too many, so these join the search")
-            rejected[str(found.config.schedule)] = check
+            refused[found.config.cuts] = check
             hard = [prompt for prompt, outcome in zip(fresh.prompts, outcomes, strict=True) if outcome.differs]
             searched.learn(hard, of=len(outcomes))
-        return self._result(BASE, Loss(0, len(searched.prompts), 0.0), [], [], scan, rejected)
+        return self._result(BASE, Loss(0, len(searched.prompts), 0.0), [], [], scan, refused)
 
     def _trials(self, part: str, number: int) -> Trials:
         plan = self.plan
         writer = Writer(self.meter.count, f"{part} of {plan.seed}", plan.texts)
         return Trials(self.meter, writer.prompts(number, plan.lengths), plan.max_loss, self.journal, self.on_prompt)
 
-    def _search(self, trials: Trials) -> Found:
-        search = Search(
-            len(self.windows), self.speedup, trials, BASE, lambda cuts: possible(cuts, self.windows) == cuts
-        )
+    def _search(self, trials: Trials, refused: Sequence[Cuts]) -> Found:
+        layers = len(self.windows)
+
+        def fits(cuts: Cuts) -> bool:
+            return possible(cuts, self.windows) == cuts and not any(
+                is_as_bold(cuts, other, layers) for other in refused
+            )
+
+        search = Search(layers, self.speedup, trials, BASE, fits)
         return search.fastest() if self.plan.target is None else search.safest(self.plan.target)
 
     def _result(
@@ -160,7 +165,7 @@ class Calibrator:
         outcomes: Sequence[Outcome],
         kinds: Sequence[str],
         scan: dict[int, Loss],
-        rejected: dict[str, Loss],
+        refused: dict[Cuts, Loss],
     ) -> Calibration:
         speedups = [self._ideal(config.cuts, o.tokens, o.kept) for o in outcomes]
         by_kind = {
@@ -180,5 +185,5 @@ class Calibrator:
             check=Loss.of(outcomes),
             kinds=by_kind,
             scan=scan,
-            rejected=rejected,
+            refused={str(Schedule(cuts)): loss for cuts, loss in refused.items()},
         )

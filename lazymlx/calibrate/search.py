@@ -51,7 +51,7 @@ class Search:
         layers: the model's depth.
         speedup: the ideal speed-up of a list of cuts.
         base: everything but the schedule; what `SETTINGS` change is changed here.
-        fits: whether the model can be cut so at all.
+        fits: whether cuts may be tried at all.
     """
 
     def __init__(
@@ -101,9 +101,9 @@ class Search:
                 break
             middles = {layer: (most[layer] + least[layer]) // 2 for layer in worth}
             candidates = {layer: (Cut(layer, KEEPS[middle]),) for layer, middle in middles.items()}
-            losses = self._race(list(candidates.values()), "least share to keep")
+            losses = self._race(list(filter(self.fits, candidates.values())), "least share to keep")
             for layer, cuts in candidates.items():
-                ends = least if self.trials.passes(losses[cuts]) else most
+                ends = least if cuts in losses and self.trials.passes(losses[cuts]) else most
                 ends[layer] = middles[layer]
         return {layer: list(KEEPS[index::-1]) for layer, index in least.items() if index >= 0}
 
@@ -145,16 +145,7 @@ class Search:
         return self.speedup(cuts) > GAIN * self.speedup(self.best)
 
     def _is_hopeless(self, cuts: Cuts) -> bool:
-        """Whether it nowhere keeps more than a schedule that failed."""
-        profile = self._profile(cuts)
-        return any((profile <= self._profile(failed)).all() for failed in self.failed)
-
-    def _profile(self, cuts: Cuts) -> np.ndarray:
-        """The share of tokens in each layer."""
-        shares = np.ones(self.layers)
-        for cut in cuts:
-            shares[cut.layer :] = cut.keep
-        return shares
+        return any(is_as_bold(cuts, failed, self.layers) for failed in self.failed)
 
     def _tune(self, config: LazyConfig) -> LazyConfig:
         """Find a way to score that allows for a faster neighbour of the best schedule, as often as there is one."""
@@ -221,3 +212,16 @@ class Search:
 
     def _config(self, cuts: Cuts, **settings: object) -> LazyConfig:
         return dataclasses.replace(self.base, schedule=cuts, **settings)
+
+
+def is_as_bold(cuts: Cuts, other: Cuts, layers: int) -> bool:
+    """Whether a schedule keeps no more than another one, in any layer: then it cannot be expected to lose less."""
+    return bool((shares(cuts, layers) <= shares(other, layers)).all())
+
+
+def shares(cuts: Cuts, layers: int) -> np.ndarray:
+    """The share of tokens in each layer."""
+    kept = np.ones(layers)
+    for cut in cuts:
+        kept[cut.layer :] = cut.keep
+    return kept
