@@ -2,6 +2,7 @@
 
 import mlx.core as mx
 import pytest
+from model_folder import HARD_MODEL
 from tiny import random_tokens, stock_model, tiny_args, twin_of
 
 from lazymlx import demo
@@ -83,8 +84,8 @@ def test_a_guard_is_a_probability(guard: float) -> None:
 
 
 def test_a_cut_that_is_too_early_is_made_good() -> None:
-    """The embedded model finds a fact in layer 7, counted from 0; a cut before that loses it, and that shows."""
-    model, tokenizer = load(str(demo.MODEL), LazyConfig("7:0.1", min_tokens=0))
+    """The hard model finds a fact in layer 7, counted from 0; a cut before that loses it, and that shows."""
+    model, tokenizer = load(str(HARD_MODEL), LazyConfig("7:0.1", min_tokens=0))
     question = demo.questions()[0]
     paragraphs = demo.document().split("\n\n")
     at = next(i for i, paragraph in enumerate(paragraphs) if question["answer"] in paragraph)

@@ -54,9 +54,8 @@ class Reading:
         self.layers = len(model.layers)
         every = LazyConfig(tuple((layer, 1.0) for layer in range(1, self.layers)))
         self.by_layer = LazyCache(every, self.layers)  # a stage a layer
-        self.hidden = [
-            model.family.embedded(model, tokens[:, :-1], None)
-        ]  # the input of every layer read, and the last's output
+        # the input of every layer read, and the output of the last
+        self.hidden = [model.family.embedded(model, tokens[:, :-1], None)]
         self.queries: list[mx.array] = []  # of every layer read, the newest
 
     def _go_on(self, depth: int) -> None:
