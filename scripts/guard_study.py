@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Does anything that the engine sees at a cut tell beforehand that the answer will be wrong?
 
-For every prompt, layer and keep: signals at the cut, and whether the lazy answer differs from the dense one. Prints the
-AUC of each signal, per layer and over all layers, and writes every row, so that thresholds can be tried afterwards.
-An AUC of 0.5 is a coin; above it, a high value of the signal warns, below it a low one.
+For every prompt, layer and keep: signals at the cut, whether the lazy answer differs from the dense one, and whether it
+still does when the rest of the prompt is computed and the last tokens run once more. Prints the AUC of each signal, per
+cut and over all cuts (0.5 is a coin; above it, a high value warns, below it a low one), and what a guard on the first
+token's probability would save, and how often it would fire.
 """
 
 import argparse
@@ -22,8 +23,12 @@ from lazymlx.config import Cut, LazyConfig
 from lazymlx.demo import MODEL
 from lazymlx.generation import template_tail
 from lazymlx.loading import load
+from lazymlx.machine import machine
 from lazymlx.selection import attention
 
+ABOUT = ("prompt", "kind", "layer", "keep", "kl")
+CONFIDENCE = "answer's confidence"
+THRESHOLDS = (0, 0.3, 0.5, 0.8, 0.9, 0.95, 0.99)  # of the guard; 0 is none
 AGAIN = (1, 48)  # last tokens that run again in a second try
 OBSERVED = 3  # layers over which ranks are compared, as ASL does
 
@@ -105,7 +110,7 @@ def rows(model, tokenizer, prompts: Sequence[Prompt], cuts: Sequence[Cut]) -> It
             again = {
                 f"wrong, {n} asked again": asked_again(reading, config, tokens[-n:], meter.dense[prompt]) for n in AGAIN
             }
-            signals = {**seen.signals(cut), "answer's confidence": first[-1], "answer's margin": first[-1] - first[-2]}
+            signals = {**seen.signals(cut), CONFIDENCE: first[-1], "answer's margin": first[-1] - first[-2]}
             values = {name: round(float(value), 6) for name, value in signals.items()}
             about = {"prompt": number, "kind": prompt.kind, "layer": cut.layer, "keep": cut.keep}
             yield {**about, "wrong": outcome.differs, "kl": round(outcome.kl, 6), **again, **values}
@@ -127,46 +132,102 @@ def asked_again(reading: Reading, config: LazyConfig, asked: Sequence[int], dens
     return False
 
 
-def auc(wrong: np.ndarray, signal: np.ndarray) -> float:
-    """Chance that a wrong answer's signal is higher than a right one's."""
+def auc(wrong: np.ndarray, signal: np.ndarray) -> float | None:
+    """Chance that a wrong answer's signal is higher than a right one's; None if there are not both."""
     bad, good = signal[wrong], signal[~wrong]
     if not len(bad) or not len(good):
-        return float("nan")
-    return float((bad[:, None] > good).mean() + 0.5 * (bad[:, None] == good).mean())
+        return None
+    return round(float((bad[:, None] > good).mean() + 0.5 * (bad[:, None] == good).mean()), 3)
 
 
-def table(found: Sequence[dict], signals: Sequence[str]) -> Iterator[str]:
-    """A line for each signal: its AUC at every layer and keep, and over all of them."""
-    cells = sorted({(row["layer"], row["keep"]) for row in found})
-    yield " ".join([f"{'':32}", *(f"{f'{layer}:{keep:g}':>8}" for layer, keep in cells), f"{'all':>8}"])
-    groups = [[row for row in found if (row["layer"], row["keep"]) == cell] for cell in cells] + [list(found)]
-    for name in [name for name in found[0] if name.startswith("wrong")]:
-        yield " ".join([f"{name:32}", *(f"{sum(r[name] for r in g)}/{len(g)}".rjust(8) for g in groups)])
-    for name in signals:
-        values = [auc(np.array([r["wrong"] for r in g]), np.array([r[name] for r in g])) for g in groups]
-        yield " ".join([f"{name:32}", *(f"{value:8.2f}" for value in values)])
+def summary(found: Sequence[dict]) -> dict[str, dict]:
+    """For each cut, and for all of them: wrong answers, every signal's AUC, what a guard would save and cost."""
+    groups = {f"{row['layer']}:{row['keep']:g}": [] for row in found} | {"all": found}
+    for row in found:
+        groups[f"{row['layer']}:{row['keep']:g}"].append(row)
+    return {name: _summary(rows) for name, rows in groups.items()}
+
+
+def _summary(rows: Sequence[dict]) -> dict:
+    signals = [name for name in rows[0] if name not in ABOUT and not name.startswith("wrong")]
+    wrong, confidence = (np.array([row[name] for row in rows]) for name in ("wrong", CONFIDENCE))
+    again = np.array([row["wrong, 1 asked again"] for row in rows])
+    fires = {at: confidence < at for at in THRESHOLDS}
+    return {
+        "prompts": len(rows),
+        **{name: sum(row[name] for row in rows) for name in rows[0] if name.startswith("wrong")},
+        "auc": {name: auc(wrong, np.array([row[name] for row in rows])) for name in signals},
+        "guard": [
+            {"at": at, "fires": int(when.sum()), "wrong": int(np.where(when, again, wrong).sum())}
+            for at, when in fires.items()
+        ],
+    }
+
+
+def lines(cells: dict[str, dict]) -> Iterator[str]:
+    """The summary as a table."""
+    some = next(iter(cells.values()))
+    yield " ".join([f"{'':32}", *(f"{name:>8}" for name in cells)])
+    for name in (name for name in some if name.startswith("wrong")):
+        yield " ".join([f"{name:32}", *(f"{cell[name]}/{cell['prompts']}".rjust(8) for cell in cells.values())])
+    for name in some["auc"]:
+        values = (cell["auc"][name] for cell in cells.values())
+        yield " ".join([f"{name:32}", *("-".rjust(8) if value is None else f"{value:8.2f}" for value in values)])
+    for i, at in enumerate(THRESHOLDS):
+        cost = (f"{c['guard'][i]['wrong']} ({c['guard'][i]['fires']})".rjust(8) for c in cells.values())
+        yield " ".join([f"wrong (fires), guard {at:g}".ljust(32), *cost])
+
+
+def plot(cells: dict[str, dict], model: str, path: Path) -> None:
+    """Wrong answers over how often the guard fires, a line for each cut and a point for each threshold."""
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    for name, cell in cells.items():
+        if name != "all":
+            x, y = ([100 * point[what] / cell["prompts"] for point in cell["guard"]] for what in ("fires", "wrong"))
+            axis.plot(x, y, marker="o", label=f"cut {name}")
+    axis.set(xlabel="prompts computed in full, %", ylabel="answers that differ from the dense model's, %")
+    axis.set_title(f"{model}: guard {', '.join(f'{at:g}' for at in THRESHOLDS)}", fontsize=10)
+    axis.set_ylim(bottom=0)
+    axis.legend()
+    figure.savefig(path, dpi=120)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(MODEL))
-    parser.add_argument("--cuts", default="5:0.25,6:0.25,7:0.25,8:0.25", help="single cuts, each tried by itself")
+    parser.add_argument("--name", help="of the model, in the figure (default: its folder's)")
+    parser.add_argument("--cuts", default="6:0.25,7:0.25,8:0.25", help="single cuts, each tried by itself")
     parser.add_argument("--prompts", type=int, default=40)
     parser.add_argument("--length", type=int, default=500)
     parser.add_argument("--seed", default="guard")
-    parser.add_argument("--out", type=Path, required=True, help="for the rows, as JSON lines")
+    parser.add_argument("--rows", type=Path, required=True, help="JSON lines: written, or read if they are there")
+    parser.add_argument("--out", type=Path, help="the summary, as JSON, and beside it the figure")
     args = parser.parse_args()
+    if not args.rows.exists():
+        measure(args)
+    found = [json.loads(line) for line in args.rows.read_text(encoding="utf-8").splitlines()]
+    cells, name = summary(found), args.name or Path(args.model).name
+    print("\n".join(lines(cells)))
+    if args.out is not None:
+        content = {"model": name, "length": args.length, "machine": machine(), "cuts": cells}
+        args.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        plot(cells, name, args.out.with_suffix(".png"))
+    return 0
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Measure row by row."""
     cuts = [Cut(int(layer), float(keep)) for layer, keep in (part.split(":") for part in args.cuts.split(","))]
     model, tokenizer = load(args.model, LazyConfig.dense())
     prompts = Writer(Meter(model, tokenizer).count, args.seed).prompts(args.prompts, [args.length])
-    found = []
-    with args.out.open("w", encoding="utf-8") as file:
+    unfinished = args.rows.with_suffix(".part")
+    with unfinished.open("w", encoding="utf-8") as file:
         for row in rows(model, tokenizer, prompts, cuts):
-            found.append(row)
             file.write(json.dumps(row) + "\n")
             file.flush()
-    print("\n".join(table(found, list(found[0])[6 + len(AGAIN) :])))
-    return 0
+    unfinished.replace(args.rows)
 
 
 if __name__ == "__main__":
