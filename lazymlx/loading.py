@@ -132,6 +132,8 @@ def _settle_weights(model: Model, adapter_path: str | None, dtype: mx.Dtype | No
     on_cpu = mx.default_device() == mx.Device(mx.cpu)
     dtype = dtype or (mx.float32 if on_cpu else None)
     if dtype is not None:
+        if any("global_scale" in module for module in model.modules()):  # mlx-lm's unpacking would leave it out
+            raise ModelError("model: its experts share a scale, which cannot be unpacked; use it on a GPU, as it is")
         dequantize_model(model)
     if adapter_path is not None:
         try:

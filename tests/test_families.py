@@ -4,6 +4,7 @@ With nothing left behind the logits are mlx-lm's, whatever the way in which the 
 they are those of mlx-lm's layers under a mask that hides these tokens, which needs neither our attention nor caches.
 """
 
+import inspect
 import pkgutil
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +77,22 @@ def say(model: Model, cache: list, start: int, stop: int, chunk: int) -> mx.arra
 def test_without_a_cache_logits_are_mlx_lms(name):
     _, ours = pair(name)
     assert_close(ours(mx.array([TOKENS]))[0], dense(name), "dense")
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3_text", "gemma3", "ministral3", "gpt_oss", "mellum"])
+def test_embeddings_in_the_place_of_tokens(name):
+    """Where upstream takes them too; a family may scale them."""
+    theirs, ours = pair(name)
+    tokens, given = mx.array([TOKENS]), mx.random.normal((1, len(TOKENS), ours.hidden_size))
+    copy = mx.array(given)  # Gemma 3 scales its argument in place
+    if "input_embeddings" in inspect.signature(type(theirs).__call__).parameters:
+        expected = theirs(tokens, input_embeddings=copy)
+    else:
+        expected = theirs.lm_head(theirs.model(tokens, input_embeddings=copy))
+    assert_close(ours(tokens, input_embeddings=given)[0], expected[0], "embeddings")
+    cache = ours.make_cache(LazyConfig("3:1.0", min_tokens=0))
+    cache[0].expect(len(TOKENS))
+    assert_close(ours(tokens, cache=cache, input_embeddings=given)[0, -1], expected[0, -1], "embeddings, cached")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -84,6 +84,24 @@ def test_a_lazy_answer_from_packed_weights(tmp_path):
     assert int(cache[0].revived) > 0
 
 
+def test_a_scale_that_experts_share_is_not_dropped(tmp_path):
+    """It could not be unpacked for the CPU."""
+    name = "qwen3_moe"
+    write_model(tmp_path)
+    theirs, config = pair(name)[0], configuration(name)
+    twin = type(theirs)(theirs.args)
+    twin.load_weights(tree_flatten(theirs.parameters()))
+    twin, config = quantize_model(twin, config, 16, 4, "nvfp4", global_scale=True, quant_predicate=only_experts)
+    save_model(tmp_path, twin)
+    save_config(config, tmp_path / "config.json")
+    with pytest.raises(ModelError, match="experts share a scale, which cannot be unpacked"):
+        load(str(tmp_path))
+
+
+def only_experts(path: str, module: nn.Module) -> bool:
+    return "switch_mlp.gate" in path or "switch_mlp.up" in path
+
+
 # --- adapters -------------------------------------------------------------------------------------
 
 
