@@ -142,7 +142,7 @@ def auc(wrong: np.ndarray, signal: np.ndarray) -> float | None:
 
 def summary(found: Sequence[dict]) -> dict[str, dict]:
     """For each cut, and for all of them: wrong answers, every signal's AUC, what a guard would save and cost."""
-    groups = {f"{row['layer']}:{row['keep']:g}": [] for row in found} | {"all": found}
+    groups = {f"{row['layer']}:{row['keep']:g}": [] for row in found} | {"all": list(found)}
     for row in found:
         groups[f"{row['layer']}:{row['keep']:g}"].append(row)
     return {name: _summary(rows) for name, rows in groups.items()}
