@@ -216,6 +216,7 @@ class LazyCache:
             mode="lazy" if done < whole else "dense",
             schedule=str(self.config.schedule),
             prompt_tokens=self.prompt_end - self.turn_start,
+            prompt_end=self.prompt_end,
             context_tokens=self.offset,
             ttft_s=ttft_s,
             kept=self.kept,

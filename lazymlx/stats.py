@@ -11,6 +11,7 @@ class LazyStats:
         mode: "lazy", or "dense" when every token was computed in every layer.
         schedule: the cuts, as "layer:keep,..."; "dense" if there are none.
         prompt_tokens: tokens of the newest prompt or question.
+        prompt_end: every position up to the newest prompt's end: what its selection chose from.
         context_tokens: every position so far, generated ones included.
         ttft_s: seconds from the prompt's arrival to the first token; None before there is one.
         kept: for each cut, how many tokens the newest prompt's selection let through.
@@ -24,6 +25,7 @@ class LazyStats:
     mode: str
     schedule: str
     prompt_tokens: int
+    prompt_end: int
     context_tokens: int
     ttft_s: float | None
     kept: tuple[int, ...]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lazymlx import LazyConfig, Session, load
 from lazymlx.cli.main import main
 from lazymlx.cli.options import memory_size
 
@@ -51,6 +52,20 @@ def test_a_saved_document_answers_as_the_text_does(commands: Commands) -> None:
         assert stats["lazy"]["schedule"] == "2:0.5,4:0.2"
         assert stats["prompt_tokens"] < stats["lazy"]["prompt_tokens"]  # the document is not read again
     assert "asking" in commands.err and "Kept: " in commands.err
+
+
+def test_what_was_kept_counts_earlier_answers_too(commands: Commands) -> None:
+    model, tokenizer = load(str(commands.folder), lazy=LazyConfig(schedule="2:0.5,4:0.2", min_tokens=0))
+    with Session(model, tokenizer) as session:
+        session.read(TEXT)
+        for _ in session.ask("Who lights it?", 20):
+            pass
+        session.save(commands.saved)
+        before = session.stats.context_tokens
+    commands.ask("-q", "Which one?", "--stats-json", str(commands.json))
+    context = json.loads(commands.json.read_text())["lazy"]["prompt_end"]
+    assert context > before
+    assert re.search(rf"Kept: \d+/{context} tokens", commands.err)
 
 
 def test_a_document_comes_from_stdin_too(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,15 +165,13 @@ class Conversation:
         self.session, self.opened, self.turns = session, [], []
 
     def _answer(self, question: str, revived: int) -> None:
-        response, total = None, 0
+        response = None
         mx.reset_peak_memory()
         with self._watching("reading") as (ctrl_c, watch):
             options = {"on_progress": watch, "sampler": self.sampler}
             with closing(self.session.ask(question, self.args.max_tokens, **options)) as responses:
                 try:
                     for response in responses:
-                        assert response.cache is not None
-                        total = total or response.cache.offset  # the answer's first token is not in there yet
                         write(_printable(response.text))
                         if ctrl_c.wished:
                             break
@@ -182,12 +180,13 @@ class Conversation:
                         write("\n")
         self.turns.append(question)
         if response is not None:
-            note(self._cost(response, total, revived))
-        self._warn(total)
+            note(self._cost(response, revived))
+        self._warn(self.session.stats.prompt_end)
 
-    def _cost(self, response: LazyResponse, total: int, revived: int) -> str:
+    def _cost(self, response: LazyResponse, revived: int) -> str:
         """One line about an answer."""
         stats = self.session.stats
+        total = stats.prompt_end
         kept = ", ".join(f"{count}/{total}" for count in stats.kept) or f"{total}/{total}"
         parts = [
             f"kept {kept}",

@@ -45,8 +45,8 @@ def statistics(answer: Answer, lazy: LazyConfig) -> list[str]:
 
 
 def kept(stats: LazyStats, lazy: LazyConfig) -> str:
-    """How much of the prompt each cut let through, or why it was all."""
-    context = stats.prompt_tokens
+    """How many of all tokens, the newest prompt's included, each cut let through, or why it was all."""
+    context = stats.prompt_end
     if stats.mode == "dense":
         short = stats.schedule != "dense" and context < lazy.min_tokens
         why = f"fewer than the {lazy.min_tokens} of --min-tokens" if short else "nothing is left behind"
