@@ -25,6 +25,8 @@ from .stats import LazyStats
 
 Sampler = Callable[[mx.array], mx.array]
 LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
+OnStep = Callable[[LazyCache, Sequence[int] | mx.array, mx.array | None], None]
+"""Is told of the cache before the prompt, and after each step: the tokens it took in, and the one that it chose."""
 
 REFUSED = {
     "draft_model": "drafts are checked several at a time, but each token chooses for itself what comes back; leave it "
@@ -142,6 +144,7 @@ def generate_step(
     on_progress: OnProgress | None = None,
     prompt_progress_callback: Callable[[int, int], None] | None = None,
     tail: int = 0,
+    on_step: OnStep | None = None,
 ) -> Generator[tuple[int, mx.array], None, None]:
     """Generate token ids, as mlx-lm's function of this name does.
 
@@ -154,6 +157,7 @@ def generate_step(
         on_progress: is told how far the prompt has been read, see `Progress`; returning False cancels.
         prompt_progress_callback: the same for mlx-lm's users: called with the tokens done, and their number.
         tail: how many of the prompt's last tokens are the chat template's.
+        on_step: is told of every step, see `OnStep`; the device may not be done with it yet.
 
     Yields:
         A token, and its log probabilities `(V,)`.
@@ -167,12 +171,14 @@ def generate_step(
             prompt_progress_callback(progress.processed - progress.cache, progress.total - progress.cache)
         return None if on_progress is None else on_progress(progress)
 
-    def sample(logits: mx.array) -> tuple[mx.array, mx.array]:
+    def sample(logits: mx.array, taken: Sequence[int] | mx.array) -> tuple[mx.array, mx.array]:
         for processor in logits_processors or []:
             logits = processor(history, logits)
         logprobs = logits - mx.logsumexp(logits, keepdims=True)
         token = sampler(logprobs)
         mx.async_eval(token, logprobs)
+        if on_step is not None:
+            on_step(cache[0], taken, token)
         return token, logprobs.squeeze(0)
 
     def step(token: mx.array) -> tuple[mx.array, mx.array]:
@@ -182,14 +188,16 @@ def generate_step(
         with mx.stream(generation_stream):
             logits = model(token[None], cache=cache)
             assert logits is not None
-            return sample(logits[:, -1])
+            return sample(logits[:, -1], token)
 
+    if on_step is not None:
+        on_step(cache[0], (), None)
     limits = {"step_size": prefill_step_size, "max_memory": max_memory}
     logits = prefill(model, prompt, cache, tail=tail, on_progress=tell, **limits)
     if logits is None or max_tokens == 0:
         return
     with mx.stream(generation_stream):
-        token, logprobs = sample(logits)
+        token, logprobs = sample(logits, prompt)
     yield to_int(token), logprobs
     mx.clear_cache()
     n, following = 1, step(token)

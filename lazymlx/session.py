@@ -241,6 +241,11 @@ class Session:
         return [dict(message) for message in self._transcript.messages]
 
     @property
+    def tokens(self) -> list[int]:
+        """What the session has taken in, by position."""
+        return list(self._tokens)
+
+    @property
     def config(self) -> LazyConfig:
         """What is left behind, and how it is chosen."""
         return self._cache.config

@@ -10,7 +10,7 @@ import pytest
 from model_folder import write_model
 
 from lazymlx.cli.main import main
-from lazymlx.cli.stats_file import write_json
+from lazymlx.cli.out_file import write_json
 from lazymlx.errors import RunError, UsageError
 
 
@@ -228,6 +228,8 @@ def test_a_template_that_refuses_the_messages(refused: Refusal, folder: Path) ->
         (["-qa"], "--quantize-activations: "),
         (["--stats-json", "/nowhere/stats.json"], "/nowhere/stats.json cannot be written: No such file"),
         (["--stats-json", "/"], "/ is a folder"),
+        (["--explain", "/nowhere/page.html"], "--explain: /nowhere/page.html cannot be written: No such file"),
+        (["--explain", "/"], "--explain: / is a folder"),
         (["--stats-json", "/proc/stats.json"], "/proc/stats.json cannot be written"),
     ],
     ids=" ".join,
@@ -305,4 +307,4 @@ def test_ctrl_c_outside_of_an_answer(monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_statistics_that_can_no_longer_be_written(tmp_path: Path) -> None:
     """The folder went away while the model was working."""
     with pytest.raises(RunError, match="could not be written"):
-        write_json(tmp_path / "gone" / "stats.json", {})
+        write_json(tmp_path / "gone" / "stats.json", {}, "--stats-json")

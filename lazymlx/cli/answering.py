@@ -11,7 +11,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..config import LazyConfig
 from ..errors import UsageError
-from ..generation import REFUSED, LazyResponse, stream_generate
+from ..generation import REFUSED, LazyResponse, OnStep, stream_generate
 from ..hub import find
 from ..loading import load
 from ..model import Model
@@ -97,6 +97,7 @@ def answer(
     *,
     emit: Callable[[str], None],
     on_progress: OnProgress,
+    on_step: OnStep | None = None,
 ) -> Answer:
     """Answer a prompt, piece by piece to `emit`. Ctrl-C ends it early, with what there is by then."""
     cache = model.make_cache(lazy)
@@ -112,6 +113,7 @@ def answer(
         max_memory=args.max_memory,
         sampler=sampler_of(tokenizer, args),
         on_progress=on_progress,
+        on_step=on_step,
     )
     return _heard(responses, len(tokens), cache[0].stats, emit)
 
@@ -123,11 +125,12 @@ def ask(
     *,
     emit: Callable[[str], None],
     on_progress: OnProgress,
+    on_step: OnStep | None = None,
 ) -> Answer:
     """Answer a question about what a session has read; as `answer` does."""
     _prepare(args)
-    sampler = sampler_of(session.tokenizer, args)
-    responses = session.ask(question, args.max_tokens, on_progress=on_progress, sampler=sampler)
+    given = {"sampler": sampler_of(session.tokenizer, args), "on_step": on_step}
+    responses = session.ask(question, args.max_tokens, on_progress=on_progress, **given)
     return _heard(responses, 0, lambda ttft_s: session.stats, emit)
 
 

@@ -11,7 +11,7 @@ from .conversation import Conversation, described, note
 
 @dataclass(frozen=True)
 class Command:
-    """One command; `operand` is what has to follow its name, "" if nothing may."""
+    """One command; `operand` is what has to follow its name, "" if nothing may, in brackets if it may be left out."""
 
     operand: str
     help: str
@@ -31,7 +31,7 @@ def obey(conversation: Conversation, message: str) -> None:
         known = " ".join(f"/{known}" for known in COMMANDS)
         raise UsageError(f"/{name}: no such command; there are {known} (a space before it makes it a question)")
     command = COMMANDS[name]
-    if bool(operand) != bool(command.operand):
+    if bool(operand) != bool(command.operand) and not command.operand.startswith("["):
         expected = command.operand or "nothing"
         raise UsageError(f"/{name}: expected {expected} after it, got {operand or 'nothing'}")
     command.run(conversation, operand)
@@ -94,6 +94,7 @@ COMMANDS: dict[str, Command] = {
     "open": Command("FILE", "go on with a saved one", Conversation.open),
     "undo": Command("", "forget the newest question or document", lambda conversation, _: conversation.undo()),
     "retry": Command("", "ask the newest question again", lambda conversation, _: conversation.retry()),
+    "explain": Command("[FILE]", "write a page that shows what the newest answer was made of", Conversation.explain),
     "stats": Command("", "what the conversation has cost so far", _stats),
     "lazy": Command("on|off|auto|SCHEDULE", "what to leave behind; begins a new conversation", _lazy),
     "reset": Command("", "begin a new conversation; as r alone does", _reset),

@@ -18,12 +18,14 @@ from rich.console import Console
 
 from ..config import LazyConfig
 from ..document import FORMAT
-from ..errors import Cancelled, DocumentError, StateError
+from ..errors import Cancelled, DocumentError, StateError, UsageError
+from ..explain import Trace, page
 from ..generation import LazyResponse
 from ..model import Model
 from ..progress import Progress
 from ..session import Session
-from . import options
+from ..stats import LazyStats
+from . import options, out_file
 from .answering import sampler_of
 from .bar import PrefillBar
 from .ctrl_c import CtrlC
@@ -33,6 +35,7 @@ from .report import computed, megabytes
 from .terminal import write
 
 CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+PAGE = "explain.html"
 HEAD = 1 << 20  # bytes in which a saved document says what it is
 
 
@@ -41,6 +44,14 @@ class Document(NamedTuple):
 
     name: str
     tokens: int
+
+
+class Answered(NamedTuple):
+    """The newest answer, for /explain."""
+
+    question: str
+    trace: Trace
+    stats: LazyStats
 
 
 class Conversation:
@@ -58,6 +69,7 @@ class Conversation:
         self.session = self._begun(self.config_for(args.lazy))
         self.opened: list[Document] = []  # what the session began with
         self.turns: list[Document | str] = []  # documents and questions since, as they can be undone
+        self.answered: Answered | None = None
 
     # what happens
 
@@ -72,6 +84,7 @@ class Conversation:
         question = self.turns.pop()
         assert isinstance(question, str)
         self.session.undo()
+        self.answered = None
         note(f"asking again: {_shortened(question)}")
         try:
             self._answer(question, self.session.stats.revived)
@@ -83,6 +96,7 @@ class Conversation:
         """Forget the newest question or document."""
         self.session.undo()
         forgotten = self.turns.pop()
+        self.answered = self.answered if isinstance(forgotten, Document) else None
         note(f"forgot {forgotten.name if isinstance(forgotten, Document) else _shortened(forgotten)}")
 
     def read(self, words: str) -> None:
@@ -103,6 +117,18 @@ class Conversation:
             raise DocumentError(f"document: {path} exists and is no saved document; choose another name")
         self.session.save(path)
         note(f"saved {self.session.stats.context_tokens} tokens to {path}, {megabytes(path.stat().st_size)}")
+
+    def explain(self, words: str) -> None:
+        """Write a page that shows what the newest answer was computed from."""
+        if self.answered is None:
+            raise StateError("explain: there is no answer to explain; ask a question first")
+        path = path_of(words or PAGE)
+        if path.suffix.lower() not in (".html", ".htm"):  # or a slip of the finger would replace a document
+            raise UsageError(f"explain: {path} is no name for a page; expected one that ends with .html")
+        question, trace, stats = self.answered
+        out_file.check_writable(path, "explain")
+        out_file.write_text(path, page(trace.history(), self.tokenizer, stats, question), "explain")
+        note(f"how deep each token was computed: {path}")
 
     def open(self, words: str) -> None:
         """Go on with a saved session instead of this one."""
@@ -162,13 +188,13 @@ class Conversation:
 
     def _change(self, session: Session) -> None:
         self.session.close()
-        self.session, self.opened, self.turns = session, [], []
+        self.session, self.opened, self.turns, self.answered = session, [], [], None
 
     def _answer(self, question: str, revived: int) -> None:
-        response = None
+        response, trace = None, Trace(self.session.tokens)
         mx.reset_peak_memory()
         with self._watching("reading") as (ctrl_c, watch):
-            options = {"on_progress": watch, "sampler": self.sampler}
+            options = {"on_progress": watch, "on_step": trace.note, "sampler": self.sampler}
             with closing(self.session.ask(question, self.args.max_tokens, **options)) as responses:
                 try:
                     for response in responses:
@@ -180,6 +206,7 @@ class Conversation:
                         write("\n")
         self.turns.append(question)
         if response is not None:
+            self.answered = Answered(question, trace, self.session.stats)
             note(self._cost(response, revived))
         self._warn(self.session.stats.prompt_end)
 

@@ -7,13 +7,20 @@ lazily and densely, side by side.
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..config import LazyConfig
 from ..demo import MODEL
 from ..errors import UsageError
-from . import options, prompts, stats_file
+from . import options, out_file, prompts
 from .bar import PrefillBar
 from .terminal import say, write
+
+if TYPE_CHECKING:
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+    from ..explain import Trace
+    from .answering import Answer
 
 EXAMPLES = """\
 examples:
@@ -41,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     output.add_argument("--stats-json", type=Path, metavar="FILE", help="write all figures to a JSON file")
     output.add_argument(
+        "--explain", type=Path, metavar="FILE", help="write an HTML page that shows how deep each token was computed"
+    )
+    output.add_argument(
         "--verbose",
         type=options.yes_or_no,
         default=True,
@@ -55,8 +65,9 @@ def run(args: argparse.Namespace) -> int:
     options.refuse(args, options.REFUSED)
     lazy = options.lazy_config(args)
     compare = _compares(args)
-    if args.stats_json is not None:
-        stats_file.check_writable(args.stats_json)
+    for flag, path in (("--stats-json", args.stats_json), ("--explain", args.explain)):
+        if path is not None:
+            out_file.check_writable(path, flag)
     prompt = prompts.read_prompt(args)
     name = str(MODEL) if args.model is None else args.model
     if args.verbose:
@@ -65,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     if args.document is not None:
         return _ask_saved(args, name, prompt)
 
+    from ..explain import Trace
     from . import answering, report  # MLX comes with them, which takes a second
 
     model, tokenizer, calibrated = answering.open_model(args, name, lazy)
@@ -73,12 +85,17 @@ def run(args: argparse.Namespace) -> int:
         for note in notes(len(tokens), model.args.max_position_embeddings, None if calibrated else lazy, model.lazy):
             say(note)
         report.print_rule()
+    trace = None if args.explain is None else Trace()
+    on_step = None if trace is None else trace.note
     with PrefillBar("reading", shown=args.verbose) as bar:
-        first = answering.answer(model, tokenizer, tokens, model.lazy, args, emit=write, on_progress=bar)
+        first = answering.answer(
+            model, tokenizer, tokens, model.lazy, args, emit=write, on_progress=bar, on_step=on_step
+        )
     write("\n")
     if args.verbose:
         report.print_rule()
         report.print_statistics(first, model.lazy)
+    _explain(args, trace, tokenizer, first, prompt.question)
     dense = None
     if compare and not first.interrupted:
         with PrefillBar("reading densely", shown=args.verbose) as bar:
@@ -86,27 +103,51 @@ def run(args: argparse.Namespace) -> int:
         if args.verbose and not dense.interrupted:
             report.print_comparison(first, dense)
     if args.stats_json is not None:
-        stats_file.write_json(args.stats_json, {"model": name, **report.to_dict(first, dense)})
+        out_file.write_json(args.stats_json, {"model": name, **report.to_dict(first, dense)}, "--stats-json")
     return 130 if (dense or first).interrupted else 0
 
 
 def _ask_saved(args: argparse.Namespace, name: str, prompt: prompts.Prompt) -> int:
     """Answer a question about a saved document."""
+    from ..explain import Trace
     from . import answering, report
 
     assert prompt.question is not None
     session = answering.open_saved(args, name)
     if args.verbose:
         report.print_rule()
+    trace = None if args.explain is None else Trace(session.tokens)
+    on_step = None if trace is None else trace.note
     with PrefillBar("reading", shown=args.verbose) as bar:
-        answer = answering.ask(session, prompt.question, args, emit=write, on_progress=bar)
+        answer = answering.ask(session, prompt.question, args, emit=write, on_progress=bar, on_step=on_step)
     write("\n")
     if args.verbose:
         report.print_rule()
         report.print_statistics(answer, session.config)
+    _explain(args, trace, session.tokenizer, answer, prompt.question)
     if args.stats_json is not None:
-        stats_file.write_json(args.stats_json, {"model": name, **report.to_dict(answer, None)})
+        out_file.write_json(args.stats_json, {"model": name, **report.to_dict(answer, None)}, "--stats-json")
     return 130 if answer.interrupted else 0
+
+
+def _explain(
+    args: argparse.Namespace,
+    trace: "Trace | None",
+    tokenizer: "TokenizerWrapper",
+    answer: "Answer",
+    question: str | None,
+) -> None:
+    """Write the page that --explain asks for; of an answer that was interrupted, what there is."""
+    from ..explain import page
+
+    if trace is None:
+        return
+    if not trace.answered:
+        say("--explain: the answer had not begun, so no page was written")
+        return
+    out_file.write_text(args.explain, page(trace.history(), tokenizer, answer.lazy, question), "--explain")
+    if args.verbose:
+        say(f"how deep each token was computed: {args.explain}")
 
 
 def _compares(args: argparse.Namespace) -> bool:
