@@ -7,7 +7,7 @@ the page's own policy lets no script run but the one whose hash it names, and no
 import base64
 import hashlib
 import json
-from importlib.resources import files
+from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -58,4 +58,4 @@ def stage_names(history: History) -> list[str]:
 
 
 def _part(name: str) -> str:
-    return (files(__package__) / name).read_text(encoding="utf-8")
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
