@@ -15,6 +15,7 @@ import mlx.nn as nn
 from jaxtyping import Float, Integer
 
 from .attention import Mask, Stored, attend
+from .joined import Joined, alike
 from .pools import KVPool, Span
 from .rope import Positions, rotate
 
@@ -126,16 +127,14 @@ class Attention(nn.Module):
         self.scale: float = scale or theirs.scale
         self.project, self.rotated_by, self.turned, self.output = project, rope, turned, output
         self.window, self.softcap, self.precise = window, softcap, precise
+        self.joined: Joined | None = None
 
     def __call__(
         self, x: Float[mx.array, "B L D"], mask: Mask = None, cache: Rows | None = None
     ) -> Float[mx.array, "B L D"]:
         """Attention's output; the rows that come as `cache` get to know their queries."""
         rows = cache or Rows(0, None, Span(context=x.shape[1]))
-        queries, keys, values = (part.transpose(0, 2, 1, 3) for part in self.project(self, x))
-        if self.rotated_by is not None:
-            queries = rotate(self[self.rotated_by], queries, rows.positions, rows.span.context)
-            keys = rotate(self[self.rotated_by], keys, rows.positions, rows.span.context)
+        queries, keys, values = self._rotated(x, rows)
         if self.turned is not None:
             queries, keys = self.turned(self, queries, keys, rows)
         rows.queries = queries
@@ -145,6 +144,26 @@ class Attention(nn.Module):
         out = out.astype(queries.dtype).transpose(0, 2, 1, 3)
         return self.output(self, out.reshape(*x.shape[:2], -1), x)
 
+    def _rotated(self, x: mx.array, rows: Rows) -> tuple[mx.array, mx.array, mx.array]:
+        """Queries and keys, rotated, and values: `(B, heads, L, D_h)`."""
+        if self.joined is not None and self.joined.serves(x, (self["q_proj"], self["k_proj"])):
+            both = self._turned_to(by_head(self.joined(x), self.heads + self.kv_heads), rows)
+            return both[:, : self.heads], both[:, self.heads :], by_head(self["v_proj"](x), self.kv_heads)
+        queries, keys, values = (part.transpose(0, 2, 1, 3) for part in self.project(self, x))
+        return self._turned_to(queries, rows), self._turned_to(keys, rows), values
+
+    def _turned_to(self, x: mx.array, rows: Rows) -> mx.array:
+        if self.rotated_by is None:
+            return x
+        return rotate(self[self.rotated_by], x, rows.positions, rows.span.context)
+
+    def join(self) -> None:
+        """Let few rows go through the projections to queries and keys together, where nothing comes between those and
+        the rotation."""
+        if self.project is separate:
+            parts = self["q_proj"], self["k_proj"]
+            self.joined = Joined(parts) if alike(parts) else None
+
     def by_head(self, queries: mx.array, keys: mx.array, values: mx.array) -> ByHead:
         """Split projected rows into heads."""
         B, L, _ = queries.shape
@@ -153,6 +172,11 @@ class Attention(nn.Module):
             keys.reshape(B, L, self.kv_heads, -1),
             values.reshape(B, L, self.kv_heads, -1),
         )
+
+
+def by_head(x: Float[mx.array, "B L N"], heads: int) -> Float[mx.array, "B T L D_h"]:
+    """Projected rows, head by head."""
+    return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
 
 
 def last_output(layer: nn.Module, x: Float[mx.array, "1 L D"], mask: Mask, rows: Rows) -> tuple[mx.array, mx.array]:

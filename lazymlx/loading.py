@@ -143,6 +143,7 @@ def _settle_weights(model: Model, adapter_path: str | None, dtype: mx.Dtype | No
     if dtype is not None:
         model.set_dtype(dtype)
     model.eval()
+    model.join()
     mx.eval([w for _, w in tree_flatten(model.parameters())])
 
 

@@ -72,6 +72,10 @@ class Network(nn.Module):
         """Bring a checkpoint's tensors into the form of the parameters."""
         return self.family.sanitize(self, weights)
 
+    def join(self) -> None:
+        """Let decode steps take projections of the same rows as one, see `joined`; their weights become views."""
+        self.family.join(self)
+
     def embedded(
         self, tokens: Integer[mx.array, "B L"], given: Float[mx.array, "B L D"] | None = None
     ) -> Float[mx.array, "B L D"]:

@@ -22,6 +22,7 @@ ORDER = [
     {"aux_cache"},
     {"cache"},
     {"rewind"},
+    {"joined"},
     {"layers"},
     {"families"},
     {"network"},

@@ -64,6 +64,7 @@ def twin_of(stock: llama.Model) -> Model:
     """Our model with the same weights."""
     model = Model(stock.args)
     model.load_weights(tree_flatten(stock.parameters()))
+    model.join()
     return model
 
 
@@ -119,6 +120,7 @@ def noting_model(stock: llama.Model) -> tuple[Model, Notes]:
     for number, layer in enumerate(model.layers):
         layer.self_attn = NotingAttention(stock.args, layer.self_attn, number, notes)
     model.load_weights(tree_flatten(stock.parameters()))
+    model.join()
     return model, notes
 
 

@@ -196,6 +196,7 @@ def pair(name: str) -> tuple[nn.Module, Model]:
     theirs.load_weights(list(weights.items()))
     ours = Model(args_class.from_dict(config))
     ours.load_weights(list(weights.items()))
+    ours.join()
     theirs.eval()
     ours.eval()
     return theirs, ours

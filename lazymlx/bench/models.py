@@ -87,6 +87,7 @@ def random_pair(shape: str, bits: int | None = None) -> Pair:
     for layer in ours.layers:  # one by one: what is made on the way needs little room then
         mx.eval(layer.parameters())
     mx.eval(ours.parameters())
+    ours.join()  # as `load` does
     stock.update(ours.parameters())
     return Pair(shape if bits is None else f"{shape}, {bits}-bit", ours, stock, None)
 
@@ -112,4 +113,4 @@ def make_pair(model: str | None, shape: str | None, bits: int | None) -> Pair:
         raise UsageError(f"bits: expected 2, 3, 4, 5, 6 or 8, got {bits}")
     if shape:
         return random_pair(shape, bits)
-    return loaded_pair(model) if model else loaded_pair(str(demo.MODEL), "demo-22m")
+    return loaded_pair(model) if model else loaded_pair(str(demo.MODEL), "embedded")

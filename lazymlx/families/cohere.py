@@ -24,6 +24,6 @@ def scaled(args: Any, x: mx.array, project: Linear) -> mx.array:
 
 
 COHERE = {
-    "cohere": Family("Command R", "cohere", maybe_normed, logits=scaled),
-    "cohere2": Family("Command R7B, Command A", "cohere2", windowed_or_nope, logits=scaled),
+    "cohere": Family("Command R", "cohere", maybe_normed, swiglu=True, logits=scaled),
+    "cohere2": Family("Command R7B, Command A", "cohere2", windowed_or_nope, swiglu=True, logits=scaled),
 }

@@ -27,6 +27,6 @@ EXAONE = {
         exaone3,
         places=Places("transformer", "wte", "h", "attn.attention", "ln_f"),
     ),
-    "exaone4": Family("EXAONE 4", "exaone4", exaone4),
+    "exaone4": Family("EXAONE 4", "exaone4", exaone4, swiglu=True),
     "exaone_moe": Family("K-EXAONE", "exaone_moe", exaone_moe),
 }

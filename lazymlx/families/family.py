@@ -14,6 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from jaxtyping import Float, Integer
 
+from ..joined import SwiGLU
 from ..layers import Attention
 
 Adopt = Callable[[Any, int, Any], Attention]
@@ -49,6 +50,7 @@ class Family:
         embed: from the configuration and a token's embedding to the first layer's input.
         logits: from the configuration, normalised rows and the head's projection to logits.
         places: where upstream keeps the parts.
+        swiglu: the feed-forwards are Llama's.
         inside: where upstream keeps the language model, in one that sees as well (only text is served).
     """
 
@@ -58,6 +60,7 @@ class Family:
     embed: Callable[[Any, mx.array], mx.array] = lambda args, x: x
     logits: Logits = lambda args, x, project: project(x)
     places: Places = Places()
+    swiglu: bool = False
     inside: str | None = None
 
     def within(self, title: str, upstream: str, inside: str = "language_model") -> "Family":
@@ -69,7 +72,7 @@ class Family:
         return importlib.import_module(f"mlx_lm.models.{self.upstream}")
 
     def build(self, args: Any) -> nn.Module:
-        """Upstream's model, its attention replaced by ours."""
+        """Upstream's model, its attention (and Llama's feed-forward) replaced by ours."""
         model = self.module.Model(args)
         core = self.core(model)
         for index, layer in enumerate(self.layers(model)):
@@ -78,6 +81,8 @@ class Family:
             for step in outer:
                 holder = holder[step]
             holder[name] = self.attention(core.args, index, holder[name])
+            if self.swiglu:
+                layer["mlp"] = SwiGLU(layer["mlp"])
         return model
 
     def sanitize(self, model: nn.Module, weights: dict[str, mx.array]) -> dict[str, mx.array]:
@@ -95,6 +100,13 @@ class Family:
     def norm(self, model: nn.Module) -> nn.Module:
         """The norm before the head."""
         return self.core(model)[self.places.trunk][self.places.norm]
+
+    def join(self, model: nn.Module) -> None:
+        """Join what projects the same rows, see `joined`; once the weights are what they will be."""
+        for layer in self.layers(model):
+            self.attention_of(layer).join()
+            if self.swiglu:
+                layer["mlp"].join()
 
     def attention_of(self, layer: nn.Module) -> Attention:
         for step in self.places.attention.split("."):

@@ -24,7 +24,7 @@ def minicpm_logits(args: Any, x: mx.array, project: Linear) -> mx.array:
 
 
 GRANITE = {
-    "granite": Family("Granite 3", "granite", plain, multiplied, divided),
+    "granite": Family("Granite 3", "granite", plain, multiplied, divided, swiglu=True),
     "granitemoe": Family("Granite 3 MoE", "granitemoe", plain, multiplied, divided),
-    "minicpm": Family("MiniCPM", "minicpm", plain, minicpm_embedding, minicpm_logits),
+    "minicpm": Family("MiniCPM", "minicpm", plain, minicpm_embedding, minicpm_logits, swiglu=True),
 }

@@ -16,4 +16,4 @@ def hunyuan(args: Any, index: int, theirs: Any) -> Attention:
     return Attention(args, theirs, turned=normed_after if args.use_qk_norm else None)
 
 
-HUNYUAN = {"hunyuan_v1_dense": Family("Hunyuan (dense)", "hunyuan_v1_dense", hunyuan)}
+HUNYUAN = {"hunyuan_v1_dense": Family("Hunyuan (dense)", "hunyuan_v1_dense", hunyuan, swiglu=True)}

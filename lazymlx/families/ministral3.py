@@ -35,4 +35,4 @@ def ministral3(args: Any, index: int, theirs: Any) -> Attention:
     )
 
 
-MINISTRAL3 = {"ministral3": Family("Ministral 3", "ministral3", ministral3)}
+MINISTRAL3 = {"ministral3": Family("Ministral 3", "ministral3", ministral3, swiglu=True)}

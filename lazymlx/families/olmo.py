@@ -16,7 +16,7 @@ def normed_listed(args: Any, index: int, theirs: Any) -> Attention:
 
 
 OLMO = {
-    "olmo2": Family("OLMo 2", "olmo2", normed),
-    "olmo3": Family("OLMo 3", "olmo3", normed_listed),
+    "olmo2": Family("OLMo 2", "olmo2", normed, swiglu=True),
+    "olmo3": Family("OLMo 3", "olmo3", normed_listed, swiglu=True),
     "olmoe": Family("OLMoE", "olmoe", normed),
 }

@@ -24,4 +24,4 @@ def stablelm(args: Any, index: int, theirs: Any) -> Attention:
     )
 
 
-STABLELM = {"stablelm": Family("StableLM 2", "stablelm", stablelm)}
+STABLELM = {"stablelm": Family("StableLM 2", "stablelm", stablelm, swiglu=True)}

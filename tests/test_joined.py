@@ -1,0 +1,85 @@
+"""Projections of the same rows as one product: where they may be joined, and when the parts take over again."""
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from mlx.utils import tree_flatten
+from mlx_lm.tuner.utils import linear_to_lora_layers
+from tiny import random_tokens, stock_model, tiny_args, twin_of
+
+from lazymlx.attention import FEW_ROWS
+from lazymlx.joined import Joined, alike
+from lazymlx.model import Model
+
+QUANTISED = [(4, 64, "affine"), (8, 32, "affine"), (4, 32, "mxfp4")]
+
+
+def pair(bias: bool = False) -> tuple[nn.Linear, nn.Linear]:
+    mx.random.seed(0)
+    return nn.Linear(64, 96, bias), nn.Linear(64, 32, bias)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_one_product_gives_what_the_parts_give(bias: bool) -> None:
+    parts, x = pair(bias), mx.random.normal((1, 3, 64))
+    apart = mx.concatenate([part(x) for part in parts], axis=-1)
+    joined = Joined(parts)
+    assert joined.serves(x, parts)
+    assert mx.allclose(joined(x), apart, atol=1e-6)
+    assert mx.allclose(mx.concatenate([part(x) for part in parts], axis=-1), apart, atol=1e-6)  # by their own names
+
+
+@pytest.mark.parametrize(("bits", "group_size", "mode"), QUANTISED)
+def test_quantised_parts_too(bits: int, group_size: int, mode: str) -> None:
+    parts = [part.to_quantized(group_size, bits, mode) for part in pair()]
+    x = mx.random.normal((1, 3, 64))
+    apart = mx.concatenate([part(x) for part in parts], axis=-1)
+    assert alike(parts)
+    assert mx.allclose(Joined(parts)(x), apart, atol=1e-6)
+
+
+def test_what_differs_is_not_joined() -> None:
+    one, other = pair()
+    assert alike([one, other])
+    assert not alike([one, other.to_quantized(64, 4)])
+    assert not alike([one.to_quantized(64, 4), other.to_quantized(64, 8)])
+    assert not alike([one, pair(bias=True)[1]])
+    other.set_dtype(mx.float16)
+    assert not alike([one, other])
+
+
+def test_many_rows_take_the_parts() -> None:
+    parts = pair()
+    joined = Joined(parts)
+    assert joined.serves(mx.zeros((1, FEW_ROWS, 64)), parts)
+    assert not joined.serves(mx.zeros((1, FEW_ROWS + 1, 64)), parts)
+
+
+def one_token(model: Model) -> mx.array:
+    cache = model.make_cache()
+    cache[0].expect(20)
+    model(mx.array([random_tokens(20)]), cache=cache)
+    logits = model(mx.array([[7]]), cache=cache)
+    assert logits is not None
+    return logits
+
+
+def test_new_weights_and_adapters_take_effect() -> None:
+    stock = stock_model(tiny_args())
+    ours, fresh = twin_of(stock), Model(stock.args)
+    before = one_token(ours)
+    changed = [(name, w * 1.1) for name, w in tree_flatten(stock.parameters())]
+    ours.load_weights(changed)
+    fresh.load_weights(changed)
+    changed_too = one_token(ours)
+    assert mx.array_equal(changed_too, one_token(fresh))
+    assert not mx.allclose(changed_too, before, atol=1e-3)
+
+    for model in (ours, fresh):
+        mx.random.seed(1)
+        linear_to_lora_layers(model, 2, {"rank": 2, "scale": 20.0, "dropout": 0.0})
+        for module in model.modules():
+            if "lora_b" in module:
+                module["lora_b"] = mx.random.normal(module["lora_b"].shape)
+    adapted = one_token(ours)
+    assert mx.array_equal(adapted, one_token(fresh))
