@@ -3,6 +3,7 @@
 Everything here is a pure function of arrays. Keys and values come as arrays or, packed in few bits, as `Quantized`.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -65,9 +66,10 @@ def attend(
         sinks: a logit per head that takes its share of the attention and has no value (gpt-oss).
     """
     few = queries.shape[2] <= FEW_ROWS and sinks is None
-    # a decode step that revives: CUDA's fused kernel is planned anew for each shape of a mask, 60 ms a time
-    in_the_open = few and (isinstance(keys, Quantized) or isinstance(mask, mx.array))
-    if softcap is None and not in_the_open:
+    packed = isinstance(keys, Quantized) or isinstance(values, Quantized)
+    if few and softcap is None and not packed and isinstance(mask, mx.array):
+        return attend_few(queries, keys, values, scale, mask)
+    if softcap is None and not (few and packed):
         keys, values = unpacked(keys), unpacked(values)
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
     L, S = queries.shape[2], keys.shape[2]
@@ -81,6 +83,32 @@ def attend(
     return mx.concatenate(outs, axis=2) if len(outs) > 1 else outs[0]
 
 
+def attend_few(
+    queries: Float[mx.array, "B H L D_h"],
+    keys: Float[mx.array, "B H_kv S D_h"],
+    values: Float[mx.array, "B H_kv S D_h"],
+    scale: float,
+    mask: Bool[mx.array, "L S"],
+) -> Float[mx.array, "B H L D_h"]:
+    """Attention of a few rows, as of a decode step that revives, in four kernels and as precise as MLX's own fallback.
+    CUDA's fused kernel is planned anew for each shape of a mask, 60 ms a time."""
+    B, H, L, D_h = queries.shape
+    logits = by_group(queries, keys.shape[1]) @ keys.swapaxes(-1, -2)
+    logits = scaled_and_hidden(logits.reshape(B, H, L, -1), mask, scale)
+    return weighted(mx.softmax(logits, axis=-1, precise=True), values)
+
+
+@partial(mx.compile, shapeless=True)
+def scaled_and_hidden(logits: mx.array, mask: mx.array, scale: float) -> mx.array:
+    return mx.where(mask, logits * scale, -mx.inf)
+
+
+def by_group(x: Float[mx.array, "B H L N"], kv_heads: int) -> Float[mx.array, "B H_kv R N"]:
+    """Rows of the heads that share keys, together: no copies of the keys are needed then."""
+    B, H, L, _ = x.shape
+    return x.reshape(B, kv_heads, H // kv_heads * L, -1)
+
+
 def probabilities(
     queries: Float[mx.array, "B H L D_h"],
     keys: Stored,
@@ -90,9 +118,8 @@ def probabilities(
     sinks: Float[mx.array, " H"] | None = None,
 ) -> Float[mx.array, "B H L S"]:
     """Attention probabilities in float32; the queries are already scaled."""
-    B, H, L, D_h = queries.shape
-    H_kv = keys.shape[1]
-    grouped = queries.reshape(B, H_kv, H // H_kv * L, D_h)  # the heads of a group share keys: no copies of them
+    B, H, L, _ = queries.shape
+    grouped = by_group(queries, keys.shape[1])
     if isinstance(keys, Quantized):
         logits = keys.product(grouped, transpose=True)
     else:
@@ -110,9 +137,8 @@ def probabilities(
 
 def weighted(probability: Float[mx.array, "B H L S"], values: Stored) -> Float[mx.array, "B H L D_h"]:
     """The values, averaged with these weights."""
-    B, H, L, S = probability.shape
-    H_kv = values.shape[1]
-    grouped = probability.reshape(B, H_kv, H // H_kv * L, S)
+    B, H, L, _ = probability.shape
+    grouped = by_group(probability, values.shape[1])
     out = values.product(grouped, transpose=False) if isinstance(values, Quantized) else grouped @ values
     return out.reshape(B, H, L, -1)
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer
 
 from .pools import NOWHERE
-from .selection import no_candidate
+from .selection import compiled, no_candidate, positions_of
 from .stores import Store, grown, written
 
 
@@ -21,7 +21,7 @@ class Revived(NamedTuple):
     x: mx.array  # (1, R, D)
     positions: mx.array  # (R,), `NOWHERE` for rows that do not count
     slots: mx.array  # (R,), where they came from
-    valid: mx.array  # how many count; they come first
+    counts: mx.array  # (R,), which rows count; they come first
 
 
 class AuxCache:
@@ -69,15 +69,13 @@ class AuxCache:
         self.depth[positions] = cut + 1
         return self.rows.at(slots)[None], slots
 
-    def take_best(self, keys: Int64[mx.array, " P"], cut: int, budget: int) -> Revived:
-        """Take at most `budget` of the tokens that wait at `cut`, those with the highest keys; the best come first."""
-        waiting = mx.where(self.depth == cut, keys, no_candidate())
-        order = mx.argsort(waiting)[::-1][:budget].astype(mx.int32)
-        counts = waiting[order] != no_candidate()
-        slots = mx.where(counts, self.slots[order], self.used)  # the row behind the last is nobody's
-        self.depth[mx.where(counts, order, self.places - 1)] = mx.where(counts, cut + 1, 0)  # nor is the last place
-        positions = mx.where(counts, order, NOWHERE)
-        return Revived(self.rows.at(slots)[None], positions, slots, counts.astype(mx.int32).sum())
+    def take_best(self, keys: Int64[mx.array, " R"], cut: int) -> Revived:
+        """Take the tokens with these sort keys, which wait at `cut`; those that count come first."""
+        counts, places = keys != no_candidate(), compiled(positions_of)(keys, mx.array(self.places))
+        # the row behind the last is nobody's, as is the last place, where the keys that do not count point
+        slots = mx.where(counts, self.slots[places], self.used)
+        self.depth = self.depth.at[places].add(counts)  # from `cut` to the next
+        return Revived(self.rows.at(slots)[None], mx.where(counts, places, NOWHERE), slots, counts)
 
     def put_back(self, slots: Integer[mx.array, " L"], x: Float[mx.array, "1 L D"]) -> None:
         """Keep the outputs of a stage for tokens that were taken from these slots; they now wait at the next cut."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from jaxtyping import Bool, Float, Int64, Integer
+from jaxtyping import Bool, Float, Integer
 
 from .attention import Mask, unpacked
 from .cache import LazyCache, Step
@@ -22,7 +22,7 @@ from .layers import Rows, last_output
 from .network import Network
 from .pools import Span
 from .rope import Positions
-from .selection import AttentionScorer, select
+from .selection import AttentionScorer, compiled, select, select_and_revive
 from .stores import check_packing
 from .windows import asked, resolved
 
@@ -159,19 +159,21 @@ class Model(Network):
         new = mx.arange(step.start, step.stop, dtype=mx.int32)
         for number, cut in enumerate(cache.config.cuts, 1):
             k = cut.count(step.stop) if step.stop >= cache.config.min_tokens else step.stop
-            selected, keys = self._select(cache, number, new, queries[:, :, :1], active, within, protected, k)
-            revived = cache.aux.take_best(keys, number, budget)
-            active = selected & (cache.aux.depth > number)
+            importance = self._importance(cache, number, new, queries[:, :, :1], within)
+            waiting = cache.aux.depth == number
+            selected, best = select_and_revive(importance, active, protected, waiting, k, budget, cache.config.pool)
+            revived = cache.aux.take_best(best, number)
+            active = compiled(active_behind)(selected, cache.aux.depth, mx.array(number))
             within = active if cache.config.attend == "selected" else None
             positions = mx.concatenate([new, revived.positions])
             stage = cache.stages[number]
-            span = stage.append(positions, step.stop, valid=revived.valid + 1)
+            span = stage.append(positions, step.stop, counts=revived.counts)
             rows = mx.concatenate([x, revived.x], axis=1)
             rows, queries = self._run(cache, number, rows, positions, stage.visible(positions, within), span, within)
             x = rows[:, :1]
             if number < len(cache.config.cuts):
                 cache.aux.put_back(revived.slots, rows[:, 1:])
-            cache.revived = cache.revived + revived.valid
+            cache.revived = cache.revived + revived.counts.sum()
         return x
 
     def _exactly(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array) -> mx.array:
@@ -191,7 +193,8 @@ class Model(Network):
             stage, selected = cache.stages[number], active
             k = self._how_many(cache, cut, step, n_active - n_protected, n_protected)
             if k < n_active - n_protected:
-                selected, _ = self._select(cache, number, asking, queries, active, within, protected, k)
+                importance = self._importance(cache, number, asking, queries, within)
+                selected = select(importance, active, protected, k, config.pool)
             n_active = k + n_protected
             missing = selected & (cache.aux.depth == number)
             if config.revive == 0:
@@ -229,18 +232,15 @@ class Model(Network):
             k += -(k + protected) % cache.config.round_to
         return min(k, candidates)
 
-    def _select(
+    def _importance(
         self,
         cache: LazyCache,
         number: int,
         asking: Integer[mx.array, " W"],
         queries: Float[mx.array, "1 H W D_h"],
-        active: Bool[mx.array, " P"],
         within: Bool[mx.array, " P"] | None,
-        protected: Bool[mx.array, " P"],
-        k: int,
-    ) -> tuple[Bool[mx.array, " P"], Int64[mx.array, " P"]]:
-        """Score the tokens of the stage before cut `number`, and choose."""
+    ) -> Float[mx.array, " P"]:
+        """Score the tokens of the stage before cut `number`, for the tokens that ask."""
         stage, config = cache.stages[number - 1], cache.config
         start, stop = cache.layers_of(number - 1)
         scoring = asked(self.windows, start, stop)
@@ -251,7 +251,7 @@ class Model(Network):
         visible = None if all_visible else stage.visible(asking, within, attention.window)
         keys = unpacked(stage.pools[scoring - start].read(0, stage.reach)[0])
         importance = scorer(queries[0] * attention.scale, keys[0], visible)
-        return select(stage.by_position(importance, cache.aux.places), active, protected, k, config.pool)
+        return stage.by_position(importance, cache.aux.places)
 
     def _run_rising(
         self,
@@ -293,6 +293,13 @@ class Model(Network):
     def _report(self, cache: LazyCache, step: Step, number: int, done: int, L: int) -> None:
         if cache.on_rows is not None and not step.decode:
             cache.on_rows(number, done, L)
+
+
+def active_behind(
+    selected: Bool[mx.array, " P"], depth: Integer[mx.array, " P"], cut: Integer[mx.array, ""]
+) -> Bool[mx.array, " P"]:
+    """The tokens that were selected at a cut and are computed behind it."""
+    return selected & (depth > cut)
 
 
 def on_host(mask: Bool[mx.array, " P"]) -> int:

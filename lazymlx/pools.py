@@ -21,7 +21,8 @@ NOWHERE = 2**30  # position of an empty slot: later than any query, so that ever
 
 @dataclass(frozen=True)
 class Span:
-    """Where the rows of a call go in a stage's pools: from slot `start` on; they then attend to slots `[0, stop)`."""
+    """Where the rows of a call go in a stage's pools: from slot `start` on, or to these slots; they then attend to the
+    slots `[0, stop)`."""
 
     start: int | mx.array = 0
     stop: int = 0
@@ -85,20 +86,22 @@ class StageCache:
         self.count: mx.array | None = None  # slots in use, once decode steps made it depend on data
 
     def append(
-        self, positions: Integer[mx.array, " L"], context: int, *, valid: mx.array | None = None, ahead: int = 0
+        self, positions: Integer[mx.array, " L"], context: int, *, counts: mx.array | None = None, ahead: int = 0
     ) -> Span:
         """Make room for rows.
 
         Args:
             positions: of the rows; `NOWHERE` for those that do not count.
-            valid: how many count, if that depends on data; they come first, and the next call overwrites the others.
+            counts: which of the rows count, but for the first, which always does, if that depends on data; they come
+                first, and the next call overwrites the others.
             ahead: how many more rows are to come soon.
         """
         L = positions.shape[0]
         start, capacity = self.filled if self.count is None else self.count, self.filled + L + ahead
-        if valid is not None or self.count is not None:
-            start = start if isinstance(start, mx.array) else mx.array(start, mx.int32)
-            self.count = start + (L if valid is None else valid)
+        if counts is not None or self.count is not None:
+            count = start if isinstance(start, mx.array) else mx.array(start, mx.int32)
+            start = count + mx.arange(L, dtype=mx.int32)
+            self.count = count + (L if counts is None else 1 + counts.sum())
         self.filled = min(self.filled + L, context)  # no more than every position once
         self.positions = written(grown(self.positions, capacity, positions, 0, NOWHERE), positions, start, 0)
         return Span(start, self.reach, capacity, context)

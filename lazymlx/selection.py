@@ -3,23 +3,29 @@
 A `Scorer` turns the window's queries and the keys at a cut into one importance per key. `select` makes the
 choice of it, on the device and with static shapes, so that the same code serves prefill and a decode step that
 must not wait. Kept tokens are a mask over positions, hence always in the order of the conversation.
+
+A step of few rows is bound by the number of kernels, so what is a chain of small operations here is compiled, tables
+that only depend on shapes are made once, and one sort ranks all that is to be ranked.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, lru_cache
+from typing import Any, TypeVar
 
 import mlx.core as mx
+import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer
 
 from .attention import probabilities
 from .config import Reduce
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 NO_CANDIDATE = -(2**63)  # the sort key of what is not to be chosen: lower than any other
-
-
-def no_candidate() -> Int64[mx.array, ""]:
-    return mx.array(NO_CANDIDATE, mx.int64)
+FIRST = 0x7FFFFFFF << 32  # above the key of any score
+LOW = 0xFFFFFFFF  # of a key, the bits that tell the position
+ABSENT = float(np.finfo(np.float32).min)  # importance of what has none
 
 
 class Scorer(ABC):
@@ -53,8 +59,8 @@ class AttentionScorer(Scorer):
         self.reduce, self.softcap, self.sinks = reduce, softcap, sinks
 
     def __call__(self, queries, keys, visible):
-        by_head = attention(queries, keys, visible, self.softcap, self.sinks).mean(axis=1)
-        return by_head.max(axis=0) if self.reduce == "max" else by_head.mean(axis=0)
+        each = attention(queries, keys, visible, self.softcap, self.sinks)
+        return each.mean(axis=1).max(axis=0) if self.reduce == "max" else each.mean(axis=(0, 1))
 
 
 def attention(
@@ -68,72 +74,142 @@ def attention(
     return probabilities(queries[None], keys[None], visible, softcap=softcap, sinks=sinks)[0]
 
 
-def smooth(importance: Float[mx.array, " P"], active: Bool[mx.array, " P"], pool: int) -> Float[mx.array, " P"]:
-    """Average each importance with those of the active positions at most `pool // 2` away."""
-    if pool == 1:
-        return importance
-    reach, P = pool // 2, importance.shape[0]
-    value = mx.pad(mx.where(active, importance, 0.0), (reach, reach))
-    there = mx.pad(active.astype(mx.float32), (reach, reach))
-    total, count = value[:P], there[:P]
-    for i in range(1, pool):
-        total, count = total + value[i : i + P], count + there[i : i + P]
-    return total / mx.maximum(count, 1.0)
-
-
-def rank(importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"]) -> Int64[mx.array, " P"]:
-    """A key per position that sorts as its importance does; of equal ones, the earlier position is higher.
-
-    Every key differs from every other (but for the non-candidates, which all have the lowest), so that the choice
-    does not depend on a backend's sort being stable.
-    """
-    bits = importance.astype(mx.float32).view(mx.int32)
-    # floats sort by their bits, once the sign of the negative ones is made an integer's; both zeros are 0
-    ordered = mx.where(bits < 0, -(bits & 0x7FFFFFFF), bits).astype(mx.int64)
-    P = importance.shape[0]
-    keys = mx.left_shift(ordered, mx.array(32, mx.int64)) + mx.arange(P - 1, -1, -1).astype(mx.int64)
-    return mx.where(candidates, keys, no_candidate())
-
-
-def best(keys: Int64[mx.array, " P"], k: int | Integer[mx.array, ""]) -> Bool[mx.array, " P"]:
-    """The `k` highest keys of `rank`, or all candidates if they are fewer."""
-    P = keys.shape[0]
-    k = mx.array(k)
-    threshold = mx.sort(keys)[mx.clip(P - k, 0, P - 1)]
-    return (keys >= threshold) & (keys != no_candidate()) & (k > 0)
-
-
-def choose(
-    importance: Float[mx.array, " P"],
-    active: Bool[mx.array, " P"],
-    protected: Bool[mx.array, " P"],
-    k: Integer[mx.array, ""],
-    pool: int = 1,
-) -> tuple[Bool[mx.array, " P"], Int64[mx.array, " P"]]:
-    """The `k` most important active tokens, and the protected ones on top (LazyLLM sec 3.2).
-
-    Returns:
-        The selected positions, and their sort keys (`NO_CANDIDATE` elsewhere).
-    """
-    keys = rank(smooth(importance, active, pool), active)
-    selected = best(mx.where(protected, no_candidate(), keys), k) | (active & protected)
-    return selected, mx.where(selected, keys, no_candidate())
-
-
-@cache
-def chooser(pool: int, compiled: bool) -> Callable[..., tuple[mx.array, mx.array]]:
-    """`choose` for a pool width. Compiled, its fifty small operations become a few kernels; the length of the tables
-    changes once in hundreds of tokens, so that it is seldom traced. On a CPU, compiling takes longer than it saves."""
-    choice = partial(choose, pool=pool)
-    return mx.compile(choice) if compiled else choice
-
-
 def select(
     importance: Float[mx.array, " P"],
     active: Bool[mx.array, " P"],
     protected: Bool[mx.array, " P"],
     k: int,
     pool: int = 1,
-) -> tuple[Bool[mx.array, " P"], Int64[mx.array, " P"]]:
-    """`choose`, compiled where that pays."""
-    return chooser(pool, mx.default_device() == mx.Device(mx.gpu))(importance, active, protected, mx.array(k))
+) -> Bool[mx.array, " P"]:
+    """The `k` most important active tokens, and the protected ones on top (LazyLLM sec 3.2)."""
+    near, countdown = nearby(importance, active, pool), countdown_from(len(importance))
+    keys = compiled(candidate_keys)(near, active, protected, countdown)[0]
+    return compiled(chosen)(keys, highest(mx.sort(keys), k), active, protected)
+
+
+def select_and_revive(
+    importance: Float[mx.array, " P"],
+    active: Bool[mx.array, " P"],
+    protected: Bool[mx.array, " P"],
+    waiting: Bool[mx.array, " P"],
+    k: int,
+    budget: int,
+    pool: int = 1,
+) -> tuple[Bool[mx.array, " P"], Int64[mx.array, " R"]]:
+    """`select`, and the sort keys of the `budget` best selected tokens among those that wait, the best first.
+
+    Where fewer of them were selected, the last keys are `NO_CANDIDATE`. A protected token that waits comes first.
+    """
+    near, countdown = nearby(importance, active, pool), countdown_from(len(importance))
+    keys = compiled(both_keys)(near, active, protected, waiting, countdown, first_of_two())
+    ordered = mx.sort(keys, axis=-1)
+    threshold = highest(ordered[0], k)
+    selected = compiled(chosen)(keys[0], threshold, active, protected)
+    best = ordered[1, max(len(importance) - budget, 0) :][::-1]
+    return selected, compiled(from_threshold)(best, threshold)
+
+
+def nearby(importance: Float[mx.array, " P"], active: Bool[mx.array, " P"], pool: int) -> Float[mx.array, "pool P"]:
+    """For each position, the importances of the `pool` positions around it; `ABSENT` where they are not active."""
+    if pool == 1:
+        return importance.astype(mx.float32)[None]
+    return mx.where(active, importance.astype(mx.float32), ABSENT)[neighbours(len(importance), pool)]
+
+
+def smoothed(near: Float[mx.array, "pool P"]) -> Float[mx.array, "1 P"]:
+    """The average of each position's active neighbours, itself included."""
+    pool = near.shape[0]
+    if pool == 1:
+        return near
+    rows = [near[i : i + 1] for i in range(pool)]
+    total = sum((mx.where(row > ABSENT, row, 0.0) for row in rows[1:]), mx.where(rows[0] > ABSENT, rows[0], 0.0))
+    count = sum(((row > ABSENT).astype(mx.float32) for row in rows[1:]), (rows[0] > ABSENT).astype(mx.float32))
+    return total / mx.maximum(count, 1.0)
+
+
+def rank(importance: Float[mx.array, "1 P"], countdown: Int64[mx.array, " P"]) -> Int64[mx.array, "1 P"]:
+    """A key per position that sorts as its importance does; of equal ones, the earlier position is higher.
+
+    Every key differs from every other, so that the choice does not depend on a backend's sort being stable, and its
+    low bits tell the position.
+    """
+    bits = importance.view(mx.int32)
+    # floats sort by their bits, once the sign of the negative ones is made an integer's; both zeros are 0
+    ordered = mx.where(bits < 0, -(bits & 0x7FFFFFFF), bits).astype(mx.int64)
+    return mx.left_shift(ordered, mx.array(32, mx.int64)) + countdown
+
+
+def candidate_keys(near: mx.array, active: mx.array, protected: mx.array, countdown: mx.array) -> mx.array:
+    """Sort keys of the tokens between which to choose, `(1, P)`."""
+    return mx.where(active & ~protected, rank(smoothed(near), countdown), no_candidate())
+
+
+def both_keys(
+    near: mx.array,
+    active: mx.array,
+    protected: mx.array,
+    waiting: mx.array,
+    countdown: mx.array,
+    first: Bool[mx.array, "2 1"],
+) -> Int64[mx.array, "2 P"]:
+    """Sort keys of the tokens between which to choose, and of the active ones that wait."""
+    keys = rank(smoothed(near), countdown)
+    raised = mx.where(protected & ~first, countdown + FIRST, keys)
+    return mx.where(mx.where(first, active & ~protected, active & waiting), raised, no_candidate())
+
+
+def highest(ordered: Int64[mx.array, " P"], k: int) -> Int64[mx.array, " 1"]:
+    """The `k`-th highest of keys in rising order, or the lowest."""
+    if k < 1:
+        return mx.array([FIRST], mx.int64)
+    at = max(len(ordered) - k, 0)
+    return ordered[at : at + 1]
+
+
+def chosen(keys: mx.array, threshold: mx.array, active: mx.array, protected: mx.array) -> mx.array:
+    """The candidates from a key on, and the protected tokens on top, `(P,)`."""
+    return ((keys >= threshold) & (keys != no_candidate())) | (active & protected)
+
+
+def from_threshold(keys: Int64[mx.array, " R"], threshold: Int64[mx.array, " 1"]) -> Int64[mx.array, " R"]:
+    """These keys, `NO_CANDIDATE` in the place of lower ones."""
+    return mx.where(keys >= threshold, keys, no_candidate())
+
+
+def positions_of(keys: Int64[mx.array, " R"], places: Integer[mx.array, ""]) -> Integer[mx.array, " R"]:
+    """Where the tokens with these sort keys stand, among so many places; `NO_CANDIDATE` is at the last one."""
+    return places - 1 - (keys & LOW).astype(mx.int32)
+
+
+def no_candidate() -> Int64[mx.array, ""]:
+    return mx.array(NO_CANDIDATE, mx.int64)
+
+
+# what depends on shapes alone, made once; the shapes change once in hundreds of tokens
+
+
+@lru_cache(maxsize=16)
+def countdown_from(places: int) -> Int64[mx.array, " P"]:
+    return mx.array(np.arange(places - 1, -1, -1, dtype=np.int64))
+
+
+@lru_cache(maxsize=16)
+def neighbours(places: int, pool: int) -> Integer[mx.array, "pool P"]:
+    """The positions around each one. The last place is nobody's, and stands for those that do not exist."""
+    around = np.arange(places) + np.arange(pool)[:, None] - pool // 2
+    return mx.array(np.where((around >= 0) & (around < places), around, places - 1).astype(np.int32))
+
+
+@cache
+def first_of_two() -> Bool[mx.array, "2 1"]:
+    return mx.array([[True], [False]])
+
+
+def compiled(function: Function) -> Function:
+    """A chain of small operations as a few kernels. On a CPU, compiling takes longer than it saves."""
+    return _compiled(function) if mx.default_device() == mx.Device(mx.gpu) else function
+
+
+@cache
+def _compiled(function: Function) -> Function:
+    return mx.compile(function)

@@ -28,9 +28,10 @@ def grown(buffer: mx.array, capacity: int, like: mx.array, axis: int, fill: int 
 
 
 def written(buffer: mx.array, rows: mx.array, start: int | mx.array, axis: int) -> mx.array:
-    """`buffer` with `rows` from `start` on; a start that lives on the device costs no wait."""
+    """`buffer` with `rows` from `start` on, or at these places, which may be known to the device alone."""
     if isinstance(start, mx.array):
-        return mx.slice_update(buffer, rows, start, axes=(axis,))
+        index = start.reshape([-1 if each == axis else 1 for each in range(buffer.ndim)])
+        return mx.put_along_axis(buffer, mx.broadcast_to(index, rows.shape), rows, axis)
     index = [slice(None)] * buffer.ndim
     index[axis] = slice(start, start + rows.shape[axis])
     buffer[tuple(index)] = rows
@@ -75,7 +76,7 @@ class Store:
         return sum(part.nbytes for part in self.parts)
 
     def write(self, rows: mx.array, start: int | mx.array, capacity: int) -> None:
-        """Put rows into the slots from `start` on, of which there are to be `capacity` at least."""
+        """Put rows into the slots from `start` on, or into these slots. There are to be `capacity` of them at least."""
         new = self._packed(rows)
         old = self.parts or tuple(self._slots_of(part, slice(0, 0)) for part in new)
         buffers = (grown(buffer, capacity, part, self.axis) for buffer, part in zip(old, new, strict=True))

@@ -303,11 +303,12 @@ class ReferenceLazyLLM:
     def choose(
         self, missing: Positions, importance: Float[np.ndarray, " N"], new: Positions, decode: bool
     ) -> Positions:
-        """Of the selected tokens that were not computed behind the cut: those computed now."""
-        old = missing - new
+        """Of the selected tokens that were not computed behind the cut: those computed now; protected ones first."""
         if self.revive is None or (self.revive > 0 and not decode):
             return missing
-        return (missing & new) | best(old, importance, self.revive)
+        old = missing - new
+        safe = frozenset(sorted(old & self.protected(new))[: self.revive])
+        return (missing & new) | safe | best(old - self.protected(new), importance, self.revive - len(safe))
 
     def compute(self, stage: int, rows: Positions, visible: Positions) -> None:
         """Run rows through a stage; each sees the visible positions up to its own, itself included."""

@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 from tiny import Engine, held, random_tokens, stock_model, tiny_args
 
 from lazymlx.config import LazyConfig
-from lazymlx.selection import NO_CANDIDATE, AttentionScorer, Scorer, attention, best, rank, select, smooth
+from lazymlx.selection import (
+    NO_CANDIDATE,
+    AttentionScorer,
+    Scorer,
+    attention,
+    countdown_from,
+    nearby,
+    positions_of,
+    rank,
+    select,
+    select_and_revive,
+    smoothed,
+)
 
 # Few values, so that ties are frequent: below zero, both zeros, denormal, equal to the last bit but one.
 VALUES = (-np.inf, -2.5, -1.0, -1e-40, -0.0, 0.0, 1e-40, 0.1, float(np.nextafter(np.float32(0.1), 1)), 1.0, 3e38)
@@ -35,43 +47,27 @@ def positions(mask: mx.array) -> list[int]:
     return np.flatnonzero(np.array(mask)).tolist()
 
 
-# --- rank, best, select ------------------------------------------------------------------------------
+def flags(values) -> mx.array:
+    return mx.array(np.array(values, bool))
 
 
-@settings(max_examples=200)
-@given(scored(), st.integers(0, 25))
-def test_best_of_rank_is_the_sorted_choice(given_scores, k):
-    scores, candidates = given_scores
-    keys = rank(mx.array(scores), mx.array(candidates))
-    assert positions(best(keys, k)) == choice(scores, candidates, k)
+def keys_of(scores) -> np.ndarray:
+    return np.array(rank(mx.array(scores)[None], countdown_from(len(scores))))[0]
+
+
+# --- rank, select ------------------------------------------------------------------------------------
 
 
 @settings(max_examples=200)
 @given(scored())
 def test_keys_sort_as_scores_do(given_scores):
-    """Strictly: no two candidates have the same key; whoever is no candidate has the lowest there is."""
-    scores, candidates = given_scores
-    keys = np.array(rank(mx.array(scores), mx.array(candidates)))
-    descending = sorted(np.flatnonzero(candidates), key=lambda p: -keys[p])
-    assert len(set(keys[candidates])) == sum(candidates)
-    assert descending == sorted(np.flatnonzero(candidates), key=lambda p: (-np.float32(scores[p]), p))
-    assert (keys[~np.array(candidates)] == NO_CANDIDATE).all()
-
-
-@pytest.mark.parametrize("k", [0, 1, 3, 5, 9])
-def test_of_equal_scores_the_earlier_position_is_kept(k):
-    keys = rank(mx.zeros(5), mx.array([False, True, True, True, True]))
-    assert positions(best(keys, k)) == [1, 2, 3, 4][:k]
-
-
-def test_a_negative_zero_is_a_zero():
-    keys = rank(mx.array([-0.0, 0.0, -0.0]), mx.ones(3, mx.bool_))
-    assert positions(best(keys, 1)) == [0]
-
-
-def test_scores_of_half_precision_are_ranked():
-    keys = rank(mx.array([0.1, 0.3, 0.2], mx.float16), mx.ones(3, mx.bool_))
-    assert positions(best(keys, 1)) == [1]
+    """Strictly: no two positions have the same key, and each key tells its position."""
+    scores, _ = given_scores
+    keys = keys_of(scores)
+    descending = sorted(range(len(scores)), key=lambda p: -keys[p])
+    assert len(set(keys)) == len(scores) and NO_CANDIDATE not in keys
+    assert descending == sorted(range(len(scores)), key=lambda p: (-np.float32(scores[p]), p))
+    assert np.array(positions_of(mx.array(keys), mx.array(len(scores)))).tolist() == list(range(len(scores)))
 
 
 @settings(max_examples=200)
@@ -79,19 +75,50 @@ def test_scores_of_half_precision_are_ranked():
 def test_selected_are_the_best_and_the_protected_on_top(given_scores, k, data):
     scores, active = given_scores
     protected = data.draw(st.lists(st.booleans(), min_size=len(active), max_size=len(active)))
-    selected, keys = select(mx.array(scores), mx.array(active), mx.array(protected), k)
+    selected = select(mx.array(scores), flags(active), flags(protected), k)
     candidates = np.array(active) & ~np.array(protected)
     on_top = np.flatnonzero(np.array(active) & np.array(protected)).tolist()
     assert positions(selected) == sorted(choice(scores, candidates, k) + on_top)
-    assert positions(keys != NO_CANDIDATE) == positions(selected)
+
+
+@settings(max_examples=200)
+@given(scored(), st.integers(0, 25), st.integers(0, 9), st.data())
+def test_revived_are_the_best_that_were_selected_and_wait(given_scores, k, budget, data):
+    """Protected ones first; then by score; what does not count comes last."""
+    scores, active = given_scores
+    n = len(scores)
+    protected, waiting = (data.draw(st.lists(st.booleans(), min_size=n, max_size=n)) for _ in range(2))
+    masks = [flags(mask) for mask in (active, protected, waiting)]
+    selected, best = select_and_revive(mx.array(scores), *masks, k, budget)
+    assert positions(selected) == positions(select(mx.array(scores), *masks[:2], k))
+    revivable = [p for p in positions(selected) if waiting[p]]
+    order = sorted(revivable, key=lambda p: (not protected[p], 0 if protected[p] else -np.float32(scores[p]), p))
+    counts = np.array(best) != NO_CANDIDATE
+    found = np.array(positions_of(best, mx.array(n)))[counts].tolist()
+    assert found == order[:budget]
+    assert sorted(counts.tolist(), reverse=True) == counts.tolist()
+
+
+@pytest.mark.parametrize("k", [0, 1, 3, 5, 9])
+def test_of_equal_scores_the_earlier_position_is_kept(k):
+    selected = select(mx.zeros(5), flags([0, 1, 1, 1, 1]), flags([0] * 5), k)
+    assert positions(selected) == [1, 2, 3, 4][:k]
+
+
+def test_a_negative_zero_is_a_zero():
+    assert positions(select(mx.array([-0.0, 0.0, -0.0]), flags([1] * 3), flags([0] * 3), 1)) == [0]
+
+
+def test_scores_of_half_precision_are_ranked():
+    assert positions(select(mx.array([0.1, 0.3, 0.2], mx.float16), flags([1] * 3), flags([0] * 3), 1)) == [1]
 
 
 def test_selection_is_made_of_smoothed_scores():
-    """Alone, position 5 is the best; with their neighbours, 0 and 1 are."""
-    scores = mx.array([0.3, 0.4, 0.2, 0.0, 0.0, 0.5, 0.0, 0.0])
-    everything, nothing = mx.ones(8, mx.bool_), mx.zeros(8, mx.bool_)
-    assert positions(select(scores, everything, nothing, 1)[0]) == [5]
-    assert positions(select(scores, everything, nothing, 2, pool=3)[0]) == [0, 1]
+    """Alone, position 5 is the best; with their neighbours, 0 and 1 are. The last place is nobody's."""
+    scores = mx.array([0.3, 0.4, 0.2, 0.0, 0.0, 0.5, 0.0, 0.0, 9.0])
+    active, nothing = flags([1] * 8 + [0]), flags([0] * 9)
+    assert positions(select(scores, active, nothing, 1)) == [5]
+    assert positions(select(scores, active, nothing, 2, pool=3)) == [0, 1]
 
 
 # --- smoothing ---------------------------------------------------------------------------------------
@@ -102,8 +129,8 @@ def test_selection_is_made_of_smoothed_scores():
     st.sampled_from((1, 3, 5, 9, 61)),
 )
 def test_smoothing_averages_active_neighbours(pairs, pool):
-    scores, active = (np.array(column) for column in zip(*pairs, strict=True))
-    found = np.array(smooth(mx.array(scores.astype(np.float32)), mx.array(active), pool))
+    scores, active = (np.array([*column, 0]) for column in zip(*pairs, strict=True))
+    found = np.array(smoothed(nearby(mx.array(scores.astype(np.float32)), flags(active), pool)))[0]
     for i in np.flatnonzero(active):
         near = [j for j in range(i - pool // 2, i + pool // 2 + 1) if 0 <= j < len(active) and active[j]]
         assert found[i] == pytest.approx(scores[near].mean(), abs=1e-5)

@@ -157,7 +157,8 @@ class WatchedReference(ReferenceLazyLLM):
 
     def choose(self, missing, importance, new, decode):
         now = super().choose(missing, importance, new, decode)
-        self.watch(now - new, missing - now - new, importance)
+        scored = missing - new - self.protected(new)
+        self.watch(now & scored, scored - now, importance)
         return now
 
     def all_computed(self) -> tuple[Positions, ...]:
