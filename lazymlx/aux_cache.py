@@ -21,7 +21,7 @@ class Revived(NamedTuple):
     x: mx.array  # (1, R, D)
     positions: mx.array  # (R,), `NOWHERE` for rows that do not count
     slots: mx.array  # (R,), where they came from
-    counts: mx.array  # (R,), which rows count; they come first
+    count: mx.array  # how many rows count; they come first
 
 
 class AuxCache:
@@ -43,7 +43,7 @@ class AuxCache:
     def append(self, x: Float[mx.array, "1 L D"], offset: int, ahead: int = 0) -> None:
         """Keep the outputs of stage 0 for new tokens at `offset` and behind; `ahead` more are to come."""
         L = x.shape[1]
-        self.rows.write(x[0], self.used, self.used + L + ahead + 1)
+        self.rows.write(x.squeeze(0), self.used, self.used + L + ahead + 1)
         self._note(offset, mx.full((L,), 1, mx.int32), mx.arange(self.used, self.used + L, dtype=mx.int32))
         self.used += L
 
@@ -75,11 +75,11 @@ class AuxCache:
         # the row behind the last is nobody's, as is the last place, where the keys that do not count point
         slots = mx.where(counts, self.slots[places], self.used)
         self.depth = self.depth.at[places].add(counts)  # from `cut` to the next
-        return Revived(self.rows.at(slots)[None], mx.where(counts, places, NOWHERE), slots, counts)
+        return Revived(self.rows.at(slots)[None], mx.where(counts, places, NOWHERE), slots, counts.sum())
 
     def put_back(self, slots: Integer[mx.array, " L"], x: Float[mx.array, "1 L D"]) -> None:
         """Keep the outputs of a stage for tokens that were taken from these slots; they now wait at the next cut."""
-        self.rows.put(slots, x[0])
+        self.rows.put(slots, x.squeeze(0))
 
     def waits(self, stages: int) -> Bool[mx.array, " P"]:
         """Which tokens were not computed in every one of `stages`."""

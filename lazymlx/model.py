@@ -167,13 +167,13 @@ class Model(Network):
             within = active if cache.config.attend == "selected" else None
             positions = mx.concatenate([new, revived.positions])
             stage = cache.stages[number]
-            span = stage.append(positions, step.stop, counts=revived.counts)
+            span = stage.append(positions, step.stop, count=revived.count)
             rows = mx.concatenate([x, revived.x], axis=1)
             rows, queries = self._run(cache, number, rows, positions, stage.visible(positions, within), span, within)
             x = rows[:, :1]
             if number < len(cache.config.cuts):
                 cache.aux.put_back(revived.slots, rows[:, 1:])
-            cache.revived = cache.revived + revived.counts.sum()
+            cache.revived = cache.revived + revived.count
         return x
 
     def _exactly(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array) -> mx.array:
@@ -250,7 +250,7 @@ class Model(Network):
         all_visible = len(asking) == 1 and stage.count is None and within is None and in_sight
         visible = None if all_visible else stage.visible(asking, within, attention.window)
         keys = unpacked(stage.pools[scoring - start].read(0, stage.reach)[0])
-        importance = scorer(queries[0] * attention.scale, keys[0], visible)
+        importance = scorer(queries.squeeze(0) * attention.scale, keys.squeeze(0), visible)
         return stage.by_position(importance, cache.aux.places)
 
     def _run_rising(

@@ -86,22 +86,22 @@ class StageCache:
         self.count: mx.array | None = None  # slots in use, once decode steps made it depend on data
 
     def append(
-        self, positions: Integer[mx.array, " L"], context: int, *, counts: mx.array | None = None, ahead: int = 0
+        self, positions: Integer[mx.array, " L"], context: int, *, count: mx.array | None = None, ahead: int = 0
     ) -> Span:
         """Make room for rows.
 
         Args:
             positions: of the rows; `NOWHERE` for those that do not count.
-            counts: which of the rows count, but for the first, which always does, if that depends on data; they come
-                first, and the next call overwrites the others.
+            count: how many of the rows behind the first one count, if that depends on data; they come first, and the
+                next call overwrites the others.
             ahead: how many more rows are to come soon.
         """
         L = positions.shape[0]
         start, capacity = self.filled if self.count is None else self.count, self.filled + L + ahead
-        if counts is not None or self.count is not None:
-            count = start if isinstance(start, mx.array) else mx.array(start, mx.int32)
-            start = count + mx.arange(L, dtype=mx.int32)
-            self.count = count + (L if counts is None else 1 + counts.sum())
+        if count is not None or self.count is not None:
+            before = start if isinstance(start, mx.array) else mx.array(start, mx.int32)
+            start = before + mx.arange(L, dtype=mx.int32)
+            self.count = before + (L if count is None else 1 + count)
         self.filled = min(self.filled + L, context)  # no more than every position once
         self.positions = written(grown(self.positions, capacity, positions, 0, NOWHERE), positions, start, 0)
         return Span(start, self.reach, capacity, context)

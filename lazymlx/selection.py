@@ -71,7 +71,7 @@ def attention(
     sinks: Float[mx.array, " H"] | None = None,
 ) -> Float[mx.array, "H W S"]:
     """Attention probabilities in float32. Fused attention does not return them; for a few queries they are cheap."""
-    return probabilities(queries[None], keys[None], visible, softcap=softcap, sinks=sinks)[0]
+    return probabilities(queries[None], keys[None], visible, softcap=softcap, sinks=sinks).squeeze(0)
 
 
 def select(
@@ -83,7 +83,7 @@ def select(
 ) -> Bool[mx.array, " P"]:
     """The `k` most important active tokens, and the protected ones on top (LazyLLM sec 3.2)."""
     near, countdown = nearby(importance, active, pool), countdown_from(len(importance))
-    keys = compiled(candidate_keys)(near, active, protected, countdown)[0]
+    keys = compiled(candidate_keys)(near, active, protected, countdown).squeeze(0)
     return compiled(chosen)(keys, highest(mx.sort(keys), k), active, protected)
 
 
@@ -102,10 +102,11 @@ def select_and_revive(
     """
     near, countdown = nearby(importance, active, pool), countdown_from(len(importance))
     keys = compiled(both_keys)(near, active, protected, waiting, countdown, first_of_two())
-    ordered = mx.sort(keys, axis=-1)
-    threshold = highest(ordered[0], k)
-    selected = compiled(chosen)(keys[0], threshold, active, protected)
-    best = ordered[1, max(len(importance) - budget, 0) :][::-1]
+    candidates, _ = mx.split(keys, 2)  # views; an index would copy
+    ordered, of_waiting = (half.squeeze(0) for half in mx.split(mx.sort(keys, axis=-1), 2))
+    threshold = highest(ordered, k)
+    selected = compiled(chosen)(candidates.squeeze(0), threshold, active, protected)
+    best = of_waiting[max(len(importance) - budget, 0) :][::-1]
     return selected, compiled(from_threshold)(best, threshold)
 
 
