@@ -66,10 +66,10 @@ def attend(
         sinks: a logit per head that takes its share of the attention and has no value (gpt-oss).
     """
     few = queries.shape[2] <= FEW_ROWS and sinks is None
-    packed = isinstance(keys, Quantized) or isinstance(values, Quantized)
-    if few and softcap is None and not packed and isinstance(mask, mx.array):
-        return attend_few(queries, keys, values, scale, mask)
-    if softcap is None and not (few and packed):
+    if few and softcap is None and isinstance(mask, mx.array):
+        if not isinstance(keys, Quantized) and not isinstance(values, Quantized):
+            return attend_few(queries, keys, values, scale, mask)
+    if softcap is None and not (few and isinstance(keys, Quantized)):
         keys, values = unpacked(keys), unpacked(values)
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
     L, S = queries.shape[2], keys.shape[2]

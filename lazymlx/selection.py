@@ -11,7 +11,6 @@ that only depend on shapes are made once, and one sort ranks all that is to be r
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import Any, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -19,8 +18,6 @@ from jaxtyping import Bool, Float, Int64, Integer
 
 from .attention import probabilities
 from .config import Reduce
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 NO_CANDIDATE = -(2**63)  # the sort key of what is not to be chosen: lower than any other
 FIRST = 0x7FFFFFFF << 32  # above the key of any score
@@ -206,11 +203,11 @@ def first_of_two() -> Bool[mx.array, "2 1"]:
     return mx.array([[True], [False]])
 
 
-def compiled(function: Function) -> Function:
+def compiled(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
     """A chain of small operations as a few kernels. On a CPU, compiling takes longer than it saves."""
     return _compiled(function) if mx.default_device() == mx.Device(mx.gpu) else function
 
 
 @cache
-def _compiled(function: Function) -> Function:
+def _compiled(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
     return mx.compile(function)
