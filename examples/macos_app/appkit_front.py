@@ -1,7 +1,8 @@
 """The window in Cocoa, through PyObjC.
 
-We have no Mac: this file was written from Apple's and PyObjC's documentation, every name in it was checked against
-them, and it has never been run by us. `tk_front.py` does the same and is tested; `--tk` shows that one on macOS too.
+We have no Mac: this file was written from documentation, its constants and selectors were looked up in PyObjC's tables
+and in headers, and it has never been run by us. `tk_front.py` does the same and is tested; `--tk` shows that one on
+macOS too.
 """
 
 from pathlib import Path
@@ -84,13 +85,11 @@ class AppKitFront(Front):
         self.bar = self.add(ak.NSProgressIndicator.alloc().init(), EDGE, HEIGHT - 66, inner, 12, HIGH)
         self.bar.setIndeterminate_(False)
         self.bar.setMaxValue_(1.0)
-        self.text = ak.NSTextView.alloc().initWithFrame_(ak.NSMakeRect(0, 0, inner, HEIGHT - 204))
+        scroll = ak.NSTextView.scrollableTextView()
+        self.add(scroll, EDGE, 130, inner, HEIGHT - 204, ak.NSViewHeightSizable)
+        self.text = scroll.documentView()
         self.text.setEditable_(False)
         self.text.setTextContainerInset_(ak.NSMakeSize(8, 8))
-        self.text.setAutoresizingMask_(ak.NSViewWidthSizable)
-        scroll = self.add(ak.NSScrollView.alloc().init(), EDGE, 130, inner, HEIGHT - 204, ak.NSViewHeightSizable)
-        scroll.setHasVerticalScroller_(True)
-        scroll.setDocumentView_(self.text)
         self.costs = self.add(ak.NSTextField.wrappingLabelWithString_(""), EDGE, 56, inner, 66, LOW)
         self.costs.setTextColor_(ak.NSColor.secondaryLabelColor())
         self.question = self.add(ak.NSTextField.alloc().init(), EDGE, 18, inner - 180, 24, LOW)
@@ -124,7 +123,7 @@ class AppKitFront(Front):
         self.stop_button.setEnabled_(stop)
 
     def name_model(self, name: str) -> None:
-        self.costs.setStringValue_(name)
+        self.window.setSubtitle_(name)
 
     def name_document(self, name: str) -> None:
         self.window.setTitle_(name)
