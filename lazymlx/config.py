@@ -60,11 +60,13 @@ class Schedule:
     cuts: tuple[Cut, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.cuts and self.cuts[0].layer < 1:
+            raise ConfigError(f"schedule: a cut comes behind at least one layer, got layer {self.cuts[0].layer}")
         previous = Cut(0, 1.0)
         for cut in self.cuts:
             if cut.layer <= previous.layer:
                 raise ConfigError(
-                    f"schedule: layers must rise from cut to cut and start at 1, got layer {cut.layer} after "
+                    f"schedule: layers must rise from cut to cut, got layer {cut.layer} after "
                     f"{previous.layer}; sort the cuts, e.g. '8:0.5,10:0.2'"
                 )
             if not 0.0 < cut.keep <= 1.0:

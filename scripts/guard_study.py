@@ -47,7 +47,7 @@ class Layers:
             scale = model.family.attention_of(model.layers[number]).scale
             keys, _ = reading.by_layer.stages[number].pools[0].read(0, self.N)
             queries = reading.queries[number][0, :, -config.window :] * scale
-            self.by_layer.append(np.array(attention(queries, keys[0], visible)))  # (H, W, N)
+            self.by_layer.append(np.array(attention(queries, keys.squeeze(0), visible)))  # (H, W, N)
         self.candidates = np.ones(self.N, bool)
         self.candidates[: config.sink] = False
         self.candidates[self.N - max(config.recent + tail, config.window) :] = False

@@ -17,6 +17,8 @@ DEMO_STEP_SIZE = 512  # a slow CPU hears Ctrl-C and moves its bar between two ch
 
 LAZY_FIELDS: tuple[Field, ...] = tuple(f for f in fields(LazyConfig) if f.name != "scorer")  # a scorer is Python
 
+METAVARS = {int: "N", float: "X"}  # of a lazy field, by its default's type
+
 # mlx_lm's flags that a lazy cache cannot serve; those named in `generation.REFUSED` have their reason there.
 REFUSED = {
     "prompt_cache_file": "mlx-lm's files hold every token of every layer, which no lazy cache can start from",
@@ -201,7 +203,7 @@ def add_lazy_flags(parser: argparse._ActionsContainer) -> None:
             type=_converter(field),
             default=field.default,
             choices=choices,
-            metavar=None if choices else "N" if isinstance(field.default, int) else "CUTS",
+            metavar=None if choices else METAVARS.get(type(field.default), "CUTS"),
             help=f"{field.metadata['help']} (default: {'off' if field.default is None else '%(default)s'})",
         )
 
