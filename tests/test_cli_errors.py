@@ -188,7 +188,7 @@ def test_a_template_that_refuses_the_messages(refused: Refusal, folder: Path) ->
     ("arguments", "what"),
     [
         (["--schedule", "4:0.5,2:0.2"], "layers must rise"),
-        (["--schedule", "0:0.5"], "layers must rise"),
+        (["--schedule", "0:0.5"], "behind at least one layer"),
         (["--schedule", "2:0.2,4:0.5"], "keeps must not rise"),
         (["--schedule", "2:0"], "must be above 0 and at most 1, got 0.0"),
         (["--schedule", "2:1.5"], "must be above 0 and at most 1, got 1.5"),
