@@ -50,7 +50,7 @@ function tell(step, now) {
   byId("revived").textContent = count(revived.slice(0, step + 1).reduce((sum, n) => sum + n, 0));
   legend.forEach((item, stage) => {
     item.querySelector("b").textContent = count(totals[step][stage]);
-    item.querySelector("small").textContent = (100 * totals[step][stage] / totals[step][0]).toFixed(1) + "%";
+    item.querySelector("small").textContent = (100 * totals[step][stage] / totals[step][0]).toFixed(1).replace(".0", "") + "%";
   });
   back.textContent = now.length ? "came back now:" : stages > 1 ? "nothing came back " + (step ? "at this token" : "for the question") : "";
   for (const run of now) {

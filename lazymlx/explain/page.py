@@ -9,6 +9,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -38,6 +39,7 @@ def page(history: History, tokenizer: TokenizerWrapper, stats: LazyStats, questi
         question=None if question is None else visible(question),
         stats=stats,
         stages=stage_names(history),
+        shades=shades(history.stages),
         blocks=blocks(history, pieces(tokenizer, history.tokens[: history.prompt_end]), special),
         answer=[
             (piece.stop, visible(piece.text), history.answer[piece.start] in special)
@@ -55,6 +57,11 @@ def stage_names(history: History) -> list[str]:
     """Which layers each stage consists of."""
     spans = zip(history.edges, history.edges[1:], strict=False)
     return [f"layers {start}–{stop - 1}" if stop - start > 1 else f"layer {start}" for start, stop in spans]
+
+
+def shades(stages: int) -> list[int]:
+    """How much colour the tokens of each depth have, in percent: none if they were left behind at the first cut."""
+    return [0, *np.linspace(100, 30, stages - 1).astype(int)[::-1].tolist()] if stages > 1 else [100]
 
 
 def _part(name: str) -> str:
