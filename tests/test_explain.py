@@ -185,6 +185,7 @@ def test_a_dense_page_says_so() -> None:
     history, stats = asked(talk, "who?"), talk.stats
     text = page(history, speller(), stats)
     assert "Everything was computed in all 5 layers" in text
+    assert "#text .d1" not in text  # the style of what was left behind
     assert Shown(text).totals[-1] == [stats.context_tokens]
 
 
