@@ -37,7 +37,8 @@ class Sizes:
             return None
         H, D = args.num_attention_heads, args.hidden_size
         H_kv, D_h = getattr(args, "num_key_value_heads", None) or H, getattr(args, "head_dim", None) or D // H
-        return cls(args.num_hidden_layers, D, args.intermediate_size, H, H_kv, D_h, args.vocab_size)
+        layers = getattr(args, "num_hidden_layers", None) or args.num_layers  # as EXAONE 3 has it
+        return cls(layers, D, args.intermediate_size, H, H_kv, D_h, args.vocab_size)
 
 
 def layer_flops(sizes: Sizes, rows: Rows) -> float:

@@ -19,6 +19,7 @@ from .errors import ModelError
 from .families import family_of
 from .hub import find
 from .model import Model
+from .model_config import check_kinds, check_sizes, max_positions, respelled
 from .schedules import find_stored, is_stale, user_file
 
 
@@ -48,18 +49,19 @@ def load(
         ConfigError: the schedule does not fit the model.
     """
     folder = find(path_or_hf_repo, revision)
-    check_folder(folder)
+    config = {**check_folder(folder), **(model_config or {})}
+    check_kinds(config)
     try:
         model, config = load_model(
             folder,
             lazy=True,
-            model_config=model_config,
+            model_config={**(model_config or {}), **respelled(config)},
             get_model_classes=model_classes,
             trust_remote_code=trust_remote_code,
         )
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        if isinstance(error, ModelError):
-            raise
+    except ModelError:
+        raise
+    except Exception as error:  # upstream checks little of a folder, and may stumble over the rest in any way
         raise ModelError(f"model: {folder} could not be loaded: {_one_line(error)}") from error
     if not isinstance(model, Model):
         raise ModelError(
@@ -67,7 +69,9 @@ def load(
             "lazymlx.model.Model and so cannot leave tokens behind; use it with mlx_lm"
         )
     _settle_weights(model, adapter_path, dtype)
+    model.max_positions = max_positions(config)
     model.lazy = model.resolve(with_stored_schedule(lazy or LazyConfig(), folder))
+    tokenizer_config = {"trust_remote_code": trust_remote_code, **(tokenizer_config or {})}  # left open, it would ask
     try:
         tokenizer = load_tokenizer(folder, tokenizer_config, eos_token_ids=config.get("eos_token_id"))
     except Exception as error:  # tokenizers raises nothing more particular
@@ -75,11 +79,11 @@ def load(
     return model, tokenizer
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that mlx-lm could not load, and say what it lacks."""
+def check_folder(folder: Path) -> dict[str, Any]:
+    """Refuse a folder that mlx-lm could not load, and say what it lacks. Returns its configuration."""
     if not (folder / "config.json").is_file():
         raise ModelError(f"model: {folder} has no config.json; expected a model folder as the Hub's repositories are")
-    read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if not any(folder.glob("model*.safetensors")):
         if any(folder.glob("*.npz")):
             raise ModelError(
@@ -90,6 +94,7 @@ def check_folder(folder: Path) -> None:
             f"model: {folder} has no model*.safetensors; is the download complete? (Early repositories hold weights in "
             "other formats, which mlx-lm no longer reads: convert the original model with mlx_lm.convert)"
         )
+    return config
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -104,8 +109,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def model_classes(config: dict[str, Any]) -> tuple[type[Model], type[Any]]:
-    """Our classes for a configuration, in the form of mlx-lm's `get_model_classes`."""
-    return Model, family_of(config.get("model_type"), config.get("text_config")).module.ModelArgs
+    """Our classes for a configuration, in the form of mlx-lm's `get_model_classes`.
+
+    Raises:
+        ModelError: its architecture is not served, or its sizes are none.
+    """
+    check_kinds(config)
+    text_config = config.get("text_config")
+    family = family_of(config.get("model_type"), text_config)
+    check_sizes(config)
+    check_sizes(text_config or {})
+    return Model, family.module.ModelArgs
 
 
 def with_stored_schedule(lazy: LazyConfig, folder: Path) -> LazyConfig:
@@ -148,4 +162,7 @@ def _settle_weights(model: Model, adapter_path: str | None, dtype: mx.Dtype | No
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """What an error says, with its kind where that is a part of it."""
+    said = " ".join(str(error).split())
+    told = said and isinstance(error, ValueError | RuntimeError | OSError)
+    return said if told else f"{type(error).__name__}: {said}".removesuffix(": ")

@@ -32,11 +32,16 @@ class Network(nn.Module):
         self.args = args
         self.model_type = args.model_type
         self.family = family or family_of(args.model_type, getattr(args, "text_config", None))
-        for name, part in self.family.build(args).children().items():
+        built = self.family.build(args)
+        for name, part in built.children().items():
             self[name] = part
+        # upstream's settings beside the parts, of which its preparation of a checkpoint may ask
+        vars(self).update({name: value for name, value in vars(built).items() if not name.startswith("_")})
         # how many tokens each layer sees; None for all
         self.windows: tuple[int | None, ...] = tuple(self.family.attention_of(layer).window for layer in self.layers)
         self.sight = sight(self.windows)
+        # that it was made for, where this is told; not every one of upstream's configurations does, `load` looks itself
+        self.max_positions: int | None = getattr(self.family.core(self).args, "max_position_embeddings", None)
 
     @property
     def layers(self) -> list[nn.Module]:
@@ -50,6 +55,10 @@ class Network(nn.Module):
     @property
     def hidden_size(self) -> int:
         return self.family.norm(self)["weight"].shape[-1]
+
+    @property
+    def vocab_size(self) -> int:
+        return self.family.embedding(self)["weight"].shape[0]
 
     @property
     def head_size(self) -> int:

@@ -10,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.nn as nn
 import mlx_lm.models
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from mlx_lm.utils import MODEL_REMAPPING
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.utils import MODEL_REMAPPING, _get_classes
 from reference import Shape
 from tiny import WatchedReference
 from zoo import CONFIGS, LAYERS, SEEING, VOCAB, WINDOW, configuration, pair
@@ -152,6 +154,62 @@ def test_no_token_is_computed_twice(name):
     assert np.isfinite(np.array(logits)).all()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_checkpoints_are_prepared_as_upstream_does(name):
+    """Which may need more of upstream's model than its parts."""
+    theirs, ours = pair(name)
+    weights = dict(tree_flatten(theirs.parameters()))
+    prepared = theirs.sanitize(dict(weights)) if hasattr(theirs, "sanitize") else weights
+    assert ours.sanitize(dict(weights)).keys() == prepared.keys()
+    assert ours.vocab_size == VOCAB
+
+
+def twins(name: str, weights: dict[str, mx.array] | None = None, **changes) -> tuple[nn.Module, Model]:
+    """mlx-lm's model and ours, with some weights and entries of the configuration changed."""
+    config = {**configuration(name), **changes}
+    their_class, args_class = _get_classes(config)
+    theirs, ours = their_class(args_class.from_dict(config)), Model(args_class.from_dict(config))
+    for model in (theirs, ours):
+        model.load_weights(list({**dict(tree_flatten(pair(name)[0].parameters())), **(weights or {})}.items()))
+    return theirs, ours
+
+
+SINKS = {"model.layers.2.self_attn.sinks": mx.array([20.0, 0.0, 20.0, 0.0])}  # of two heads, more than all scores
+SCORED = {"gemma2": "scale", "gpt_oss": "sm_scale", "llama": "scale"}
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_scores_are_those_of_the_familys_own_attention(name):
+    """Capped, and with what a sink takes: the probabilities of upstream's layer 2, averaged over heads."""
+    theirs, ours = twins(name, SINKS if name == "gpt_oss" else {})
+    at = mx.arange(len(TOKENS))
+    x = ours.family.embedded(theirs, mx.array([TOKENS]), None)
+    for layer, window in zip(theirs.layers[:2], ours.windows, strict=False):
+        x = layer(x, mask=causal(at, at, window), cache=None)
+    attention, x = theirs.layers[2].self_attn, theirs.layers[2].input_layernorm(x)
+    by_head = [w(x).reshape(1, len(TOKENS), -1, 8).transpose(0, 2, 1, 3) for w in (attention.q_proj, attention.k_proj)]
+    queries, keys = (np.array(attention.rope(rows))[0] for rows in by_head)
+    logits = np.einsum("hd,hsd->hs", queries[:, -1], keys.repeat(2, axis=0)) * getattr(attention, SCORED[name])
+    if name == "gemma2":
+        logits = np.tanh(logits / 3.0) * 3.0
+    sinks = np.exp(np.array(attention.sinks)) if name == "gpt_oss" else 0.0
+    importance = (np.exp(logits).T / (np.exp(logits).sum(axis=1) + sinks)).mean(axis=1)
+    importance[-1] = np.inf  # the token that asks
+    cache = ours.make_cache(LazyConfig.paper("3:0.3"))
+    say(ours, cache, 0, len(TOKENS), 9)
+    assert held_in(cache) == sorted(np.argsort(-importance)[: cache[0].kept[0]].tolist())
+
+
+def test_dynamic_scaling_beyond_the_longest_context():
+    """Rows are rotated by the conversation's length when they come, in every stage."""
+    theirs, ours = twins("internlm3", max_position_embeddings=16)
+    cache, expected = ours.make_cache(LazyConfig("3:1.0", min_tokens=0)), make_prompt_cache(theirs)
+    cache[0].expect(24)
+    for start, stop in ((0, 24), (24, 25), (25, 26)):
+        tokens = mx.array([TOKENS[start:stop]])
+        assert_close(ours(tokens, cache=cache)[0, -1], theirs(tokens, cache=expected)[0, -1], f"at {stop}")
+
+
 # --- against the oracle -----------------------------------------------------------------------------
 
 MODES = {
@@ -206,10 +264,7 @@ def test_windows_are_taken_from_the_configuration(name):
 
 def mistral(window: int | None, longest: int = 512) -> Model:
     """Mistral 7B v0.1 in small: it has one window for all layers, and lists none."""
-    config = {**configuration("mistral"), "sliding_window": window, "max_position_embeddings": longest}
-    model = Model(model_classes(config)[1].from_dict(config))
-    model.load_weights(tree_flatten(pair("mistral")[0].parameters()))
-    return model
+    return twins("mistral", sliding_window=window, max_position_embeddings=longest)[1]
 
 
 def test_a_window_for_all_layers_is_kept_where_upstream_forgets_it():

@@ -16,7 +16,7 @@ ORDER = [
     {"errors"},
     {"demo", "hub"},
     {"config"},
-    {"attention", "checkpoint", "windows"},
+    {"attention", "checkpoint", "model_config", "windows"},
     {"selection", "rope", "stats", "progress", "sealed", "schedules", "flops", "stores"},
     {"pools"},
     {"aux_cache"},

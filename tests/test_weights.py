@@ -241,6 +241,15 @@ def test_code_that_comes_with_a_model_runs_only_if_it_is_trusted(tmp_path):
     assert model(TOKENS).shape == (1, 12, 8192)
 
 
+def test_nobody_is_asked_whether_to_run_code(tmp_path, monkeypatch):
+    """transformers would, where it is not told; the answer could be the first line of a piped prompt."""
+    folder = write_model(tmp_path, model_type="internlm2", bias=False, auto_map={"AutoConfig": "own.Config"})
+    monkeypatch.setattr("builtins.input", lambda *args: pytest.fail("somebody was asked"))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    load(str(folder))
+    assert not (tmp_path / "ran").exists()
+
+
 def test_trusted_code_that_cannot_be_lazy_is_refused(tmp_path):
     folder = write_model(tmp_path, model_file="own.py")
     (folder / "own.py").write_text(OWN)

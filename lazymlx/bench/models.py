@@ -49,7 +49,7 @@ class Pair:
         args = self.args
         return {
             "name": self.name,
-            "layers": args.num_hidden_layers,
+            "layers": len(self.ours.layers),
             "hidden_size": args.hidden_size,
             "heads": args.num_attention_heads,
             "kv_heads": getattr(args, "num_key_value_heads", None),

@@ -103,9 +103,8 @@ class Calibrator:
         say: Say = lambda line: None,
     ):
         self.plan, self.journal, self.on_prompt, self.say = plan, journal, on_prompt, say
-        args = model.family.core(model).args
-        self.sizes, self.windows = Sizes.of(args), model.windows
-        plan.check_model(len(self.windows), getattr(args, "max_position_embeddings", None), self.speedup)
+        self.sizes, self.windows = Sizes.of(model.family.core(model).args), model.windows
+        plan.check_model(len(self.windows), model.max_positions, self.speedup)
         self.meter = Meter(model, tokenizer)
 
     def speedup(self, cuts: Sequence[Cut]) -> float:

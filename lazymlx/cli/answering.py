@@ -64,11 +64,10 @@ def open_model(args: argparse.Namespace, name: str, lazy: LazyConfig) -> tuple[M
         str(folder),
         lazy,
         adapter_path=args.adapter_path,
-        tokenizer_config={"trust_remote_code": args.trust_remote_code},
         trust_remote_code=args.trust_remote_code,
     )
-    if args.top_k >= model.args.vocab_size:
-        raise UsageError(f"--top-k: must be below the vocabulary's {model.args.vocab_size} tokens, got {args.top_k}")
+    if args.top_k >= model.vocab_size:
+        raise UsageError(f"--top-k: must be below the vocabulary's {model.vocab_size} tokens, got {args.top_k}")
     for token in args.extra_eos_token:
         try:
             tokenizer.add_eos_token(token)

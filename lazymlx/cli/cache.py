@@ -48,17 +48,14 @@ def run(args: argparse.Namespace) -> int:
     from ..session import Session
 
     folder = find(name)
-    trust = {"trust_remote_code": args.trust_remote_code}
-    model, tokenizer = load(str(folder), lazy, adapter_path=args.adapter_path, tokenizer_config=trust, **trust)
+    model, tokenizer = load(str(folder), lazy, adapter_path=args.adapter_path, trust_remote_code=args.trust_remote_code)
     step_size = args.prefill_step_size or options.PREFILL_STEP_SIZE
     with Session(model, tokenizer, args.system_prompt, max_memory=args.max_memory, step_size=step_size) as session:
         with PrefillBar("reading") as bar:
             session.read(prompt.text, bar)
         session.save(args.output)
         tokens = session.stats.context_tokens
-        for note in notes(
-            tokens, model.args.max_position_embeddings, None if find_stored(folder) else lazy, model.lazy
-        ):
+        for note in notes(tokens, model.max_positions, None if find_stored(folder) else lazy, model.lazy):
             say(note)
         say(f"saved {tokens} tokens to {args.output}, {args.output.stat().st_size / 1e6:.1f} MB")
     return 0

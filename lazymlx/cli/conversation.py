@@ -241,7 +241,7 @@ class Conversation:
             yield ctrl_c, watch
 
     def _warn(self, tokens: int) -> None:
-        used, positions = self.session.config, self.model.args.max_position_embeddings
+        used, positions = self.session.config, self.model.max_positions
         default = not self.args.calibrated and used.schedule == self.model.lazy.schedule
         for text in notes(tokens, positions, options.lazy_config(self.args) if default else None, used):
             if text not in self.said:

@@ -180,7 +180,6 @@ def _load(args: argparse.Namespace, lazy: LazyConfig) -> tuple[Any, Any]:
         name,
         lazy,
         adapter_path=args.adapter_path,
-        tokenizer_config={"trust_remote_code": args.trust_remote_code},
         trust_remote_code=args.trust_remote_code,
     )
 

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     model, tokenizer, calibrated = answering.open_model(args, name, lazy)
     tokens = prompts.encode_prompt(prompt, tokenizer, args)
     if args.verbose:
-        for note in notes(len(tokens), model.args.max_position_embeddings, None if calibrated else lazy, model.lazy):
+        for note in notes(len(tokens), model.max_positions, None if calibrated else lazy, model.lazy):
             say(note)
         report.print_rule()
     trace = None if args.explain is None else Trace()

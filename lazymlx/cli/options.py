@@ -95,7 +95,9 @@ def add_model_flags(parser: argparse._ActionsContainer) -> None:
     """Which model."""
     parser.add_argument("--model", metavar="PATH", help="a model's folder or Hub name (default: the embedded model)")
     parser.add_argument("--adapter-path", metavar="PATH", help="a folder with trained adapter weights and their config")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a tokenizer")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="run code that comes with a model or its tokenizer"
+    )
 
 
 def add_generation_flags(parser: argparse._ActionsContainer, max_tokens: int = MAX_TOKENS) -> None:

@@ -38,7 +38,7 @@ def policies_of(names: Sequence[str], options: Options) -> list[Policy]:
 
 def positions_of(model: Model) -> int:
     """Tokens that a model was made for, as far as its configuration tells."""
-    return getattr(model.family.core(model).args, "max_position_embeddings", None) or UNBOUNDED
+    return model.max_positions or UNBOUNDED
 
 
 class Generated:

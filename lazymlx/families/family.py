@@ -86,7 +86,7 @@ class Family:
         return model
 
     def sanitize(self, model: nn.Module, weights: dict[str, mx.array]) -> dict[str, mx.array]:
-        """Upstream's own preparation of a checkpoint; of a model it needs the parts and `args` alone."""
+        """Upstream's own preparation of a checkpoint; it may ask for a model's settings, and take out a head."""
         prepare = getattr(self.module.Model, "sanitize", None)
         return weights if prepare is None else prepare(model, weights)
 
@@ -96,6 +96,10 @@ class Family:
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
         return self.core(model)[self.places.trunk][self.places.layers]
+
+    def embedding(self, model: nn.Module) -> nn.Module:
+        """Of tokens."""
+        return self.core(model)[self.places.trunk][self.places.embedding]
 
     def norm(self, model: nn.Module) -> nn.Module:
         """The norm before the head."""
@@ -118,13 +122,11 @@ class Family:
         self, model: nn.Module, tokens: Integer[mx.array, "B L"], given: Float[mx.array, "B L D"] | None
     ) -> Float[mx.array, "B L D"]:
         """The first layer's input, for tokens or for embeddings of them."""
-        core = self.core(model)
-        x = core[self.places.trunk][self.places.embedding](tokens) if given is None else given
-        return self.embed(core.args, x)
+        x = self.embedding(model)(tokens) if given is None else given
+        return self.embed(self.core(model).args, x)
 
     def answer(self, model: nn.Module, x: Float[mx.array, "B L D"]) -> Float[mx.array, "B L V"]:
         """Logits from the last layer's output."""
-        core, places = self.core(model), self.places
-        trunk = core[places.trunk]
-        project = core[places.head] if places.head in core else trunk[places.embedding].as_linear
+        core, head = self.core(model), self.places.head
+        project = core[head] if head in core else self.embedding(model).as_linear
         return self.logits(core.args, self.norm(model)(x), project)

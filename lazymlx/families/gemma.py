@@ -1,6 +1,7 @@
 """Gemma: scaled embeddings; 2 squeezes its logits into a range, 3 normalises heads and has windowed layers.
 
-mlx-lm runs Gemma 2 with full attention in every layer, so that is what is served here.
+mlx-lm runs Gemma 2 with full attention in every layer (and StarCoder2 and Phi-3, which have windows too), so that is
+what is served here.
 """
 
 from typing import Any
