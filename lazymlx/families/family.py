@@ -97,7 +97,7 @@ class Family:
     def layers(self, model: nn.Module) -> list[nn.Module]:
         return self.core(model)[self.places.trunk][self.places.layers]
 
-    def embedding(self, model: nn.Module) -> nn.Module:
+    def embedding(self, model: nn.Module) -> nn.Embedding | nn.QuantizedEmbedding:
         """Of tokens."""
         return self.core(model)[self.places.trunk][self.places.embedding]
 
