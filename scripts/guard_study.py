@@ -17,6 +17,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from lazymlx.attention import unpacked
 from lazymlx.calibrate.measure import Dense, Meter, Reading, chat_tokens, log_softmax
 from lazymlx.calibrate.prompts import Prompt, Writer
 from lazymlx.config import Cut, LazyConfig
@@ -47,7 +48,7 @@ class Layers:
             scale = model.family.attention_of(model.layers[number]).scale
             keys, _ = reading.by_layer.stages[number].pools[0].read(0, self.N)
             queries = reading.queries[number][0, :, -config.window :] * scale
-            self.by_layer.append(np.array(attention(queries, keys.squeeze(0), visible)))  # (H, W, N)
+            self.by_layer.append(np.array(attention(queries, unpacked(keys).squeeze(0), visible)))  # (H, W, N)
         self.candidates = np.ones(self.N, bool)
         self.candidates[: config.sink] = False
         self.candidates[self.N - max(config.recent + tail, config.window) :] = False
