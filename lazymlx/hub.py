@@ -28,6 +28,8 @@ PATTERNS = [
     "*.jinja",
 ]
 
+NOT_ALLOWED = (401, 403)  # the Hub's answers to a token that is missing, wrong or too weak
+
 
 def find(name: str, revision: str | None = None) -> Path:
     """The folder of a model, downloaded into the Hub's cache if it is not there yet.
@@ -48,7 +50,7 @@ def find(name: str, revision: str | None = None) -> Path:
 
 def _download(name: str, revision: str | None) -> Path:
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
     except GatedRepoError:
         raise ModelError(
             f"model: {name} is gated; accept its licence on the Hub and log in with 'hf auth login'"
@@ -59,21 +61,33 @@ def _download(name: str, revision: str | None) -> Path:
         raise ModelError(
             f"model: no folder and no Hub repository {name}; check the spelling, or log in if it is private"
         ) from None
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError):
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
+        status = error.__cause__.response.status_code if isinstance(error.__cause__, HfHubHTTPError) else None
+        if status in NOT_ALLOWED:
+            raise _denied(name) from None
         raise ModelError(
-            f"model: {name} is no folder and not in the Hub's cache, and the Hub cannot be reached; "
+            f"model: {name} is no folder and not in the Hub's cache, and the Hub cannot be reached"
+            f"{f' (it answers {status})' if status else ''}; "
             "connect once to download it (and unset HF_HUB_OFFLINE), or give a local folder"
         ) from None
     except HFValidationError as error:
         raise ModelError(f"model: {name!r} is no folder and no valid Hub name: {error}") from None
     except HfHubHTTPError as error:
-        if error.response.status_code not in (401, 403):
-            raise _broken(name, error) from None
-        raise ModelError(
-            f"model: the Hub does not let you read {name}; log in with 'hf auth login', with a token that may"
-        ) from None
+        raise (_denied(name) if error.response.status_code in NOT_ALLOWED else _broken(name, error)) from None
     except (HTTPError, OSError) as error:
         raise _broken(name, error) from None
+    if not folder.is_dir():
+        raise ModelError(
+            f"model: the Hub's repository {name} has no config.json and no model*.safetensors, which is all that can "
+            "be read here (no GGUF, no PyTorch weights); name one with safetensors"
+        )
+    return folder
+
+
+def _denied(name: str) -> ModelError:
+    return ModelError(
+        f"model: the Hub does not let you read {name}; log in with 'hf auth login', with a token that may"
+    )
 
 
 def _broken(name: str, error: Exception) -> RunError:

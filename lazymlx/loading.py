@@ -152,8 +152,11 @@ def _settle_weights(model: Model, adapter_path: str | None, dtype: mx.Dtype | No
     if adapter_path is not None:
         try:
             load_adapters(model, adapter_path)
-        except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
-            raise ModelError(f"adapter: {adapter_path} could not be attached: {_one_line(error)}") from error
+        except Exception as error:  # upstream reads the adapter's configuration unchecked
+            raise ModelError(
+                f"adapter: {adapter_path} could not be attached, expected a folder as mlx_lm.lora saves it: "
+                f"{_one_line(error)}"
+            ) from error
     if dtype is not None:
         model.set_dtype(dtype)
     model.eval()

@@ -102,6 +102,15 @@ REFUSALS = {
     "missing": (Repository({}, 404, "RepoNotFound"), "model: no folder and no Hub repository org/model; check the"),
     "private": (Repository({}, 401, "RepoNotFound"), "model: no folder and no Hub repository org/model; check the"),
     "bad token": (Repository({}, 401), "model: the Hub does not let you read org/model; log in with 'hf auth login'"),
+    "weak token": (Repository({}, 403), "model: the Hub does not let you read org/model; log in with 'hf auth login'"),
+    "busy": (
+        Repository({}, 429),
+        "model: org/model is no folder and not in the Hub's cache, and the Hub cannot be reached (it answers 429); ",
+    ),
+    "GGUF only": (
+        Repository({"main": {"model.gguf": b""}}),
+        "model: the Hub's repository org/model has no config.json and no model*.safetensors",
+    ),
     "down": (Repository({}, 503), "model: org/model is no folder and not in the Hub's cache, and the Hub cannot be"),
 }
 

@@ -143,7 +143,14 @@ def test_adapters(tmp_path, kind):
     assert np.abs(np.array(ours(TOKENS) - bare)).max() > 0.1
 
 
-@pytest.mark.parametrize("fault", ["no folder", "no weights", "other shapes"])
+FOREIGN = {
+    "PEFT's": {"peft_type": "LORA", "r": 8},
+    "a list": [],
+    "wrong types": {"num_layers": "x", "lora_parameters": {}},
+}
+
+
+@pytest.mark.parametrize("fault", ["no folder", "no weights", "other shapes", *FOREIGN])
 def test_a_wrong_adapter_is_refused(tmp_path, fault):
     base = write_model(tmp_path / "base", **WIDE)
     if fault != "no folder":
@@ -151,7 +158,9 @@ def test_a_wrong_adapter_is_refused(tmp_path, fault):
         adapter = write_adapter(tmp_path / "adapter", load_model(other)[0], "lora")
         if fault == "no weights":
             (adapter / "adapters.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"^adapter: .*adapter could not be attached: "):
+        if fault in FOREIGN:
+            (adapter / "adapter_config.json").write_text(json.dumps(FOREIGN[fault]))
+    with pytest.raises(ModelError, match=r"^adapter: .*adapter could not be attached, expected .*: \S"):
         load(str(base), adapter_path=str(tmp_path / "adapter"))
 
 
