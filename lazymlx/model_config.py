@@ -1,7 +1,7 @@
 """config.json: checked before upstream builds a model from it, and spelled as upstream reads it.
 
 Upstream takes any value, and stumbles over a wrong one far from its cause, or not before the first prompt. Where newer
-transformers have moved the settings of the rotary embedding it mostly does not look, and takes its defaults.
+transformers have moved an entry (all those of the rotary embedding) it mostly does not look, and takes its default.
 """
 
 import math
@@ -64,12 +64,13 @@ def respelled(config: Entries) -> Entries:
     """The entries that upstream looks for and that are elsewhere in a newer configuration."""
     text = config.get("text_config")
     if not text:
-        return _rope(config)
-    return {**_rope(config), "text_config": {**text, **_rope(text)}}
+        return _moved(config)
+    return {**_moved(config), "text_config": {**text, **_moved(text)}}
 
 
-def _rope(config: Entries) -> Entries:
-    """From `rope_parameters`, of the whole model or by kind of layer (Gemma 3, OLMo 3), what is not said otherwise."""
+def _moved(config: Entries) -> Entries:
+    """From `rope_parameters`, of the whole model or by kind of layer (Gemma 3, OLMo 3), and from Qwen3 MoE's new name
+    for its experts: what is not said otherwise."""
     given = config.get("rope_parameters") or {}
     full, sliding = given.get("full_attention", given), given.get("sliding_attention", {})
     kind = full.get("rope_type", full.get("type", "default"))
@@ -79,5 +80,6 @@ def _rope(config: Entries) -> Entries:
         "partial_rotary_factor": full.get("partial_rotary_factor"),
         "original_max_position_embeddings": full.get("original_max_position_embeddings"),
         "rope_local_base_freq": sliding.get("rope_theta"),
+        "num_experts": config.get("num_local_experts"),
     }
     return {name: value for name, value in found.items() if value is not None and config.get(name) is None}

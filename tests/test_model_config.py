@@ -115,6 +115,7 @@ def test_where_newer_configurations_keep_what_upstream_looks_for():
         }
     }
     assert respelled({"rope_theta": 1e4}) == {}
+    assert respelled({"num_local_experts": 4}) == {"num_experts": 4}
 
 
 def test_positions():

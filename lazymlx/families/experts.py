@@ -5,7 +5,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..layers import Attention, heads_normed
-from .family import Family
+from .family import Family, listed_window
 
 
 def gpt_oss(args: Any, index: int, theirs: Any) -> Attention:
@@ -35,8 +35,7 @@ def afmoe_embedding(args: Any, x: mx.array) -> mx.array:
 
 
 def mellum(args: Any, index: int, theirs: Any) -> Attention:
-    windowed = args.layer_types[index] != "full_attention"
-    return Attention(args, theirs, project=heads_normed, window=args.sliding_window if windowed else None)
+    return Attention(args, theirs, project=heads_normed, window=listed_window(args, index))
 
 
 EXPERTS = {

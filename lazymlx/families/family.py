@@ -27,6 +27,11 @@ def plain(args: Any, index: int, theirs: Any) -> Attention:
     return Attention(args, theirs)
 
 
+def listed_window(args: Any, index: int) -> int | None:
+    """The window of a layer where the configuration lists what each one sees."""
+    return args.sliding_window if args.layer_types[index] == "sliding_attention" else None
+
+
 @dataclass(frozen=True)
 class Places:
     """Names under which upstream keeps the parts of a model."""

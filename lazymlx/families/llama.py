@@ -3,13 +3,12 @@
 from typing import Any
 
 from ..layers import Attention
-from .family import Family
+from .family import Family, listed_window
 
 
 def listed(args: Any, index: int, theirs: Any) -> Attention:
     """Attention whose configuration lists which layers see a window only."""
-    windowed = args.layer_types[index] == "sliding_attention"
-    return Attention(args, theirs, window=args.sliding_window if windowed else None)
+    return Attention(args, theirs, window=listed_window(args, index))
 
 
 def everywhere(args: Any, index: int, theirs: Any) -> Attention:

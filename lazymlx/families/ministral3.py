@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from ..attention import Mask
 from ..layers import Attention, Rows, Turned
-from .family import Family
+from .family import Family, listed_window
 
 
 class WithScale(Attention):
@@ -26,12 +26,11 @@ def grown_by(beta: float, length: int) -> Turned:
 
 def ministral3(args: Any, index: int, theirs: Any) -> Attention:
     rope = args.rope_parameters
-    windowed = args.layer_types[index] == "sliding_attention"
     return WithScale(
         args,
         theirs,
         turned=grown_by(rope["llama_4_scaling_beta"], rope["original_max_position_embeddings"]),
-        window=args.sliding_window if windowed else None,
+        window=listed_window(args, index),
     )
 
 

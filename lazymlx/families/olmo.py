@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..layers import Attention, all_normed
-from .family import Family
+from .family import Family, listed_window
 
 
 def normed(args: Any, index: int, theirs: Any) -> Attention:
@@ -11,8 +11,7 @@ def normed(args: Any, index: int, theirs: Any) -> Attention:
 
 
 def normed_listed(args: Any, index: int, theirs: Any) -> Attention:
-    windowed = args.layer_types[index] != "full_attention"
-    return Attention(args, theirs, project=all_normed, window=args.sliding_window if windowed else None)
+    return Attention(args, theirs, project=all_normed, window=listed_window(args, index))
 
 
 OLMO = {
