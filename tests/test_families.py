@@ -104,10 +104,10 @@ def test_with_everything_kept_logits_are_mlx_lms(name, schedule):
     _, ours = pair(name)
     expected, cache = dense(name), ours.make_cache(LazyConfig(schedule, min_tokens=0))
     assert_close(say(ours, cache, 0, 24, 9), expected[23], "prefill")
-    for at in range(24, 27):
+    for at in (24, 25):
         assert_close(ours(mx.array([TOKENS[at : at + 1]]), cache=cache)[0, -1], expected[at], f"decode at {at}")
-    assert_close(say(ours, cache, 27, 42, 8), expected[41], "follow-up")
-    for at in range(42, 46):
+    assert_close(say(ours, cache, 26, 42, 9), expected[41], "follow-up")
+    for at in (42, 43):
         assert_close(ours(mx.array([TOKENS[at : at + 1]]), cache=cache)[0, -1], expected[at], f"decode at {at}")
 
 
@@ -143,9 +143,9 @@ def test_no_token_is_computed_twice(name):
     _, ours = pair(name)
     cache = ours.make_cache(LazyConfig("3:0.3", window=4, recent=2, sink=1, revive=2, min_tokens=0, round_to=1))
     say(ours, cache, 0, 24, 9)
-    for at in range(24, 30):
+    for at in range(24, 28):
         logits = ours(mx.array([TOKENS[at : at + 1]]), cache=cache)
-    say(ours, cache, 30, len(TOKENS), 9)
+    say(ours, cache, 28, len(TOKENS), 9)
     for stage in cache[0].stages:
         stage.settle()
         held = np.array(stage.positions[: stage.filled]).tolist()
