@@ -142,11 +142,12 @@ def _fill_stage(
     stage: StageCache, arrays: dict[str, mx.array], name: str, slots: Slots, packing: tuple[int, int] | None
 ) -> None:
     empty = slots.capacity - slots.filled
+    if packing is not None:
+        for pool in stage.pools:
+            pool.pack(*packing)
     if slots.filled:
         stage.positions = mx.pad(arrays[f"{name}.positions"], (0, empty))
         for n, pool in enumerate(stage.pools):
-            if packing is not None:
-                pool.pack(*packing)
             pool.keys = pool.keys.restored(f"{name}.{n}.keys", arrays).padded(empty)
             pool.values = pool.values.restored(f"{name}.{n}.values", arrays).padded(empty)
     slots.restore(stage)

@@ -2,9 +2,11 @@
 
 A copy of the cache would do, at the price of all its memory for every turn that may be undone. Slots of the pools
 are written once, so of keys and values a count is enough. Hidden states do leave the aux cache; a mark holds on to
-those of its time, and once it is sealed only to those that left since.
+those of its time, and once it is sealed only to those that left since. What was packed meanwhile stays packed: its
+last digits are gone.
 """
 
+import copy
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -16,6 +18,7 @@ from .pools import NOWHERE, StageCache, handles_of
 from .stores import Store
 
 APART = ("stages", "aux", "generated", "safe")  # of a cache; all else is numbers and small arrays
+STAYS = ("config", "packed")  # a configuration changes in how things are stored alone
 
 
 class Mark:
@@ -25,7 +28,7 @@ class Mark:
         for stage in cache.stages:
             stage.settle()
         past = vars(handles_of(cache))
-        self.counts = {name: value for name, value in past.items() if name not in APART}
+        self.counts = {name: value for name, value in past.items() if name not in APART + STAYS}
         self.generated = list(cache.generated)
         self.slots = [Slots.of(stage) for stage in cache.stages]
         self.aux: AuxCache | None = handles_of(cache.aux)
@@ -56,12 +59,25 @@ class Mark:
     def restore(self, cache: LazyCache) -> None:
         """Bring `cache` back: after any failure while the mark is open, after its turn alone once it is sealed."""
         aux = self._restored_aux(cache) if self.aux is None else handles_of(self.aux)
+        _pack_as(aux.rows, cache.aux.rows)
         for stage, slots in zip(cache.stages, self.slots, strict=True):
             slots.restore(stage)
         for name, value in self.counts.items():
             setattr(cache, name, value)
         cache.generated, cache.aux, cache.safe = list(self.generated), aux, None
         mx.eval(cache.state)  # by the thread that asked for it; another may go on
+
+    def with_lost(self, later: "Mark") -> "Mark":
+        """A mark that can be restored when `later`, whose turn came after this one's, no longer will be."""
+        new = np.flatnonzero((later.left < self.offset) & ~np.isin(later.left, self.left))
+        mark = copy.copy(self)
+        mark.left = np.concatenate([self.left, later.left[new]])
+        mark.depth = np.concatenate([self.depth, later.depth[new]])
+        rows = self.rows.fork()
+        _pack_as(rows, later.rows)
+        mark.rows = rows.joined(later.rows.of(on_device(new))) if len(new) else rows
+        mx.eval(mark.rows.parts)
+        return mark
 
     def _restored_aux(self, cache: LazyCache) -> AuxCache:
         """The aux cache of then: the rows that are still there, and those that left."""
@@ -73,7 +89,9 @@ class Mark:
         waiting = np.flatnonzero(depth < len(cache.stages))
         slots = np.zeros_like(source)
         slots[waiting] = np.arange(len(waiting))
-        rows = now.rows.joined(self.rows) if len(self.left) else now.rows
+        left = self.rows.fork()
+        _pack_as(left, now.rows)
+        rows = now.rows.joined(left) if len(self.left) else now.rows
         aux.rows = rows.of(on_device(source[waiting])).padded(1)  # the row behind the last is nobody's
         aux.used, aux.depth, aux.slots = len(waiting), mx.array(depth), mx.array(slots)
         return aux
@@ -96,6 +114,11 @@ class Slots(NamedTuple):
         stage.positions[self.filled :] = NOWHERE  # decode looks at all slots, whether they are filled or not
         for pool in stage.pools:
             pool.keep(slice(self.capacity))
+
+
+def _pack_as(rows: Store, other: Store) -> None:
+    if other.bits is not None:
+        rows.pack(other.bits, other.group_size)
 
 
 def on_device(index: np.ndarray) -> mx.array:

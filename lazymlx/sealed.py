@@ -24,10 +24,13 @@ def write_sealed(path: str | os.PathLike, arrays: dict[str, mx.array], header: d
     """Write a file; an older one of that name stays until the new one is safely on the disk.
 
     Raises:
-        DocumentError: the file cannot be written.
+        DocumentError: the file cannot be written, or its name stands for something else, a device or a pipe, say.
     """
     path, temporary = Path(path), None
     try:
+        path = path.resolve()  # a link stays one
+        if path.exists() and not path.is_file():
+            _refuse(path, "cannot be written: it is no file")
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         with os.fdopen(handle, "w+b") as file:
             mx.save_safetensors(file, arrays, {**header, "checksum": UNSEALED})

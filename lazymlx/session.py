@@ -301,11 +301,7 @@ class Session:
             cache = self._cache.fork()  # if this is interrupted, nothing happened
             cache.trim(len(self._tokens) - shared)
             mx.eval(cache.state)
-            self._turns = [
-                turn if turn.mark is None or turn.mark.offset <= shared else turn._replace(mark=None)
-                for turn in self._turns
-            ]
-            self._cache, self._tokens = cache, self._tokens[:shared]
+            self._turns, self._cache, self._tokens = _cut(self._turns, shared), cache, self._tokens[:shared]
         return list(tokens[shared:])
 
     @contextmanager
@@ -344,3 +340,16 @@ class Session:
             return wanted and not self._stopping()
 
         return watch
+
+
+def _cut(turns: list[Turn], offset: int) -> list[Turn]:
+    """The turns, without the marks that lie behind `offset`; earlier ones get of these what they lack without them."""
+    cut, lost = list[Turn](), None
+    for turn in reversed(turns):
+        mark = turn.mark
+        if mark is not None and lost is not None:
+            mark, lost = mark.with_lost(lost), None
+        if mark is not None and mark.offset > offset:
+            mark, lost = None, mark
+        cut.append(turn._replace(mark=mark))
+    return cut[::-1]

@@ -120,7 +120,7 @@ def text_of(text_or_path: str | os.PathLike) -> str:
         return text_or_path
     path = Path(text_or_path)
     try:
-        return path.expanduser().read_text(encoding="utf-8-sig")
+        return Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise PromptError(f"document: {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -88,3 +88,11 @@ def test_paths_are_read_as_they_are_or_as_a_shell_would(tmp_path: Path, monkeypa
         assert path_of(words) == path
     assert path_of("the keeper's diary") == Path("the keeper's diary")
     assert path_of("two words") == Path("two words")
+
+
+def test_names_that_no_file_can_have_are_a_sentence() -> None:
+    for words in ("a" * 5000, "~nobody of that name/book.txt"):
+        with pytest.raises(PromptError, match="cannot be read"):
+            read_document(path_of(words))
+    with pytest.raises(PromptError, match="zero byte"):
+        path_of("a\0b")

@@ -141,6 +141,24 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path):
         session().save(tmp_path / "none" / "book")
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for place in (pipe, tmp_path):
+        with pytest.raises(DocumentError, match="it is no file"):
+            session().save(place)
+    assert pipe.is_fifo()
+
+
+def test_a_link_stays_one(tmp_path):
+    link, book = tmp_path / "link", tmp_path / "book"
+    link.symlink_to(book)
+    session().save(link)
+    session().save(link)
+    assert link.is_symlink() and book.is_file()
+    opened(link)
+
+
 def test_a_scorer_of_one_s_own_cannot_be_saved(tmp_path):
     own = LazyConfig("2:0.4", scorer=AttentionScorer())
     with pytest.raises(DocumentError, match="scorer"):

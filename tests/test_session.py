@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from reference import ReferenceLazyLLM
-from talking import DOCUMENT, FORGETFUL, LAZY, SHAPE, answer, session, speller, talker, weights
+from talking import DOCUMENT, FORGETFUL, LAZY, SHAPE, TEMPLATE, answer, session, speller, talker, weights
 
 from lazymlx.config import LazyConfig
 from lazymlx.errors import Cancelled, PromptError, StateError
@@ -179,6 +179,27 @@ def test_undo_after_a_template_changed_earlier_turns():
     np.testing.assert_array_equal(answer(s, OTHER)[1], first[1])
     assert [s.undo(), s.undo(), s.undo()] == [OTHER, QUESTION, None]
     assert s.messages == []
+
+
+# A template that changes its mind late: it shortens every answer but the newest two.
+LATE = TEMPLATE.replace(
+    "m['content']",
+    "(m['content'][2:] if m['role'] == 'assistant' and loop.index0 + 4 <= messages | length else m['content'])",
+)
+
+
+@pytest.mark.parametrize("lazy", [LAZY, ALL, DENSE], ids=["default", "paper", "dense"])
+def test_undo_reaches_the_turns_before_those_that_a_template_cut_away(lazy):
+    """Nothing brings back a turn that began behind the cut; what it took out of the aux cache is not lost with it."""
+    s, questions = read_session(lazy, template=LATE), (QUESTION, OTHER, "who?", "what sea?", "is it far?")
+    before, first = state_of(s), None
+    for question in questions:
+        said = answer(s, question)
+        first = first or said
+    assert [turn.mark is None for turn in s._turns] == [False, False, True, False, False, False]
+    assert [s.undo() for _ in questions] == list(reversed(questions))
+    assert_same(state_of(s), before)
+    np.testing.assert_array_equal(answer(s, QUESTION)[1], first[1])
 
 
 def test_forks_do_not_influence_one_another():

@@ -4,8 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..demo import MODEL
-from ..errors import UsageError
-from . import options, prompts
+from . import options, out_file, prompts
 from .bar import PrefillBar
 from .generate import notes
 from .terminal import say
@@ -25,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model_flags(parser.add_argument_group("model"))
     document = parser.add_argument_group("document")
     document.add_argument("--prompt-file", metavar="FILE", help="a text file (default: the embedded document)")
-    document.add_argument("--prompt", "-p", metavar="TEXT", help="the text itself; '-' reads stdin")
-    document.add_argument("--system-prompt", metavar="TEXT", help="system message of the chat template")
+    document.add_argument("--prompt", "-p", type=options.utf8, metavar="TEXT", help="the text itself; '-' reads stdin")
+    document.add_argument("--system-prompt", type=options.utf8, metavar="TEXT", help="system message of the chat template")
     reading = parser.add_argument_group("reading")
     options.add_prefill_flags(reading)
     options.add_lazy_flags(parser.add_argument_group("what to compute"))
@@ -36,8 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read and save; whatever can be refused without loading anything is refused first."""
     lazy = options.lazy_config(args)
-    if not args.output.parent.is_dir():
-        raise UsageError(f"--output: there is no folder {args.output.parent}")
+    out_file.check_writable(args.output, "--output")
     prompt = prompts.read_prompt(args)
     name = str(MODEL) if args.model is None else args.model
     say(f"reading {prompt.name} with {'the embedded model' if args.model is None else name}")

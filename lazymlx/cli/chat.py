@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     options.add_model_flags(parser.add_argument_group("model"))
     talk = parser.add_argument_group("conversation")
-    talk.add_argument("--system-prompt", metavar="TEXT", help="system message of the chat template")
+    talk.add_argument("--system-prompt", type=options.utf8, metavar="TEXT", help="system message of the chat template")
     talk.add_argument("--document", type=Path, metavar="FILE", help="go on with what 'lazymlx cache' or /save saved")
     options.add_generation_flags(parser.add_argument_group("generation"), MAX_TOKENS)
     options.add_lazy_flags(parser.add_argument_group("what to compute"))

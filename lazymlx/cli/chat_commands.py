@@ -25,8 +25,8 @@ def obey(conversation: Conversation, message: str) -> None:
         UsageError: there is no such command, or something is missing.
         EOFError: it was /quit.
     """
-    name, _, operand = message[1:].strip().partition(" ")
-    operand = operand.strip()
+    name, *rest = message[1:].split(maxsplit=1) or [""]
+    operand = "".join(rest).strip()
     if name not in COMMANDS:
         known = " ".join(f"/{known}" for known in COMMANDS)
         raise UsageError(f"/{name}: no such command; there are {known} (a space before it makes it a question)")

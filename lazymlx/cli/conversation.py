@@ -5,6 +5,7 @@ from.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -113,7 +114,7 @@ class Conversation:
     def save(self, words: str) -> None:
         """Write the session to a file; it replaces an older one, but no file of another kind."""
         path = path_of(words)
-        if path.exists() and not _is_saved_document(path):
+        if os.path.exists(path) and not _is_saved_document(path):
             raise DocumentError(f"document: {path} exists and is no saved document; choose another name")
         self.session.save(path)
         note(f"saved {self.session.stats.context_tokens} tokens to {path}, {megabytes(path.stat().st_size)}")

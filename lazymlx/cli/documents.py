@@ -1,6 +1,7 @@
 """A document's text out of a file: text and Markdown as they are, PDF through pypdf, an optional dependency."""
 
 import logging
+import os
 import shlex
 from pathlib import Path
 
@@ -11,15 +12,21 @@ PDF = b"%PDF-"
 
 
 def path_of(words: str) -> Path:
-    """The file that a user means: a path as it is, or as a shell would want it (quoted, or with backslashes)."""
-    path = Path(words).expanduser()
-    if path.exists():
+    """The file that a user means: a path as it is, or as a shell would want it (quoted, or with backslashes).
+
+    Raises:
+        PromptError: no file can have such a name.
+    """
+    if "\0" in words:
+        raise PromptError("file: its name has a zero byte in it, which none can have")
+    path = Path(os.path.expanduser(words))  # Path.expanduser() raises for a user who does not exist
+    if os.path.exists(path):  # and Path.exists() if a name is too long
         return path
     try:
         parts = shlex.split(words)
     except ValueError:  # a quote that is never closed belongs to the name
         return path
-    return Path(parts[0]).expanduser() if len(parts) == 1 else path
+    return Path(os.path.expanduser(parts[0])) if len(parts) == 1 else path
 
 
 def read_document(path: Path) -> str:

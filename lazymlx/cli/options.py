@@ -80,6 +80,15 @@ def memory_size(text: str) -> int:
     return count
 
 
+def utf8(text: str) -> str:
+    """A text as it is; what the shell passed on and is none has become surrogates, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("must be UTF-8 text") from None
+    return text
+
+
 def json_object(text: str) -> dict[str, Any]:
     """A JSON object."""
     try:

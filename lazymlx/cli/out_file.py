@@ -17,9 +17,9 @@ def check_writable(path: Path, flag: str) -> None:
     Raises:
         UsageError: the folder is missing or may not be written to, or the path is a folder itself.
     """
-    if path.is_dir():
-        raise UsageError(f"{flag}: {path} is a folder; expected a file")
     try:
+        if path.is_dir():
+            raise UsageError(f"{flag}: {path} is a folder; expected a file")
         if path.exists():
             path.open("a").close()
         else:

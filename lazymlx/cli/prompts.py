@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from .. import demo
 from ..config import LazyConfig
 from ..errors import PromptError, UsageError
-from .options import json_object, lazy_config
+from .options import json_object, lazy_config, utf8
 from .terminal import say
 
 DEFAULT_PROMPT = "hello"  # mlx_lm.generate's
@@ -36,14 +37,15 @@ def add_prompt_flags(parser: argparse._ActionsContainer) -> None:
     add(
         "--prompt",
         "-p",
+        type=utf8,
         metavar="TEXT",
         help=f"the prompt; '-' reads stdin (default: {DEFAULT_PROMPT}; without --model: the embedded document)",
     )
     add("--prompt-file", metavar="FILE", help="read the prompt from a text file")
-    add("--question", "-q", metavar="TEXT", help="a question about the prompt, which then is the document")
+    add("--question", "-q", type=utf8, metavar="TEXT", help="a question about the prompt, which then is the document")
     add("--document", type=Path, metavar="FILE", help="ask about a document that 'lazymlx cache' has read and saved")
-    add("--system-prompt", metavar="TEXT", help="system message of the chat template")
-    add("--prefill-response", metavar="TEXT", help="how the answer begins, for the chat template")
+    add("--system-prompt", type=utf8, metavar="TEXT", help="system message of the chat template")
+    add("--prefill-response", type=utf8, metavar="TEXT", help="how the answer begins, for the chat template")
     add("--ignore-chat-template", action="store_true", help="use the prompt as it is")
     add(
         "--chat-template-config",
@@ -118,7 +120,7 @@ def unescape(text: str) -> str:
 def read_file(path: Path) -> str:
     """The text of a UTF-8 file."""
     try:
-        return path.expanduser().read_text(encoding="utf-8-sig")
+        return Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise PromptError(
             f"prompt: {path} is not UTF-8 text (byte {error.start}); convert it, e.g. with iconv"
