@@ -7,6 +7,7 @@ last digits are gone.
 """
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -114,6 +115,18 @@ class Slots(NamedTuple):
         stage.positions[self.filled :] = NOWHERE  # decode looks at all slots, whether they are filled or not
         for pool in stage.pools:
             pool.keep(slice(self.capacity))
+
+
+def cut(marks: Sequence[Mark | None], offset: int) -> list[Mark | None]:
+    """The marks of successive turns without those behind `offset`; earlier ones get of these what they would lack."""
+    kept, lost = list[Mark | None](), None
+    for mark in reversed(marks):
+        if mark is not None and lost is not None:
+            mark, lost = mark.with_lost(lost), None
+        if mark is not None and mark.offset > offset:
+            mark, lost = None, mark
+        kept.append(mark)
+    return kept[::-1]
 
 
 def _pack_as(rows: Store, other: Store) -> None:

@@ -22,7 +22,7 @@ from .generation import LazyResponse, stream_generate
 from .model import Model
 from .progress import OnProgress, Progress
 from .reading import read
-from .rewind import Mark
+from .rewind import Mark, cut
 from .stats import LazyStats
 from .transcript import Message, Transcript, common_prefix, spelled, text_of
 
@@ -133,7 +133,7 @@ class Session:
     def ask(
         self, question: str, max_tokens: int = 256, *, on_progress: OnProgress | None = None, **options: Any
     ) -> Generator[LazyResponse, None, None]:
-        """Ask, and yield the answer piece by piece.
+        """Ask, and yield the answer piece by piece; nothing happens before the first one is wanted.
 
         If the caller stops listening, or `cancel` ends the answer (then the last response's `finish_reason` is
         "cancelled"), what was said so far stays in the transcript.
@@ -301,7 +301,9 @@ class Session:
             cache = self._cache.fork()  # if this is interrupted, nothing happened
             cache.trim(len(self._tokens) - shared)
             mx.eval(cache.state)
-            self._turns, self._cache, self._tokens = _cut(self._turns, shared), cache, self._tokens[:shared]
+            marks = cut([turn.mark for turn in self._turns], shared)
+            self._turns = [turn._replace(mark=mark) for turn, mark in zip(self._turns, marks, strict=True)]
+            self._cache, self._tokens = cache, self._tokens[:shared]
         return list(tokens[shared:])
 
     @contextmanager
@@ -340,16 +342,3 @@ class Session:
             return wanted and not self._stopping()
 
         return watch
-
-
-def _cut(turns: list[Turn], offset: int) -> list[Turn]:
-    """The turns, without the marks that lie behind `offset`; earlier ones get of these what they lack without them."""
-    cut, lost = list[Turn](), None
-    for turn in reversed(turns):
-        mark = turn.mark
-        if mark is not None and lost is not None:
-            mark, lost = mark.with_lost(lost), None
-        if mark is not None and mark.offset > offset:
-            mark, lost = None, mark
-        cut.append(turn._replace(mark=mark))
-    return cut[::-1]

@@ -129,7 +129,9 @@ def test_a_model_without_a_chat_template_reads_on():
 def test_a_system_prompt_is_fed_once():
     s = read_session(system="be brief.")
     for question in (QUESTION, OTHER):
-        answer(s, question)
+        before = len(s._tokens)
+        said = list(s.ask(question, 6))
+        assert len(s._tokens) == before + said[0].prompt_tokens + 6  # all that was fed is new
     assert speller().decode(s._tokens).count("be brief.") == 1
 
 

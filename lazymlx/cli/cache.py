@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     document = parser.add_argument_group("document")
     document.add_argument("--prompt-file", metavar="FILE", help="a text file (default: the embedded document)")
     document.add_argument("--prompt", "-p", type=options.utf8, metavar="TEXT", help="the text itself; '-' reads stdin")
-    document.add_argument("--system-prompt", type=options.utf8, metavar="TEXT", help="system message of the chat template")
+    document.add_argument(
+        "--system-prompt", type=options.utf8, metavar="TEXT", help="system message of the chat template"
+    )
     reading = parser.add_argument_group("reading")
     options.add_prefill_flags(reading)
     options.add_lazy_flags(parser.add_argument_group("what to compute"))
