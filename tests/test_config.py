@@ -38,7 +38,7 @@ CUTS = (Cut(8, 0.5), Cut(10, 0.2))
         " 8:0.5 , 10:.2 ",
         ((8, 0.5), (10, 0.2)),
         [[8, 0.5], [10, 0.2]],
-        iter(((8.0, 0.5), (np.int64(10), np.float64(0.2)))),
+        pytest.param(iter(((8.0, 0.5), (np.int64(10), np.float64(0.2)))), id="iterator"),
         Schedule(CUTS),
     ],
     ids=str,
