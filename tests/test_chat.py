@@ -95,11 +95,12 @@ def test_saving_replaces_saved_documents_alone(chat: Chat) -> None:
 
 
 def test_what_goes_wrong_is_one_line_and_the_chat_goes_on(chat: Chat) -> None:
-    lines = ["/read none.txt", "/open none", f"/open {chat.book}", f"/save {chat.book.parent}/none/x", "/lazy 99:0.5"]
+    lines = ["/read none.txt", "/open\tnone", f"/open {chat.book}", f"/save {chat.book.parent}/none/x", "/lazy 99:0.5"]
     out = chat(*lines, "/docs now", "/read", b"\xff\xfe", "/explode", "Who?", code=2)
     assert len(out) == 1
     assert len(chat.errors) == 9
     assert "none.txt cannot be read: No such file" in chat.errors[0]
+    assert "none cannot be read" in chat.errors[1]
     assert "is no saved document" in chat.errors[2]
     assert "outside of the model" in chat.errors[4]
     assert "/docs: expected nothing after it" in chat.errors[5]

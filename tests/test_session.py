@@ -16,6 +16,7 @@ from talking import DOCUMENT, FORGETFUL, LAZY, SHAPE, TEMPLATE, answer, session,
 from lazymlx.config import LazyConfig
 from lazymlx.errors import Cancelled, PromptError, StateError
 from lazymlx.layers import Attention
+from lazymlx.progress import Meter
 from lazymlx.session import Session
 
 ALL = LazyConfig.paper("2:0.4,4:0.2")
@@ -445,6 +446,18 @@ def test_progress_rises_to_the_total_through_all_stages(lazy):
         assert [p.time_ms for p in reports] == sorted(p.time_ms for p in reports)
         assert reports[-1].fraction == 1.0
         at = reports[-1].total
+
+
+def test_progress_moves_on_in_every_stage():
+    reports: list = []
+    meter = Meter(reports.append, 10, 100, [50, 30, 20])
+    for stage in range(3):
+        meter.report(stage, 0, 8)
+        meter.report(stage, 4, 8)
+    meter.report(0, 8, 8)  # what was behind does not bring it back
+    meter.finish()
+    assert [report.processed for report in reports] == [10, 35, 60, 75, 90, 100, 100, 110]
+    assert list(reports[0].to_dict()) == ["total", "cache", "processed", "time_ms"]
 
 
 # --- what cannot be read or asked -----------------------------------------------------------------

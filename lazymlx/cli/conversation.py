@@ -76,7 +76,24 @@ class Conversation:
 
     def ask(self, question: str) -> None:
         """Answer a question, and say what that cost."""
-        self._answer(question, self.session.stats.revived)
+        response, trace, revived = None, Trace(self.session.tokens), self.session.stats.revived
+        mx.reset_peak_memory()
+        with self._watching("reading") as (ctrl_c, watch):
+            given = {"on_progress": watch, "on_step": trace.note, "sampler": self.sampler}
+            with closing(self.session.ask(question, self.args.max_tokens, **given)) as responses:
+                try:
+                    for response in responses:
+                        write(_printable(response.text))
+                        if ctrl_c.wished:
+                            break
+                finally:
+                    if response is not None:
+                        write("\n")
+        self.turns.append(question)
+        if response is not None:
+            self.answered = Answered(question, trace, self.session.stats)
+            note(self._cost(response, revived))
+        self._warn(self.session.stats.prompt_end)
 
     def retry(self) -> None:
         """Answer the newest question once more."""
@@ -88,7 +105,7 @@ class Conversation:
         self.answered = None
         note(f"asking again: {_shortened(question)}")
         try:
-            self._answer(question, self.session.stats.revived)
+            self.ask(question)
         except Cancelled:
             note("the old answer is forgotten, and its question too")
             raise
@@ -190,26 +207,6 @@ class Conversation:
     def _change(self, session: Session) -> None:
         self.session.close()
         self.session, self.opened, self.turns, self.answered = session, [], [], None
-
-    def _answer(self, question: str, revived: int) -> None:
-        response, trace = None, Trace(self.session.tokens)
-        mx.reset_peak_memory()
-        with self._watching("reading") as (ctrl_c, watch):
-            options = {"on_progress": watch, "on_step": trace.note, "sampler": self.sampler}
-            with closing(self.session.ask(question, self.args.max_tokens, **options)) as responses:
-                try:
-                    for response in responses:
-                        write(_printable(response.text))
-                        if ctrl_c.wished:
-                            break
-                finally:
-                    if response is not None:
-                        write("\n")
-        self.turns.append(question)
-        if response is not None:
-            self.answered = Answered(question, trace, self.session.stats)
-            note(self._cost(response, revived))
-        self._warn(self.session.stats.prompt_end)
 
     def _cost(self, response: LazyResponse, revived: int) -> str:
         """One line about an answer."""
