@@ -100,12 +100,12 @@ def _raw_header(file: BinaryIO) -> bytes:
 def _checksum(file: BinaryIO) -> tuple[str, int]:
     """SHA-256 of the whole file as it was before it was sealed, and where in the file the checksum belongs."""
     raw = _raw_header(file)
-    name = b'"checksum":"'  # nowhere else: inside of another string its quotes would be escaped
-    at = raw.index(name) + len(name)
-    digest = hashlib.sha256(struct.pack("<Q", len(raw)) + raw[:at] + UNSEALED.encode() + raw[at + len(UNSEALED) :])
+    # nowhere else: inside of another string its quotes would be escaped; and if it is gone, nothing fits
+    before, name, after = raw.partition(b'"checksum":"')
+    digest = hashlib.sha256(struct.pack("<Q", len(raw)) + before + name + UNSEALED.encode() + after[len(UNSEALED) :])
     while block := file.read(BLOCK):
         digest.update(block)
-    return digest.hexdigest(), 8 + at
+    return digest.hexdigest(), 8 + len(before + name)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -100,6 +100,19 @@ def test_every_altered_byte_is_noticed(saved):
     opened(saved)
 
 
+@pytest.mark.parametrize("bit", [0, 6])
+def test_every_byte_of_the_header_counts(tmp_path, bit):
+    path = tmp_path / "file"
+    write_sealed(path, {"a": mx.zeros(3)}, {"format": "test", "version": "1"})
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        altered = bytearray(whole)
+        altered[place] ^= 1 << bit
+        path.write_bytes(altered)
+        with pytest.raises(DocumentError):
+            read_sealed(path, "test", "1")
+
+
 def test_another_model_is_refused(saved):
     model = talker()
     norm = model.model.layers[3].input_layernorm
