@@ -142,7 +142,7 @@ def settings(args: argparse.Namespace, lazy: LazyConfig) -> dict[str, Any]:
     shared = {f.name: getattr(lazy, f.name) for f in fields(lazy) if f.name not in ("schedule", "scorer")}
     return {
         "model": args.model or MODEL.name,
-        "draft_model": args.draft_model,
+        "draft_model": Path(args.draft_model).name if args.draft_model else None,
         "seed": args.seed,
         "chip": machine()["chip"],
         "lazy": shared,
