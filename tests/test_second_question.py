@@ -1,4 +1,6 @@
-"""The 12-layer model answers a second question from what the first one left behind; without revival it cannot."""
+"""A second question is answered from what the first one left behind; without revival it cannot be."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +16,17 @@ ANSWERS = ("Pelusdra", "73916", "40718")
 QUESTIONS = {entry["answer"]: entry["question"] for entry in demo.questions()}
 
 
-def after_one_question(revive: int | None) -> Session:
-    """A session that was asked about the third paragraph, and left most of the others behind."""
-    model, tokenizer = load(str(HARD_MODEL))
-    session = Session(model, tokenizer, lazy=LazyConfig("8:0.2", revive=revive, min_tokens=0, round_to=1, recent=8))
+def after_reading(revive: int, model: Path, schedule: str) -> Session:
+    lazy = LazyConfig(schedule, revive=revive, min_tokens=0, round_to=1, recent=8)
+    session = Session(*load(str(model)), lazy=lazy)
     paragraphs = demo.document().split("\n\n")
     session.read("\n\n".join(paragraphs[i] for i in PARAGRAPHS))
+    return session
+
+
+def after_one_question(revive: int) -> Session:
+    """A session with the 12-layer model, asked about the third paragraph, which left most of the others behind."""
+    session = after_reading(revive, HARD_MODEL, "8:0.2")
     assert say(session, ANSWERS[0]) == ANSWERS[0]
     return session
 
@@ -59,3 +66,11 @@ def test_three_questions_in_turn_and_back():
     session.undo()
     session.undo()
     assert [say(session, answer) for answer in ANSWERS[:0:-1]] == list(ANSWERS[:0:-1])
+
+
+@pytest.mark.parametrize("revive", [7, 0])
+def test_the_embedded_model_too_needs_revival(revive):
+    session = after_reading(revive, demo.MODEL, "8:0.1")
+    say(session, ANSWERS[0])
+    assert left_behind(session, ANSWERS[1]) > 0
+    assert (say(session, ANSWERS[1]) == ANSWERS[1]) == (revive > 0)
