@@ -39,9 +39,12 @@ class Joined:
 
     def serves(self, x: Float[mx.array, "B L D"], parts: Sequence[nn.Module]) -> bool:
         """Whether the rows are few, and the parts still what was joined: no adapter, no new weights in their place."""
-        return x.shape[1] <= FEW_ROWS and all(
-            part is own and own["weight"] is view for part, own, view in zip(parts, self.parts, self.views, strict=True)
-        )
+        if x.shape[1] > FEW_ROWS:
+            return False
+        for part, own, view in zip(parts, self.parts, self.views, strict=True):
+            if part is not own or own["weight"] is not view:
+                return False
+        return True
 
     def __call__(self, x: Float[mx.array, "B L D"]) -> Float[mx.array, "B L N"]:
         """The outputs of all parts, one behind the other."""

@@ -32,9 +32,7 @@ def written(buffer: mx.array, rows: mx.array, start: int | mx.array, axis: int) 
     if isinstance(start, mx.array):
         index = start.reshape([-1 if each == axis else 1 for each in range(buffer.ndim)])
         return mx.put_along_axis(buffer, mx.broadcast_to(index, rows.shape), rows, axis)
-    index = [slice(None)] * buffer.ndim
-    index[axis] = slice(start, start + rows.shape[axis])
-    buffer[tuple(index)] = rows
+    buffer[(*[slice(None)] * axis, slice(start, start + rows.shape[axis]))] = rows
     return buffer
 
 
