@@ -66,9 +66,8 @@ def attend(
         sinks: a logit per head that takes its share of the attention and has no value (gpt-oss).
     """
     few = queries.shape[2] <= FEW_ROWS and sinks is None
-    if few and softcap is None and isinstance(mask, mx.array):
-        if not isinstance(keys, Quantized) and not isinstance(values, Quantized):
-            return attend_few(queries, keys, values, scale, mask)
+    if few and softcap is None and isinstance(mask, mx.array) and not isinstance(keys, Quantized):
+        return attend_few(queries, keys, unpacked(values), scale, mask)
     if softcap is None and not (few and isinstance(keys, Quantized)):
         keys, values = unpacked(keys), unpacked(values)
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)

@@ -147,8 +147,9 @@ class Attention(nn.Module):
     def _rotated(self, x: mx.array, rows: Rows) -> tuple[mx.array, mx.array, mx.array]:
         """Queries and keys, rotated, and values: `(B, heads, L, D_h)`."""
         if self.joined is not None and self.joined.serves(x, (self["q_proj"], self["k_proj"])):
-            both = self._turned_to(by_head(self.joined(x), self.heads + self.kv_heads), rows)
-            return both[:, : self.heads], both[:, self.heads :], by_head(self["v_proj"](x), self.kv_heads)
+            both = self._turned_to(split(self.joined(x), self.heads + self.kv_heads).transpose(0, 2, 1, 3), rows)
+            values = split(self["v_proj"](x), self.kv_heads).transpose(0, 2, 1, 3)
+            return both[:, : self.heads], both[:, self.heads :], values
         queries, keys, values = (part.transpose(0, 2, 1, 3) for part in self.project(self, x))
         return self._turned_to(queries, rows), self._turned_to(keys, rows), values
 
@@ -166,17 +167,12 @@ class Attention(nn.Module):
 
     def by_head(self, queries: mx.array, keys: mx.array, values: mx.array) -> ByHead:
         """Split projected rows into heads."""
-        B, L, _ = queries.shape
-        return (
-            queries.reshape(B, L, self.heads, -1),
-            keys.reshape(B, L, self.kv_heads, -1),
-            values.reshape(B, L, self.kv_heads, -1),
-        )
+        return split(queries, self.heads), split(keys, self.kv_heads), split(values, self.kv_heads)
 
 
-def by_head(x: Float[mx.array, "B L N"], heads: int) -> Float[mx.array, "B T L D_h"]:
+def split(x: Float[mx.array, "B L N"], heads: int) -> Float[mx.array, "B L T D_h"]:
     """Projected rows, head by head."""
-    return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
+    return x.reshape(*x.shape[:2], heads, -1)
 
 
 def last_output(layer: nn.Module, x: Float[mx.array, "1 L D"], mask: Mask, rows: Rows) -> tuple[mx.array, mx.array]:

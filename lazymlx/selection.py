@@ -10,7 +10,7 @@ that only depend on shapes are made once, and one sort ranks all that is to be r
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache, lru_cache, reduce
 
 import mlx.core as mx
 import numpy as np
@@ -120,8 +120,9 @@ def smoothed(near: Float[mx.array, "pool P"]) -> Float[mx.array, "1 P"]:
     if pool == 1:
         return near
     rows = [near[i : i + 1] for i in range(pool)]
-    total = sum((mx.where(row > ABSENT, row, 0.0) for row in rows[1:]), mx.where(rows[0] > ABSENT, rows[0], 0.0))
-    count = sum(((row > ABSENT).astype(mx.float32) for row in rows[1:]), (rows[0] > ABSENT).astype(mx.float32))
+    there = [row > ABSENT for row in rows]
+    total = reduce(mx.add, [mx.where(seen, row, 0.0) for seen, row in zip(there, rows, strict=True)])
+    count = reduce(mx.add, [seen.astype(mx.float32) for seen in there])
     return total / mx.maximum(count, 1.0)
 
 
