@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import LAZY, TEXT
 
 from lazymlx import LazyConfig, Session, load
 from lazymlx.cli.chat_commands import COMMANDS, complete
@@ -14,8 +15,6 @@ from lazymlx.cli.conversation import CONTROL
 from lazymlx.cli.history import HISTORY, append_history, history_file, load_history
 from lazymlx.cli.main import main
 
-TEXT = "The harbour of Ludmere has two lamps, and the keeper lights the green one first. " * 4
-LAZY = ["--schedule", "2:0.5,4:0.2", "--min-tokens", "16", "--recent", "2", "--window", "2", "--round-to", "1"]
 CONFIG = LazyConfig("2:0.5,4:0.2", min_tokens=16, recent=2, window=2, round_to=1)
 
 

@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import LAZY
+from commands import TEXT as SHORT
 
+TEXT = SHORT * 2
 ROOT = Path(__file__).parent.parent
-TEXT = "The harbour of Ludmere has two lamps, and the keeper lights the green one first. " * 8
-LAZY = ["--schedule", "2:0.5,4:0.2", "--min-tokens", "16", "--recent", "2", "--window", "2", "--round-to", "1"]
 PATIENCE = 60  # seconds; the processors may be shared
 PROMPT = "\x1b[?2004h> "  # readline asks the terminal to bracket pastes, then shows the prompt
 PASTE = "\x1b[200~{}\x1b[201~"

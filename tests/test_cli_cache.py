@@ -7,13 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import LAZY, TEXT
 
 from lazymlx import LazyConfig, Session, load
 from lazymlx.cli.main import main
 from lazymlx.cli.options import memory_size
-
-TEXT = "The harbour of Ludmere has two lamps, and the keeper lights the green one first. " * 4
-LAZY = ["--schedule", "2:0.5,4:0.2", "--min-tokens", "16", "--recent", "2", "--window", "2", "--round-to", "1"]
 
 
 class Commands:

@@ -11,6 +11,7 @@ from pathlib import Path
 import mlx.core as mx
 import mlx_lm.generate  # noqa: F401  the package's attribute of that name is a function
 import pytest
+from commands import LAZY, TEXT, interrupted_answer
 from mlx_lm.utils import load_tokenizer
 
 from lazymlx import demo
@@ -18,9 +19,6 @@ from lazymlx.cli.ctrl_c import CtrlC
 from lazymlx.cli.main import main
 from lazymlx.config import LazyConfig
 from lazymlx.stats import LazyStats
-
-TEXT = "The harbour of Ludmere has two lamps, and the keeper lights the green one first. " * 4
-LAZY = ["--schedule", "2:0.5,4:0.2", "--min-tokens", "16", "--recent", "2", "--window", "2", "--round-to", "1"]
 
 
 class Run:
@@ -311,14 +309,7 @@ def test_ctrl_c_before_the_first_token(run: Run, monkeypatch: pytest.MonkeyPatch
 
 def test_ctrl_c_is_heeded_between_two_tokens(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Signals in the middle of writing: the text that was written is the text that is counted."""
-    written = []
-
-    def write_and_be_interrupted(text: str) -> None:
-        written.append(text)
-        if len(written) == 3:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr("lazymlx.cli.generate.write", write_and_be_interrupted)
+    written = interrupted_answer(monkeypatch, after=3)
     run("-p", TEXT, code=130)
     assert run.stats["generation_tokens"] == 3
     assert run.stats["text"] == "".join(written[:3])

@@ -4,17 +4,14 @@ import html
 import io
 import json
 import re
-import signal
 import sys
 from pathlib import Path
 
 import pytest
+from commands import LAZY, TEXT, interrupted_answer
 
 from lazymlx.cli.conversation import PAGE
 from lazymlx.cli.main import main
-
-TEXT = "The harbour of Ludmere has two lamps, and the keeper lights the green one first. " * 4
-LAZY = ["--schedule", "2:0.5,4:0.2", "--min-tokens", "16", "--recent", "2", "--window", "2", "--round-to", "1"]
 
 
 def totals(path: Path) -> list[list[int]]:
@@ -63,14 +60,7 @@ def test_of_a_saved_document(generate, tiny_model_folder: Path, tmp_path: Path) 
 
 
 def test_ctrl_c_leaves_the_answer_so_far(generate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    written = []
-
-    def write_and_be_interrupted(text: str) -> None:
-        written.append(text)
-        if len(written) == 3:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr("lazymlx.cli.generate.write", write_and_be_interrupted)
+    interrupted_answer(monkeypatch, after=3)
     generate("-p", TEXT, *LAZY, "--explain", str(tmp_path / "page.html"), code=130)
     assert len(totals(tmp_path / "page.html")) == 4
 
