@@ -1,4 +1,4 @@
-"""Projections of the same rows, joined: where few rows come, one product costs less than two.
+"""Projections of the same rows, joined: where few rows come, one product costs less than several.
 
 A decode step is bound by reading weights and by starting kernels, one a product. The weights of projections that read
 the same rows are laid one behind the other in one buffer, of which each projection keeps its own part under its own

@@ -146,10 +146,11 @@ class Attention(nn.Module):
 
     def _rotated(self, x: mx.array, rows: Rows) -> tuple[mx.array, mx.array, mx.array]:
         """Queries and keys, rotated, and values: `(B, heads, L, D_h)`."""
-        if self.joined is not None and self.joined.serves(x, (self["q_proj"], self["k_proj"])):
-            both = self._turned_to(split(self.joined(x), self.heads + self.kv_heads).transpose(0, 2, 1, 3), rows)
-            values = split(self["v_proj"](x), self.kv_heads).transpose(0, 2, 1, 3)
-            return both[:, : self.heads], both[:, self.heads :], values
+        if self.joined is not None and self.joined.serves(x, self._projections()):
+            every = split(self.joined(x), self.heads + 2 * self.kv_heads).transpose(0, 2, 1, 3)
+            # values too, to no use: what lies in one piece is rotated as it lies, a part of it would be copied first
+            turned, keys_end = self._turned_to(every, rows), self.heads + self.kv_heads
+            return turned[:, : self.heads], turned[:, self.heads : keys_end], every[:, keys_end:]
         queries, keys, values = (part.transpose(0, 2, 1, 3) for part in self.project(self, x))
         return self._turned_to(queries, rows), self._turned_to(keys, rows), values
 
@@ -159,11 +160,13 @@ class Attention(nn.Module):
         return rotate(self[self.rotated_by], x, rows.positions, rows.span.context)
 
     def join(self) -> None:
-        """Let few rows go through the projections to queries and keys together, where nothing comes between those and
-        the rotation."""
+        """Let few rows go through the three projections together, if nothing comes between those and the rotation."""
         if self.project is separate:
-            parts = self["q_proj"], self["k_proj"]
+            parts = self._projections()
             self.joined = Joined(parts) if alike(parts) else None
+
+    def _projections(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        return self["q_proj"], self["k_proj"], self["v_proj"]
 
     def by_head(self, queries: mx.array, keys: mx.array, values: mx.array) -> ByHead:
         """Split projected rows into heads."""
