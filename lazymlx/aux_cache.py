@@ -4,14 +4,16 @@ A token waits at exactly one cut, so it has exactly one row here, whichever cut 
 that it has been computed in, tells which.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer
 
+from .compiling import compiled
 from .pools import NOWHERE
-from .selection import compiled, no_candidate, positions_of
+from .selection import no_candidate, positions_of
 from .stores import Store, grown, written
 
 
@@ -72,8 +74,8 @@ class AuxCache:
     def take_best(self, keys: Int64[mx.array, " R"], cut: int) -> Revived:
         """Take the tokens with these sort keys, which wait at `cut`; those that count come first."""
         counts, places = keys != no_candidate(), compiled(positions_of)(keys, mx.array(self.places))
-        # the row behind the last is nobody's, as is the last place, where the keys that do not count point
-        slots = mx.where(counts, self.slots[places], self.used)
+        # the last row is nobody's, as is the last place, where the keys that do not count point
+        slots = mx.where(counts, self.slots[places], self.rows.capacity - 1)
         self.depth = self.depth.at[places].add(counts)  # from `cut` to the next
         return Revived(self.rows.at(slots)[None], mx.where(counts, places, NOWHERE), slots, counts.sum())
 
@@ -99,6 +101,11 @@ class AuxCache:
         waiting = int(np.array(self.waits(stages).sum()))
         self.compact(waiting, stages)
         return waiting
+
+    def fill(self, arrays: Iterator[mx.array]) -> None:
+        """Have the next of these arrays, in the order of `arrays`."""
+        self.rows.fill(arrays)
+        self.depth, self.slots = next(arrays), next(arrays)
 
     @property
     def arrays(self) -> list[mx.array]:

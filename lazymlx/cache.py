@@ -1,6 +1,6 @@
 """`LazyCache`: the state of one conversation, and the account of which positions are what."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -13,6 +13,8 @@ from .config import LazyConfig
 from .errors import StateError
 from .pools import StageCache, handles_of
 from .stats import LazyStats
+
+AHEAD = 256  # slots to make beyond those for a decode step's rows, where these need new ones
 
 
 class Step(NamedTuple):
@@ -32,12 +34,14 @@ class LazyCache:
     first token that arrives alone for the last of the prompt, which may cost time, but never correctness.
     """
 
-    def __init__(self, config: LazyConfig, layers: int):
+    def __init__(self, config: LazyConfig, layers: int, packed: bool = False):
         self.config = config
         self.edges = [0, *(cut.layer for cut in config.cuts), layers]
         self.stages = [StageCache(stop - start, whole=start == 0) for start, stop in pairwise(self.edges)]
         self.aux = AuxCache(config.aux_bits, config.kv_group_size)
         self.packed = False  # keys and values are kept in few bits
+        if packed:
+            self._pack(*config.packing)
         self.offset = 0
         self.step_size = 2048  # rows computed at a time in prefill
         self.expected = 0  # tokens of a prompt that are still to come
@@ -163,6 +167,27 @@ class LazyCache:
         twin.aux = handles_of(self.aux)
         twin.generated = list(self.generated)
         return twin
+
+    def prepare(self, rows: int, context: int) -> None:
+        """Expect so many rows in each stage behind the first cut. All stages grow at once: a new shape costs time."""
+        behind = self.stages[1:]
+        if min(stage.room for stage in behind) < rows:
+            for stage in behind:
+                stage.grow(stage.filled + rows + AHEAD)
+        for stage in behind:
+            stage.expect(rows, context)
+
+    @property
+    def behind(self) -> list[mx.array]:
+        """What a decode step changes behind the first cut, within a budget."""
+        return [a for stage in self.stages[1:] for a in stage.arrays] + self.aux.arrays + [self.revived]
+
+    def go_on_from(self, behind: Sequence[mx.array]) -> None:
+        """Have these arrays in the place of those behind the first cut."""
+        arrays = iter(behind)
+        for part in (*self.stages[1:], self.aux):
+            part.fill(arrays)
+        self.revived = next(arrays)
 
     # what mlx-lm's loops ask of a cache
 

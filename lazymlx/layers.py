@@ -13,6 +13,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from jaxtyping import Float, Integer
+from mlx_lm.models.rope_utils import DynamicNTKScalingRoPE
 
 from .attention import Mask, Stored, attend
 from .joined import Joined, alike
@@ -158,6 +159,11 @@ class Attention(nn.Module):
         if self.rotated_by is None:
             return x
         return rotate(self[self.rotated_by], x, rows.positions, rows.span.context)
+
+    @property
+    def stretched(self) -> bool:
+        """Whether the rotation depends on the length of the context."""
+        return self.rotated_by is not None and isinstance(self[self.rotated_by], DynamicNTKScalingRoPE)
 
     def join(self) -> None:
         """Let few rows go through the three projections together, if nothing comes between those and the rotation."""

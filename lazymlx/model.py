@@ -7,27 +7,29 @@ bookkeeping: exact, which learns from the device which tokens were selected, and
 fixed, so that a decode step never waits.
 """
 
+import weakref
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Int64, Integer
 
-from .attention import Mask, unpacked
+from .attention import Mask
 from .cache import LazyCache, Step
+from .compiling import Replay, compiled
 from .config import Cut, LazyConfig
 from .errors import StateError
 from .families import Family
-from .layers import Rows, last_output
-from .network import Network
-from .pools import Span
-from .rope import Positions
-from .selection import AttentionScorer, compiled, select, select_and_revive
+from .selection import select, select_and_revive
+from .staged import Staged, last_rows
 from .stores import check_packing
-from .windows import asked, resolved
+from .windows import resolved
 
 
-class Model(Network):
+class Model(Staged):
     """A causal language model that can be lazy. Without a cache it is the plain dense model.
 
     Args:
@@ -37,6 +39,8 @@ class Model(Network):
     def __init__(self, args: Any, family: Family | None = None):
         super().__init__(args, family)
         self.lazy = LazyConfig()
+        self.stretched = any(self.family.attention_of(layer).stretched for layer in self.layers)
+        self.replay = Replay()  # of decode steps
 
     def make_cache(self, lazy: LazyConfig | None = None) -> list[LazyCache]:
         """An empty conversation, as mlx-lm's loops want it: a list, here with a single entry for all layers."""
@@ -96,43 +100,6 @@ class Model(Network):
         mask: Mask = "causal" if x.shape[1] > 1 else None
         return self._run(cache, 0, x, step.start, mask, span, answering=told and not cache.config.cuts)
 
-    def _run(
-        self,
-        cache: LazyCache,
-        number: int,
-        x: mx.array,
-        positions: Positions,
-        mask: Mask,
-        span: Span,
-        within: Bool[mx.array, " P"] | None = None,
-        answering: bool = False,
-    ) -> tuple[mx.array, mx.array]:
-        """Run rows through the layers of a stage.
-
-        Args:
-            mask: which slots the rows may see where a layer sees everything; `within` says it for the other layers.
-            answering: of the model's last layer, only the last row's output is wanted.
-
-        Returns:
-            The stage's outputs, and the queries of the layer that scores at the next cut.
-        """
-        stage, (start, stop) = cache.stages[number], cache.layers_of(number)
-        windows, queries = self.windows, x
-        scoring = asked(windows, start, stop)
-        views: dict[int | None, tuple[int, Mask]] = {None: (0, mask)}
-        for index, pool in zip(range(start, stop), stage.pools, strict=True):
-            window = windows[index]
-            if window is not None and window not in views:
-                at = positions if isinstance(positions, mx.array) else mx.arange(positions, positions + x.shape[1])
-                views[window] = views[None] if span.context <= window else stage.through(window, at, within)
-            first, mask = views[window]
-            rows = Rows(positions, pool, span, first)
-            if answering and index == len(self.layers) - 1 and x.shape[1] > 1:
-                return last_output(self.layers[index], x, mask, rows)
-            x = self.layers[index](x, mask=mask, cache=rows)
-            queries = rows.queries if index == scoring else queries
-        return x, queries
-
     def _deepen(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array) -> mx.array:
         """From the outputs of stage 0 to the last token's output of the last stage, `(1, 1, D)`."""
         config = cache.config
@@ -153,28 +120,70 @@ class Model(Network):
         return x
 
     def _within_budget(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array, budget: int) -> mx.array:
-        """Decode: the new token, and at each cut the best `budget` of the tokens that wait there. Never waits."""
-        active, within = cache.aux.depth > 0, None
-        protected = cache.protected_while_generating(step)
+        """Decode: the new token, and at each cut the best `budget` of the tokens that wait there. Never waits.
+
+        Behind the first cut shapes stay as they are from step to step, so what is done there is repeated (`Replay`).
+        """
+        cache.prepare(1 + budget, step.stop)
         new = mx.arange(step.start, step.stop, dtype=mx.int32)
-        for number, cut in enumerate(cache.config.cuts, 1):
-            k = cut.count(step.stop) if step.stop >= cache.config.min_tokens else step.stop
-            importance = self._importance(cache, number, new, queries[:, :, :1], within)
+        importance = self._importance(cache, 1, new, queries[:, :, :1], None)
+        protected = cache.protected_while_generating(step)
+        context = step.stop if self.stretched else cache.aux.places  # as many at least, and the same for many steps
+        decided = cache.config, cache.packed, step.stop < cache.config.min_tokens, context
+        repeats = not self.stretched and cache.config.scorer is None  # a scorer of one's own may look at values
+        key = (*decided, cache.aux.rows.capacity, *(stage.reach for stage in cache.stages[1:])) if repeats else None
+        function = partial(Model._behind_cuts, weakref.proxy(self), *decided)
+        x, behind = self.replay(function, key, self.layers, x, new, importance, protected, cache.behind)
+        cache.go_on_from(behind)
+        return x
+
+    def _behind_cuts(
+        self,
+        config: LazyConfig,
+        packed: bool,
+        whole: bool,
+        context: int,
+        x: Float[mx.array, "1 1 D"],
+        new: Integer[mx.array, " 1"],
+        importance: Float[mx.array, " P"],
+        protected: Bool[mx.array, " P"],
+        behind: list[mx.array],
+    ) -> tuple[Float[mx.array, "1 1 D"], list[mx.array]]:
+        """A decode step within the budget from the scores of the first cut on: a pure function of arrays.
+
+        Args:
+            packed: keys and values are.
+            whole: nothing is to be left behind.
+            context: positions that there may be.
+            x, new: the new token's row, and its position.
+            behind: the conversation behind the first cut.
+
+        Returns:
+            The row as it leaves the last stage, and the conversation behind the first cut.
+        """
+        cache = LazyCache(config, len(self.layers), packed)
+        cache.go_on_from(behind)
+        assert config.revive is not None
+        active, within, queries = cache.aux.depth > 0, None, x
+        shares = [1.0 if whole else cut.keep for cut in config.cuts]
+        for number, k in enumerate(mx.split(counted(shares, new + 1), len(shares)), 1):
+            if number > 1:
+                importance = self._importance(cache, number, new, queries[:, :, :1], within)
             waiting = cache.aux.depth == number
-            selected, best = select_and_revive(importance, active, protected, waiting, k, budget, cache.config.pool)
+            selected, best = select_and_revive(importance, active, protected, waiting, k, config.revive, config.pool)
             revived = cache.aux.take_best(best, number)
             active = compiled(active_behind)(selected, cache.aux.depth, mx.array(number))
-            within = active if cache.config.attend == "selected" else None
+            within = active if config.attend == "selected" else None
             positions = mx.concatenate([new, revived.positions])
             stage = cache.stages[number]
-            span = stage.append(positions, step.stop, count=revived.count)
+            span = stage.place(positions, revived.count, context)
             rows = mx.concatenate([x, revived.x], axis=1)
             rows, queries = self._run(cache, number, rows, positions, stage.visible(positions, within), span, within)
             x = rows[:, :1]
-            if number < len(cache.config.cuts):
+            if number < len(shares):
                 cache.aux.put_back(revived.slots, rows[:, 1:])
             cache.revived = cache.revived + revived.count
-        return x
+        return x, cache.behind
 
     def _exactly(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array) -> mx.array:
         """A prompt, or a decode step that revives all that was selected: as many rows as it takes.
@@ -232,68 +241,6 @@ class Model(Network):
             k += -(k + protected) % cache.config.round_to
         return min(k, candidates)
 
-    def _importance(
-        self,
-        cache: LazyCache,
-        number: int,
-        asking: Integer[mx.array, " W"],
-        queries: Float[mx.array, "1 H W D_h"],
-        within: Bool[mx.array, " P"] | None,
-    ) -> Float[mx.array, " P"]:
-        """Score the tokens of the stage before cut `number`, for the tokens that ask."""
-        stage, config = cache.stages[number - 1], cache.config
-        start, stop = cache.layers_of(number - 1)
-        scoring = asked(self.windows, start, stop)
-        attention = self.family.attention_of(self.layers[scoring])
-        scorer = config.scorer or AttentionScorer(config.reduce, attention.softcap, attention.sinks)
-        in_sight = attention.window is None or cache.offset <= attention.window
-        all_visible = len(asking) == 1 and stage.count is None and within is None and in_sight
-        visible = None if all_visible else stage.visible(asking, within, attention.window)
-        keys = unpacked(stage.pools[scoring - start].read(0, stage.reach)[0])
-        importance = scorer(queries.squeeze(0) * attention.scale, keys.squeeze(0), visible)
-        return stage.by_position(importance, cache.aux.places)
-
-    def _run_rising(
-        self,
-        cache: LazyCache,
-        number: int,
-        step: Step,
-        x: Float[mx.array, "1 L D"],
-        positions: Integer[mx.array, " L"],
-        within: Bool[mx.array, " P"] | None,
-        newest: bool,
-    ) -> tuple[Float[mx.array, "1 T D"], Float[mx.array, "1 H W D_h"]]:
-        """Run rows at rising positions through a stage, in equal parts of at most `step_size` of them.
-
-        Returns its outputs (in the last stage only the last one of each part), and the newest queries.
-
-        Args:
-            within: the positions to attend to; None if that is all that the stage holds.
-            newest: no row is earlier than one that the stage holds, so that position in the pool orders them all.
-        """
-        stage, L, outs, queries = cache.stages[number], x.shape[1], [], None
-        part, answering = -(-L // -(-L // cache.step_size)), number == len(cache.config.cuts)
-        for start in range(0, L, part):
-            chunk = slice(start, min(start + part, L))
-            span = stage.append(positions[chunk], step.stop, ahead=L - chunk.stop)
-            mask: Mask = "causal" if chunk.stop - start > 1 else None
-            if within is not None or not newest:
-                mask = stage.visible(positions[chunk], within)
-            out, asked = self._run(cache, number, x[:, chunk], positions[chunk], mask, span, within, answering)
-            # the device works while the next chunk is prepared, but never has more than two of them in hand
-            mx.async_eval(out)
-            if outs:
-                mx.eval(outs[-1])
-                self._report(cache, step, number, start, L)
-            outs.append(out)
-            queries = last_rows(queries, asked, step.window)
-        assert queries is not None
-        return mx.concatenate(outs, axis=1), queries
-
-    def _report(self, cache: LazyCache, step: Step, number: int, done: int, L: int) -> None:
-        if cache.on_rows is not None and not step.decode:
-            cache.on_rows(number, done, L)
-
 
 def active_behind(
     selected: Bool[mx.array, " P"], depth: Integer[mx.array, " P"], cut: Integer[mx.array, ""]
@@ -302,15 +249,14 @@ def active_behind(
     return selected & (depth > cut)
 
 
+def counted(shares: Sequence[float], context: Integer[mx.array, " 1"]) -> Int64[mx.array, " cuts"]:
+    """`Cut.count` of a context that only the device knows."""
+    exact = [Fraction(str(share)) for share in shares]
+    above = mx.array([share.numerator for share in exact], mx.int64)
+    below = mx.array([share.denominator for share in exact], mx.int64)
+    return (above * context + (below - 1)) // below
+
+
 def on_host(mask: Bool[mx.array, " P"]) -> int:
     """Learn how many positions are in a mask: the one place where an exact step waits for the device."""
     return int(np.array(mask.sum()))
-
-
-def last_rows(
-    before: Float[mx.array, "1 H W D_h"] | None, queries: Float[mx.array, "1 H L D_h"], window: int
-) -> Float[mx.array, "1 H T D_h"]:
-    """The newest `window` queries of two runs of them."""
-    if before is not None and queries.shape[2] < window:
-        queries = mx.concatenate([before, queries], axis=2)
-    return queries[:, :, -window:]

@@ -6,6 +6,7 @@ their true positions and masks compare positions.
 """
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -65,6 +66,16 @@ class KVPool:
         """Drop all slots but these."""
         self.keys, self.values = self.keys.of(slots), self.values.of(slots)
 
+    def grow(self, capacity: int) -> None:
+        """Have `capacity` slots at least."""
+        self.keys.grow(capacity)
+        self.values.grow(capacity)
+
+    def fill(self, arrays: Iterator[mx.array]) -> None:
+        """Have the next of these arrays, in the order of `arrays`."""
+        self.keys.fill(arrays)
+        self.values.fill(arrays)
+
     def pack(self, bits: int, group_size: int) -> None:
         """Keep keys and values in few bits from now on."""
         self.keys.pack(bits, group_size)
@@ -85,26 +96,53 @@ class StageCache:
         self.filled = 0  # slots in use, or a bound on it while `count` is set
         self.count: mx.array | None = None  # slots in use, once decode steps made it depend on data
 
-    def append(
-        self, positions: Integer[mx.array, " L"], context: int, *, count: mx.array | None = None, ahead: int = 0
-    ) -> Span:
-        """Make room for rows.
-
-        Args:
-            positions: of the rows; `NOWHERE` for those that do not count.
-            count: how many of the rows behind the first one count, if that depends on data; they come first, and the
-                next call overwrites the others.
-            ahead: how many more rows are to come soon.
-        """
+    def append(self, positions: Integer[mx.array, " L"], context: int, *, ahead: int = 0) -> Span:
+        """Make room for rows; `ahead` more are to come soon."""
         L = positions.shape[0]
-        start, capacity = self.filled if self.count is None else self.count, self.filled + L + ahead
-        if count is not None or self.count is not None:
-            before = start if isinstance(start, mx.array) else mx.array(start, mx.int32)
-            start = before + mx.arange(L, dtype=mx.int32)
-            self.count = before + (L if count is None else 1 + count)
+        start, capacity = self.filled, self.filled + L + ahead
+        if self.count is not None:
+            start = self.count + mx.arange(L, dtype=mx.int32)
+            self.count = self.count + L
         self.filled = min(self.filled + L, context)  # no more than every position once
         self.positions = written(grown(self.positions, capacity, positions, 0, NOWHERE), positions, start, 0)
         return Span(start, self.reach, capacity, context)
+
+    def expect(self, rows: int, context: int) -> None:
+        """Prepare for so many rows of which only some may count (`place`). There must be room for all of them."""
+        if self.count is None:
+            self.count = mx.array(self.filled, mx.int32)
+        self.filled = min(self.filled + rows, context)
+
+    def place(self, positions: Integer[mx.array, " L"], count: Integer[mx.array, ""], context: int) -> Span:
+        """Number the slots of rows that were expected.
+
+        Args:
+            positions: of the rows; `NOWHERE` for those that do not count.
+            count: how many of the rows behind the first one count; they come first, and the next call overwrites the
+                others.
+        """
+        assert self.count is not None
+        start = self.count + mx.arange(positions.shape[0], dtype=mx.int32)
+        self.count = self.count + (1 + count)
+        self.positions = written(self.positions, positions, start, 0)
+        return Span(start, self.reach, self.reach, context)
+
+    @property
+    def room(self) -> int:
+        """Slots that are certainly free."""
+        return self.positions.shape[0] - self.filled
+
+    def grow(self, capacity: int) -> None:
+        """Have `capacity` slots at least."""
+        self.positions = grown(self.positions, capacity, self.positions, 0, NOWHERE)
+        for pool in self.pools:
+            pool.grow(capacity)
+
+    def fill(self, arrays: Iterator[mx.array]) -> None:
+        """Have the next of these arrays, in the order of `arrays`."""
+        for pool in self.pools:
+            pool.fill(arrays)
+        self.positions, self.count = next(arrays), next(arrays)
 
     @property
     def reach(self) -> int:

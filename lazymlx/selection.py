@@ -9,7 +9,6 @@ that only depend on shapes are made once, and one sort ranks all that is to be r
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from functools import cache, lru_cache, reduce
 
 import mlx.core as mx
@@ -17,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer
 
 from .attention import probabilities
+from .compiling import compiled
 from .config import Reduce
 
 NO_CANDIDATE = -(2**63)  # the sort key of what is not to be chosen: lower than any other
@@ -89,7 +89,7 @@ def select_and_revive(
     active: Bool[mx.array, " P"],
     protected: Bool[mx.array, " P"],
     waiting: Bool[mx.array, " P"],
-    k: int,
+    k: int | Integer[mx.array, " 1"],
     budget: int,
     pool: int = 1,
 ) -> tuple[Bool[mx.array, " P"], Int64[mx.array, " R"]]:
@@ -157,8 +157,10 @@ def both_keys(
     return mx.where(mx.where(first, active & ~protected, active & waiting), raised, no_candidate())
 
 
-def highest(ordered: Int64[mx.array, " P"], k: int) -> Int64[mx.array, " 1"]:
-    """The `k`-th highest of keys in rising order, or the lowest."""
+def highest(ordered: Int64[mx.array, " P"], k: int | Integer[mx.array, " 1"]) -> Int64[mx.array, " 1"]:
+    """The `k`-th highest of keys in rising order, or the lowest. If only the device knows `k`, it is 1 at least."""
+    if isinstance(k, mx.array):
+        return ordered[mx.maximum(len(ordered) - k, 0)]
     if k < 1:
         return mx.array([FIRST], mx.int64)
     at = max(len(ordered) - k, 0)
@@ -202,13 +204,3 @@ def neighbours(places: int, pool: int) -> Integer[mx.array, "pool P"]:
 @cache
 def first_of_two() -> Bool[mx.array, "2 1"]:
     return mx.array([[True], [False]])
-
-
-def compiled(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
-    """A chain of small operations as a few kernels. On a CPU, compiling takes longer than it saves."""
-    return _compiled(function) if mx.default_device() == mx.Device(mx.gpu) else function
-
-
-@cache
-def _compiled(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
-    return mx.compile(function)

@@ -5,6 +5,8 @@ to slots is done to each part alike, and only what goes in and comes out is pack
 """
 
 import copy
+from collections.abc import Iterator
+from itertools import islice
 
 import mlx.core as mx
 
@@ -79,6 +81,14 @@ class Store:
         old = self.parts or tuple(self._slots_of(part, slice(0, 0)) for part in new)
         buffers = (grown(buffer, capacity, part, self.axis) for buffer, part in zip(old, new, strict=True))
         self.parts = tuple(written(b, part, start, self.axis) for b, part in zip(buffers, new, strict=True))
+
+    def grow(self, capacity: int) -> None:
+        """Have `capacity` slots at least."""
+        self.parts = tuple(grown(part, capacity, part, self.axis) for part in self.parts)
+
+    def fill(self, arrays: Iterator[mx.array]) -> None:
+        """Have the next of these arrays as parts."""
+        self.parts = tuple(islice(arrays, 1 if self.bits is None else len(PARTS)))
 
     def put(self, slots: mx.array, rows: mx.array) -> None:
         """Put rows into these slots."""

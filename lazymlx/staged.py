@@ -1,0 +1,125 @@
+"""Layers between cuts: any rows through a stage, and the scores of its tokens."""
+
+import mlx.core as mx
+from jaxtyping import Bool, Float, Integer
+
+from .attention import Mask, unpacked
+from .cache import LazyCache, Step
+from .layers import Rows, last_output
+from .network import Network
+from .pools import Span
+from .rope import Positions
+from .selection import AttentionScorer
+from .windows import asked
+
+
+class Staged(Network):
+    """A network whose layers can be run stage by stage, over the pools of a conversation."""
+
+    def _run(
+        self,
+        cache: LazyCache,
+        number: int,
+        x: mx.array,
+        positions: Positions,
+        mask: Mask,
+        span: Span,
+        within: Bool[mx.array, " P"] | None = None,
+        answering: bool = False,
+    ) -> tuple[mx.array, mx.array]:
+        """Run rows through the layers of a stage.
+
+        Args:
+            mask: which slots the rows may see where a layer sees everything; `within` says it for the other layers.
+            answering: of the model's last layer, only the last row's output is wanted.
+
+        Returns:
+            The stage's outputs, and the queries of the layer that scores at the next cut.
+        """
+        stage, (start, stop) = cache.stages[number], cache.layers_of(number)
+        windows, queries = self.windows, x
+        scoring = asked(windows, start, stop)
+        views: dict[int | None, tuple[int, Mask]] = {None: (0, mask)}
+        for index, pool in zip(range(start, stop), stage.pools, strict=True):
+            window = windows[index]
+            if window is not None and window not in views:
+                at = positions if isinstance(positions, mx.array) else mx.arange(positions, positions + x.shape[1])
+                views[window] = views[None] if span.context <= window else stage.through(window, at, within)
+            first, mask = views[window]
+            rows = Rows(positions, pool, span, first)
+            if answering and index == len(self.layers) - 1 and x.shape[1] > 1:
+                return last_output(self.layers[index], x, mask, rows)
+            x = self.layers[index](x, mask=mask, cache=rows)
+            queries = rows.queries if index == scoring else queries
+        return x, queries
+
+    def _importance(
+        self,
+        cache: LazyCache,
+        number: int,
+        asking: Integer[mx.array, " W"],
+        queries: Float[mx.array, "1 H W D_h"],
+        within: Bool[mx.array, " P"] | None,
+    ) -> Float[mx.array, " P"]:
+        """Score the tokens of the stage before cut `number`, for the tokens that ask."""
+        stage, config = cache.stages[number - 1], cache.config
+        start, stop = cache.layers_of(number - 1)
+        scoring = asked(self.windows, start, stop)
+        attention = self.family.attention_of(self.layers[scoring])
+        scorer = config.scorer or AttentionScorer(config.reduce, attention.softcap, attention.sinks)
+        in_sight = attention.window is None or cache.offset <= attention.window
+        all_visible = len(asking) == 1 and stage.count is None and within is None and in_sight
+        visible = None if all_visible else stage.visible(asking, within, attention.window)
+        keys = unpacked(stage.pools[scoring - start].read(0, stage.reach)[0])
+        importance = scorer(queries.squeeze(0) * attention.scale, keys.squeeze(0), visible)
+        return stage.by_position(importance, cache.aux.places)
+
+    def _run_rising(
+        self,
+        cache: LazyCache,
+        number: int,
+        step: Step,
+        x: Float[mx.array, "1 L D"],
+        positions: Integer[mx.array, " L"],
+        within: Bool[mx.array, " P"] | None,
+        newest: bool,
+    ) -> tuple[Float[mx.array, "1 T D"], Float[mx.array, "1 H W D_h"]]:
+        """Run rows at rising positions through a stage, in equal parts of at most `step_size` of them.
+
+        Returns its outputs (in the last stage only the last one of each part), and the newest queries.
+
+        Args:
+            within: the positions to attend to; None if that is all that the stage holds.
+            newest: no row is earlier than one that the stage holds, so that position in the pool orders them all.
+        """
+        stage, L, outs, queries = cache.stages[number], x.shape[1], [], None
+        part, answering = -(-L // -(-L // cache.step_size)), number == len(cache.config.cuts)
+        for start in range(0, L, part):
+            chunk = slice(start, min(start + part, L))
+            span = stage.append(positions[chunk], step.stop, ahead=L - chunk.stop)
+            mask: Mask = "causal" if chunk.stop - start > 1 else None
+            if within is not None or not newest:
+                mask = stage.visible(positions[chunk], within)
+            out, asked = self._run(cache, number, x[:, chunk], positions[chunk], mask, span, within, answering)
+            # the device works while the next chunk is prepared, but never has more than two of them in hand
+            mx.async_eval(out)
+            if outs:
+                mx.eval(outs[-1])
+                self._report(cache, step, number, start, L)
+            outs.append(out)
+            queries = last_rows(queries, asked, step.window)
+        assert queries is not None
+        return mx.concatenate(outs, axis=1), queries
+
+    def _report(self, cache: LazyCache, step: Step, number: int, done: int, L: int) -> None:
+        if cache.on_rows is not None and not step.decode:
+            cache.on_rows(number, done, L)
+
+
+def last_rows(
+    before: Float[mx.array, "1 H W D_h"] | None, queries: Float[mx.array, "1 H L D_h"], window: int
+) -> Float[mx.array, "1 H T D_h"]:
+    """The newest `window` queries of two runs of them."""
+    if before is not None and queries.shape[2] < window:
+        queries = mx.concatenate([before, queries], axis=2)
+    return queries[:, :, -window:]
