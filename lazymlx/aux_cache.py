@@ -16,6 +16,8 @@ from .pools import NOWHERE
 from .selection import no_candidate, positions_of
 from .stores import Store, grown, written
 
+LAST = -1  # slot of a place that is no token's yet: that of the last row, which is nobody's
+
 
 class Revived(NamedTuple):
     """Rows taken out of the aux cache within a budget."""
@@ -56,7 +58,7 @@ class AuxCache:
     def _note(self, offset: int, depth: mx.array, slots: mx.array) -> None:
         capacity = offset + depth.shape[0] + 1  # one place more than there are positions, for writes that do not count
         self.depth = written(grown(self.depth, capacity, depth, 0), depth, offset, 0)
-        self.slots = written(grown(self.slots, capacity, slots, 0), slots, offset, 0)
+        self.slots = written(grown(self.slots, capacity, slots, 0, LAST), slots, offset, 0)
 
     @property
     def places(self) -> int:
@@ -74,8 +76,7 @@ class AuxCache:
     def take_best(self, keys: Int64[mx.array, " R"], cut: int) -> Revived:
         """Take the tokens with these sort keys, which wait at `cut`; those that count come first."""
         counts, places = keys != no_candidate(), compiled(positions_of)(keys, mx.array(self.places))
-        # the last row is nobody's, as is the last place, where the keys that do not count point
-        slots = mx.where(counts, self.slots[places], self.rows.capacity - 1)
+        slots = self.slots[places]  # keys that do not count point to the last place, which is nobody's, as its row is
         self.depth = self.depth.at[places].add(counts)  # from `cut` to the next
         return Revived(self.rows.at(slots)[None], mx.where(counts, places, NOWHERE), slots, counts.sum())
 

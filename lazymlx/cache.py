@@ -27,6 +27,16 @@ class Step(NamedTuple):
     window: int  # rows whose attention scores the others
 
 
+class Form(NamedTuple):
+    """All that two conversations must have in common for one's arrays to fit the other."""
+
+    config: LazyConfig
+    layers: int
+    packed: bool  # keys and values are
+    aux_bits: int | None
+    aux_group_size: int
+
+
 class LazyCache:
     """One conversation: what mlx-lm sees as the prompt cache's only entry.
 
@@ -34,14 +44,12 @@ class LazyCache:
     first token that arrives alone for the last of the prompt, which may cost time, but never correctness.
     """
 
-    def __init__(self, config: LazyConfig, layers: int, packed: bool = False):
+    def __init__(self, config: LazyConfig, layers: int):
         self.config = config
         self.edges = [0, *(cut.layer for cut in config.cuts), layers]
         self.stages = [StageCache(stop - start, whole=start == 0) for start, stop in pairwise(self.edges)]
         self.aux = AuxCache(config.aux_bits, config.kv_group_size)
         self.packed = False  # keys and values are kept in few bits
-        if packed:
-            self._pack(*config.packing)
         self.offset = 0
         self.step_size = 2048  # rows computed at a time in prefill
         self.expected = 0  # tokens of a prompt that are still to come
@@ -60,6 +68,20 @@ class LazyCache:
         self.kept: tuple[int, ...] = ()
         self.revived = mx.array(0)
         self.on_rows: Callable[[int, int, int], None] | None = None  # told of a prompt: stage, rows done, rows to do
+
+    @classmethod
+    def empty_of(cls, form: Form) -> "LazyCache":
+        """A conversation to fill with another one's arrays (`go_on_from`)."""
+        cache = cls(form.config, form.layers)
+        cache.aux = AuxCache(form.aux_bits, form.aux_group_size)
+        if form.packed:
+            cache._pack(*form.config.packing)
+        return cache
+
+    @property
+    def form(self) -> Form:
+        rows = self.aux.rows
+        return Form(self.config, self.edges[-1], self.packed, rows.bits, rows.group_size)
 
     def expect(self, tokens: int, *, complete: bool = True, tail: int = 0, step_size: int | None = None) -> None:
         """Announce the next `tokens` tokens as one prompt or question.

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer
 
 from .attention import Mask
-from .cache import LazyCache, Step
+from .cache import Form, LazyCache, Step
 from .compiling import Replay, compiled
 from .config import Cut, LazyConfig
 from .errors import StateError
@@ -129,7 +129,7 @@ class Model(Staged):
         importance = self._importance(cache, 1, new, queries[:, :, :1], None)
         protected = cache.protected_while_generating(step)
         context = step.stop if self.stretched else cache.aux.places  # as many at least, and the same for many steps
-        decided = cache.config, cache.packed, step.stop < cache.config.min_tokens, context
+        decided = cache.form, step.stop < cache.config.min_tokens, context
         repeats = not self.stretched and cache.config.scorer is None  # a scorer of one's own may look at values
         key = (*decided, cache.aux.rows.capacity, *(stage.reach for stage in cache.stages[1:])) if repeats else None
         function = partial(Model._behind_cuts, weakref.proxy(self), *decided)
@@ -139,8 +139,7 @@ class Model(Staged):
 
     def _behind_cuts(
         self,
-        config: LazyConfig,
-        packed: bool,
+        form: Form,
         whole: bool,
         context: int,
         x: Float[mx.array, "1 1 D"],
@@ -152,7 +151,7 @@ class Model(Staged):
         """A decode step within the budget from the scores of the first cut on: a pure function of arrays.
 
         Args:
-            packed: keys and values are.
+            form: of the conversation.
             whole: nothing is to be left behind.
             context: positions that there may be.
             x, new: the new token's row, and its position.
@@ -161,7 +160,7 @@ class Model(Staged):
         Returns:
             The row as it leaves the last stage, and the conversation behind the first cut.
         """
-        cache = LazyCache(config, len(self.layers), packed)
+        cache, config = LazyCache.empty_of(form), form.config
         cache.go_on_from(behind)
         assert config.revive is not None
         active, within, queries = cache.aux.depth > 0, None, x

@@ -8,6 +8,7 @@ their true positions and masks compare positions.
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import mlx.core as mx
@@ -29,6 +30,12 @@ class Span:
     stop: int = 0
     capacity: int = 0
     context: int = 0
+
+
+@cache
+def first_numbers(rows: int) -> Integer[mx.array, " L"]:
+    """Made once: there are few such tables, of as many rows as a decode step has."""
+    return mx.array(np.arange(rows, dtype=np.int32))
 
 
 T = TypeVar("T")
@@ -122,7 +129,7 @@ class StageCache:
                 others.
         """
         assert self.count is not None
-        start = self.count + mx.arange(positions.shape[0], dtype=mx.int32)
+        start = self.count + first_numbers(positions.shape[0])
         self.count = self.count + (1 + count)
         self.positions = written(self.positions, positions, start, 0)
         return Span(start, self.reach, self.reach, context)

@@ -15,8 +15,8 @@ from zoo import pair
 from lazymlx import compiling
 from lazymlx.cache import LazyCache
 from lazymlx.compiling import Replay
-from lazymlx.config import LazyConfig
-from lazymlx.model import Model
+from lazymlx.config import Cut, LazyConfig
+from lazymlx.model import Model, counted
 from lazymlx.selection import Scorer
 
 CUTS = ((2, 0.5), (4, 0.2))
@@ -110,6 +110,13 @@ def test_of_other_families_too(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     compare(pair(name)[1], LazyConfig(FAMILIES[name], min_tokens=0), monkeypatch)
 
 
+def test_the_device_counts_as_a_schedule_does() -> None:
+    shares = [1.0, 0.6, 0.333333, 0.2, 0.05, 1e-6]
+    for context in (1, 2, 5, 999, 1000, 131072, 10**7):
+        expected = [Cut(1, share).count(context) for share in shares]
+        assert np.array(counted(shares, mx.array([context]))).tolist() == expected
+
+
 def test_a_trace_serves_until_buffers_grow(model: Model, traced: None, monkeypatch: pytest.MonkeyPatch) -> None:
     traces, behind_cuts = [], Model._behind_cuts
     monkeypatch.setattr(Model, "_behind_cuts", lambda *given: traces.append(1) or behind_cuts(*given))
@@ -138,6 +145,16 @@ def test_a_step_writes_keys_and_values_in_their_place(traced: None) -> None:
     fork = cache.fork()
     assert more() > stored
     assert fork.offset + 1 == cache.offset
+
+
+def test_rows_that_were_packed_stay_so(traced: None, model: Model) -> None:
+    """Under a configuration that asks for other bits, too."""
+    cache, token = read(model, LazyConfig(CUTS, min_tokens=0, aux_bits=8, kv_group_size=32))
+    go_on(model, cache, token, steps=2)
+    for bits in (4, None):
+        cache.keep_as(LazyConfig(CUTS, min_tokens=0, aux_bits=bits, kv_group_size=32))
+        go_on(model, cache, token, steps=2)
+        assert cache.aux.rows.bits == 8
 
 
 def test_a_fork_stays_as_it_was(model: Model, traced: None) -> None:

@@ -89,7 +89,8 @@ def test_revived_are_the_best_that_were_selected_and_wait(given_scores, k, budge
     n = len(scores)
     protected, waiting = (data.draw(st.lists(st.booleans(), min_size=n, max_size=n)) for _ in range(2))
     masks = [flags(mask) for mask in (active, protected, waiting)]
-    selected, best = select_and_revive(mx.array(scores), *masks, k, budget)
+    told = k if k == 0 else data.draw(st.sampled_from([k, mx.array([k])]))  # by the host or by the device
+    selected, best = select_and_revive(mx.array(scores), *masks, told, budget)
     assert positions(selected) == positions(select(mx.array(scores), *masks[:2], k))
     revivable = [p for p in positions(selected) if waiting[p]]
     order = sorted(revivable, key=lambda p: (not protected[p], 0 if protected[p] else -np.float32(scores[p]), p))
