@@ -13,6 +13,7 @@ from .config import LazyConfig
 from .errors import StateError
 from .pools import StageCache, handles_of
 from .stats import LazyStats
+from .stores import Store
 
 AHEAD = 256  # slots to make beyond those for a decode step's rows, where these need new ones
 
@@ -63,6 +64,7 @@ class LazyCache:
         self.generated: list[tuple[int, int]] = []  # ranges of positions
         self.safe: mx.array | None = None  # what is protected while the newest answer is generated
         self.queries: mx.array | None = None  # (1, H, w, D_h): before the first cut, of the newest prompt tokens
+        self.asked = Store(0)  # (N, H * D_h): before the first cut, of all prompt tokens, if they may be asked in turn
         self.waiting = 0  # tokens in the aux cache, or a bound on it while generating
         self.corner: mx.array | None = None  # of the newest chunk's output, to wait for it
         self.kept: tuple[int, ...] = ()
@@ -191,13 +193,17 @@ class LazyCache:
         return twin
 
     def prepare(self, rows: int, context: int) -> None:
-        """Expect so many rows in each stage behind the first cut. All stages grow at once: a new shape costs time."""
+        """Expect so many rows in each stage behind the first cut, of which only some may count."""
+        self.make_room(rows)
+        for stage in self.stages[1:]:
+            stage.expect(rows, context)
+
+    def make_room(self, rows: int) -> None:
+        """Have room for so many rows in each stage behind the first cut. All grow at once: a new shape costs time."""
         behind = self.stages[1:]
         if min(stage.room for stage in behind) < rows:
             for stage in behind:
                 stage.grow(stage.filled + rows + AHEAD)
-        for stage in behind:
-            stage.expect(rows, context)
 
     @property
     def behind(self) -> list[mx.array]:
@@ -217,7 +223,7 @@ class LazyCache:
     def state(self) -> list[mx.array]:
         """Every array, so that a loop can evaluate them."""
         arrays = [a for stage in self.stages for a in stage.arrays] + self.aux.arrays
-        return arrays + [a for a in (self.queries, self.revived) if a is not None]
+        return arrays + [*self.asked.parts] + [a for a in (self.queries, self.revived) if a is not None]
 
     @property
     def nbytes(self) -> int:
@@ -271,5 +277,5 @@ class LazyCache:
             computed_fraction=done / whole,
             revived=int(np.array(self.revived)),
             kv_bytes=sum(a.nbytes for stage in self.stages for a in stage.arrays),
-            aux_bytes=sum(a.nbytes for a in self.aux.arrays),
+            aux_bytes=sum(a.nbytes for a in self.aux.arrays) + self.asked.nbytes,
         )

@@ -171,10 +171,17 @@ class LazyConfig:
         default=16, metadata={"help": "last prompt tokens whose attention scores the others; the paper: 1"}
     )
     pool: int = field(
-        default=5, metadata={"help": "odd width over which scores are averaged with their neighbours; 1: not"}
+        default=9, metadata={"help": "odd width over which scores are averaged with their neighbours; 1: not"}
     )
     reduce: Reduce = field(
         default="mean", metadata={"help": "how the heads' scores become one", "choices": ("mean", "max")}
+    )
+    links: int = field(
+        default=32,
+        metadata={
+            "help": "most important tokens of a prompt that are asked in turn, so that what they refer to is kept as "
+            "well; the paper: 0"
+        },
     )
     sink: int = field(default=4, metadata={"help": "first tokens of the prompt that are never left behind"})
     recent: int = field(default=32, metadata={"help": "last tokens of the prompt that are never left behind"})
@@ -226,6 +233,7 @@ class LazyConfig:
         for name, least in (
             ("window", 1),
             ("pool", 1),
+            ("links", 0),
             ("sink", 0),
             ("recent", 0),
             ("min_tokens", 0),
@@ -254,6 +262,7 @@ class LazyConfig:
             schedule,
             window=1,
             pool=1,
+            links=0,
             sink=0,
             recent=0,
             attend="selected",
@@ -271,6 +280,15 @@ class LazyConfig:
         """This configuration with its preset turned into the cuts of a model of `layers` layers."""
         preset = DEFAULT_PRESET if self.schedule == "auto" else self.schedule
         return dataclasses.replace(self, schedule=Schedule.of(preset, layers))
+
+    @property
+    def revive_every(self) -> int:
+        """Decode steps from one revival within the budget to the next.
+
+        Smoothing brings up to `pool // 2` tokens ahead of those that are attended to, so what a quotation goes on with
+        is there before its turn; half of that leaves a margin. 1 where scores are hardly smoothed.
+        """
+        return max(1, self.pool // 4)
 
     @property
     def packing(self) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from mlx.utils import tree_flatten
 from .cache import LazyCache
 from .config import PRESETS, LazyConfig
 from .errors import TooLargeError
+from .links import BITS, GROUP_SIZE
 from .model import Model
 from .stores import STEP
 
@@ -31,7 +32,7 @@ class MemoryEstimate:
         weights: of the model.
         stage_0: keys and values of every token, in the layers before the first cut.
         deep: keys and values of the tokens that are computed behind the cuts.
-        aux: hidden states of the tokens that are left behind.
+        aux: hidden states of the tokens that are left behind, and what is kept to select them.
         working: what a chunk needs while it is computed, as far as it exceeds what comes later.
     """
 
@@ -67,6 +68,8 @@ def estimate_memory(
     stage_0 = int(kv * (edges[0] if edges else shape.layers) * shape.pool(N))
     deep = int(kv * sum(layers * shape.pool(n) for layers, n in zip(depths, rows, strict=True)))
     aux = int(hidden * _rounded(N + 1) * shape.width) if config.cuts else 0
+    if config.cuts and config.links:
+        aux += int(shape.share(BITS, GROUP_SIZE) * _rounded(N) * shape.queries)
 
     first = shape.chunk(min(step_size, n_tokens), N) + (0 if kv_bits is None else shape.pool(N))  # a layer is unpacked
     behind = [shape.chunk(min(step_size, n), n, masked=context > 0) + 3 * n * shape.width for n in rows]

@@ -89,6 +89,7 @@ class Model(Staged):
             cache.aux.pass_by(step.start, len(cache.stages))
         else:
             cache.aux.append(x, step.start, ahead=cache.expected)
+            self._note_queries(cache, step, queries)
             queries = cache.queries = last_rows(cache.queries, queries, cache.config.window)
         if not step.final:
             return None
@@ -103,15 +104,18 @@ class Model(Staged):
     def _deepen(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array) -> mx.array:
         """From the outputs of stage 0 to the last token's output of the last stage, `(1, 1, D)`."""
         config = cache.config
-        if step.decode and config.attend == "computed" and (config.revive == 0 or cache.waiting == 0):
+        if not step.decode or config.revive is None:
+            return self._exactly(cache, step, x, queries)
+        resting = config.revive == 0 or cache.waiting == 0 or (step.start - cache.prompt_end) % config.revive_every
+        if resting and config.attend == "computed":
             return self._pass_through(cache, step, x)
-        if step.decode and config.revive is not None:
-            return self._within_budget(cache, step, x, queries, config.revive)
-        return self._exactly(cache, step, x, queries)
+        return self._within_budget(cache, step, x, queries, config.revive)
 
     def _pass_through(self, cache: LazyCache, step: Step, x: mx.array) -> mx.array:
         """Decode with nothing to revive: the new token alone."""
         position = mx.arange(step.start, step.stop, dtype=mx.int32)
+        if cache.stages[-1].count is not None:
+            cache.make_room(1)
         for number in range(1, len(cache.stages)):
             stage = cache.stages[number]
             span = stage.append(position, step.stop)
@@ -202,6 +206,8 @@ class Model(Staged):
             k = self._how_many(cache, cut, step, n_active - n_protected, n_protected)
             if k < n_active - n_protected:
                 importance = self._importance(cache, number, asking, queries, within)
+                if number == 1 and cache.asked.parts and not step.decode:
+                    importance = self._with_links(cache, importance, active & ~protected)
                 selected = select(importance, active, protected, k, config.pool)
             n_active = k + n_protected
             missing = selected & (cache.aux.depth == number)

@@ -63,9 +63,17 @@ class Network(nn.Module):
     @property
     def head_size(self) -> int:
         """Of a key."""
+        return self._projected()[1].shape[-1]
+
+    @property
+    def query_size(self) -> int:
+        """Of a token's queries in all heads."""
+        return self._projected()[0].size
+
+    def _projected(self) -> tuple[mx.array, mx.array, mx.array]:
+        """Queries, keys and values of a row, for their shapes: nothing is computed."""
         attention = self.family.attention_of(self.layers[0])
-        row = mx.zeros((1, 1, self.hidden_size), self.dtype)
-        return attention.project(attention, row)[1].shape[-1]  # its shape is known without computing it
+        return attention.project(attention, mx.zeros((1, 1, self.hidden_size), self.dtype))
 
     def load_weights(self, file_or_weights: str | list[tuple[str, mx.array]], strict: bool = True) -> nn.Module:
         """As every module's; strictly, tensors that do not fit are named.

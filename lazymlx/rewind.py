@@ -18,7 +18,8 @@ from .cache import LazyCache
 from .pools import NOWHERE, StageCache, handles_of
 from .stores import Store
 
-APART = ("stages", "aux", "generated", "safe")  # of a cache; all else is numbers and small arrays
+# of a cache; all else is numbers and small arrays. Queries of later tokens do no harm, and are overwritten
+APART = ("stages", "aux", "generated", "safe", "asked")
 STAYS = ("config", "packed")  # a configuration changes in how things are stored alone
 
 

@@ -3,13 +3,14 @@
 import mlx.core as mx
 from jaxtyping import Bool, Float, Integer
 
-from .attention import Mask, unpacked
+from .attention import Mask, causal, unpacked
 from .cache import LazyCache, Step
 from .layers import Rows, last_output
+from .links import by_token, most, query_store, widely, with_links
 from .network import Network
 from .pools import Span
 from .rope import Positions
-from .selection import AttentionScorer
+from .selection import AttentionScorer, attention
 from .windows import asked
 
 
@@ -65,14 +66,42 @@ class Staged(Network):
         stage, config = cache.stages[number - 1], cache.config
         start, stop = cache.layers_of(number - 1)
         scoring = asked(self.windows, start, stop)
-        attention = self.family.attention_of(self.layers[scoring])
-        scorer = config.scorer or AttentionScorer(config.reduce, attention.softcap, attention.sinks)
-        in_sight = attention.window is None or cache.offset <= attention.window
+        layer = self.family.attention_of(self.layers[scoring])
+        scorer = config.scorer or AttentionScorer(config.reduce, layer.softcap, layer.sinks)
+        in_sight = layer.window is None or cache.offset <= layer.window
         all_visible = len(asking) == 1 and stage.count is None and within is None and in_sight
-        visible = None if all_visible else stage.visible(asking, within, attention.window)
+        visible = None if all_visible else stage.visible(asking, within, layer.window)
         keys = unpacked(stage.pools[scoring - start].read(0, stage.reach)[0])
-        importance = scorer(queries.squeeze(0) * attention.scale, keys.squeeze(0), visible)
+        importance = scorer(queries.squeeze(0) * layer.scale, keys.squeeze(0), visible)
         return stage.by_position(importance, cache.aux.places)
+
+    def _note_queries(self, cache: LazyCache, step: Step, queries: Float[mx.array, "1 H L D_h"]) -> None:
+        """Keep the queries of a prompt's tokens, where the most important ones will be asked in turn."""
+        if not cache.config.links or cache.config.scorer is not None:
+            return
+        rows = by_token(queries)
+        if not cache.asked.parts:
+            cache.asked = query_store(rows.shape[-1])
+        cache.asked.write(rows, step.start, step.stop + cache.expected)
+        mx.async_eval(cache.asked.parts)
+
+    def _with_links(
+        self, cache: LazyCache, importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"]
+    ) -> Float[mx.array, " P"]:
+        """Importance at the first cut of a prompt, once its most important tokens were asked in turn."""
+        stage, config, (start, stop) = cache.stages[0], cache.config, cache.layers_of(0)
+        scoring = asked(self.windows, start, stop)
+        layer = self.family.attention_of(self.layers[scoring])
+        wide = widely(importance, candidates, config.pool)
+        at = most(wide, candidates, config.links)
+        rows = cache.asked.at(mx.minimum(at, cache.asked.capacity - 1))
+        queries = rows.reshape(len(rows), layer.heads, -1).swapaxes(0, 1) * layer.scale
+        keys = unpacked(stage.pools[scoring - start].read(0, stage.reach)[0]).squeeze(0)
+        visible = causal(at, mx.arange(keys.shape[1]), layer.window)
+        paid = attention(queries, keys, visible, layer.softcap, layer.sinks).mean(axis=0)
+        paid = mx.pad(paid, ((0, 0), (0, len(importance) - paid.shape[1])))
+        weights = mx.where(candidates[at], wide[at], 0.0)
+        return with_links(importance, candidates, at, weights, paid, config.pool // 2)
 
     def _run_rising(
         self,

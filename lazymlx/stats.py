@@ -19,7 +19,7 @@ class LazyStats:
         computed_fraction: token-layers computed, as a share of the dense model's.
         revived: tokens that were left behind by a prompt and computed in a stage later.
         kv_bytes: allocated for keys and values, in bytes.
-        aux_bytes: allocated for the hidden states of tokens left behind, in bytes.
+        aux_bytes: allocated for the hidden states of tokens left behind, and for what is kept to select them, in bytes.
     """
 
     mode: str

@@ -181,18 +181,20 @@ class ReferenceLazyLLM:
         window: int = 1,
         pool: int = 1,
         reduce: str = "mean",
+        links: int = 0,
         sink: int = 0,
         recent: int = 0,
         attend: str = "selected",
         revive: int | None = None,
+        revive_every: int = 1,
         min_tokens: int = 0,
         round_to: int = 1,
     ):
         assert reduce in REDUCE and attend in ("selected", "computed") and pool % 2 == 1
         self.llama, self.cuts = Llama(weights, shape), tuple(cuts)
-        self.window, self.pool, self.reduce = window, pool, reduce
+        self.window, self.pool, self.reduce, self.links = window, pool, reduce, links
         self.sink, self.recent = sink, recent
-        self.attend, self.revive = attend, revive
+        self.attend, self.revive, self.revive_every = attend, revive, revive_every
         self.min_tokens, self.round_to = min_tokens, round_to
 
         borders = [0, *(layer for layer, _ in self.cuts), shape.layers]
@@ -216,8 +218,17 @@ class ReferenceLazyLLM:
         self.compute(0, new, visible=active[0])
         for j, (_, keep) in enumerate(self.cuts, start=1):
             before = active[-1]
+            if decode and self.rests():
+                self.compute(j, new, self.computed(j) | new)
+                active.append(self.computed(j))
+                computed_now.append(new)
+                scores.append(np.full(self.length, np.nan))
+                continue
             seen = before if self.attend == "selected" else self.computed(j - 1)
             importance = self.importance(j, self.query_window(new), seen, before)
+            if self.links and j == 1 and not decode:
+                importance = self.with_links(importance, before, before - self.protected(new))
+            importance = self.smoothed(importance, before)
             selected = self.select(before, importance, keep, new, decode)
             now = self.choose(selected - self.computed(j), importance, new, decode)
             after = selected & (self.computed(j) | now)
@@ -243,6 +254,11 @@ class ReferenceLazyLLM:
         else:
             self.prompt_end = self.length
 
+    def rests(self) -> bool:
+        """Not in the paper: with a budget, tokens come back at every `revive_every`-th token of an answer alone."""
+        budget = self.revive is not None and self.attend == "computed"
+        return budget and (self.length - 1 - self.prompt_end) % self.revive_every > 0
+
     def computed(self, stage: int) -> Positions:
         """C_j: the positions whose keys and values exist in this stage's layers."""
         return frozenset(self.keys[self.stages[stage][0]])
@@ -260,9 +276,8 @@ class ReferenceLazyLLM:
     def importance(self, j: int, queries: Sequence[int], seen: Positions, scored: Positions) -> Float[np.ndarray, " N"]:
         """Eq. 1 in the layer before cut j: attention from `queries`, a softmax over all of `seen`.
 
-        The paper has one query (the last token), the mean over heads and no smoothing. Returned for
-        the positions in `scored`, nan elsewhere; smoothing averages over neighbours in `scored`. A layer with a
-        window says nothing on far tokens, so the last one without is asked.
+        The paper has one query (the last token) and the mean over heads. Returned for the positions in `scored`, nan
+        elsewhere. A layer with a window says nothing on far tokens, so the last one without is asked.
         """
         layer, keys = self.asked(j), sorted(seen)
         x = np.stack([self.hidden[layer][p] for p in queries])
@@ -270,12 +285,40 @@ class ReferenceLazyLLM:
         k = np.stack([self.keys[layer][p] for p in keys])
         per_head = attention_probabilities(q, k, self.llama.sees(layer, queries, keys)).mean(axis=1)  # (H, S)
         raw = dict(zip(keys, REDUCE[self.reduce](per_head, axis=0), strict=True))
+        return np.array([raw[i] if i in scored else np.nan for i in range(self.length)])
 
-        smoothed = np.full(self.length, np.nan)
+    def smoothed(self, importance: Float[np.ndarray, " N"], among: Positions) -> Float[np.ndarray, " N"]:
+        """The mean over a position's neighbours, of those that are in `among`; nan for the others."""
+        found = np.full(self.length, np.nan)
         reach = self.pool // 2
-        for i in scored:
-            smoothed[i] = np.mean([raw[m] for m in range(i - reach, i + reach + 1) if m in scored])
-        return smoothed
+        for i in among:
+            found[i] = np.mean([importance[m] for m in range(i - reach, i + reach + 1) if m in among])
+        return found
+
+    def with_links(
+        self, importance: Float[np.ndarray, " N"], seen: Positions, candidates: Positions
+    ) -> Float[np.ndarray, " N"]:
+        """Not in the paper: what the most important candidates attend to counts as much as they do.
+
+        The `links` candidates with the most important surroundings (smoothed twice) are asked in the layer before the
+        first cut, with their importance as their weight; of their attention counts what goes to candidates that are
+        not their neighbours.
+        """
+        wide = self.smoothed(self.smoothed(importance, candidates), candidates)
+        layer, keys, total = self.asked(1), sorted(seen), np.zeros(self.length)
+        k = np.stack([self.keys[layer][p] for p in keys])
+        for i in self.asked_in_turn(candidates, wide):
+            q, _, _ = self.llama.qkv(layer, self.hidden[layer][i][None], [i])
+            paid = attention_probabilities(q, k, self.llama.sees(layer, [i], keys)).mean(axis=0)[0]
+            for p, weight in zip(keys, paid, strict=True):
+                if p in candidates and abs(p - i) > self.pool // 2:
+                    total[p] += wide[i] * weight
+        if total.sum() > 0:
+            total *= sum(importance[p] for p in candidates) / total.sum()
+        return importance + total
+
+    def asked_in_turn(self, candidates: Positions, wide: Float[np.ndarray, " N"]) -> Positions:
+        return best(candidates, wide, self.links)
 
     def asked(self, j: int) -> int:
         """The layer whose attention scores the tokens at cut j."""

@@ -27,7 +27,7 @@ from lazymlx.demo import MODEL
 from lazymlx.model import Model
 
 CUTS = ((1, 0.5), (2, 0.2))
-SETTINGS = {"window": 4, "pool": 3, "sink": 2, "recent": 3, "revive": 2, "min_tokens": 0, "round_to": 8}
+SETTINGS = {"window": 4, "pool": 3, "links": 2, "sink": 2, "recent": 3, "revive": 2, "min_tokens": 0, "round_to": 8}
 MODES = {"paper": LazyConfig.paper(CUTS), "default": LazyConfig(CUTS, **SETTINGS)}
 KEEP_ALL = LazyConfig(((1, 1.0), (2, 1.0)), min_tokens=0)
 SMALLER = {"num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1}  # long prompts cost the oracle
@@ -100,7 +100,7 @@ def test_a_told_cache_computes_the_oracles_sets(mode, length, tokenizer):
     assert found == rehearsed_answer(rehearsal)
 
 
-@pytest.mark.parametrize("length, seed", [(2049, 9), (2050, 11)])
+@pytest.mark.parametrize("length, seed", [(2049, 9), (2050, 17)])
 def test_a_told_cache_computes_the_oracles_sets_at_the_default_chunk(length, seed, tokenizer):
     """Seeds without a near tie, which are rare among so many scores."""
     rehearsal = rehearse(MODES["default"], (("prompt", length), ("decode", ANSWER)), seed, **SMALLER)

@@ -174,8 +174,9 @@ def test_the_defaults_are_the_designs():
     assert dataclasses.asdict(LazyConfig("8:0.5")) == {
         "schedule": {"cuts": (Cut(8, 0.5),)},
         "window": 16,
-        "pool": 5,
+        "pool": 9,
         "reduce": "mean",
+        "links": 32,
         "sink": 4,
         "recent": 32,
         "attend": "computed",
@@ -195,6 +196,7 @@ def test_the_papers_mode():
         "window": 1,
         "pool": 1,
         "reduce": "mean",
+        "links": 0,
         "sink": 0,
         "recent": 0,
         "attend": "selected",

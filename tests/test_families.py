@@ -228,7 +228,7 @@ def oracle(name: str, config: LazyConfig) -> WatchedReference:
     args = ours.args
     shape = Shape(LAYERS, args.num_attention_heads, args.num_key_value_heads, args.head_dim or 8)
     shape = replace(shape, windows=tuple(ours.windows))
-    names = ("window", "pool", "reduce", "sink", "recent", "attend", "revive", "min_tokens", "round_to")
+    names = ("window", "pool", "reduce", "links", "sink", "recent", "attend", "revive", "revive_every", "min_tokens", "round_to")
     weights = {path: np.array(w) for path, w in tree_flatten(theirs.parameters())}
     return WatchedReference(weights, shape, config.cuts, **{name: getattr(config, name) for name in names})
 

@@ -18,7 +18,7 @@ ORDER = [
     {"config"},
     {"attention", "checkpoint", "compiling", "model_config", "windows"},
     {"selection", "rope", "stats", "progress", "sealed", "schedules", "flops", "stores"},
-    {"pools"},
+    {"pools", "links"},
     {"aux_cache"},
     {"cache"},
     {"rewind"},

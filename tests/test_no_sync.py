@@ -84,11 +84,12 @@ def test_statistics_wait_only_when_they_are_asked_for(model):
 
 
 def test_shapes_stay_the_same_from_step_to_step():
-    """One new row and the budget's, whatever was selected."""
+    """One new row, and where tokens may come back the budget's, whatever was selected."""
     model, notes = noting_model(stock_model(tiny_args()))
     cache, token = read(model, DEFAULT)
     notes.take()
-    for _ in range(STEPS):
+    for step in range(STEPS):
         token = model(token[None], cache=[cache])[:, -1].argmax(axis=-1)
+        deep = 1 if step % DEFAULT.revive_every else 1 + DEFAULT.revive
         for call in notes.take():
-            assert len(call.rows) == (1 if call.layer < CUTS[0][0] else 1 + DEFAULT.revive)
+            assert len(call.rows) == (1 if call.layer < CUTS[0][0] else deep)

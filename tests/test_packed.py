@@ -191,7 +191,7 @@ def test_eight_bits_come_close(model, schedule, storage):
 
 def test_what_is_packed_takes_as_little_as_it_should(model):
     plain, packed = (
-        talk(model, LazyConfig(**{**vars(LAZY), **bits, "quantized_kv_start": 0}))[1][0].stats()
+        talk(model, LazyConfig(**{**vars(LAZY), **bits, "links": 0, "quantized_kv_start": 0}))[1][0].stats()
         for bits in ({}, {"kv_bits": 4, "aux_bits": 8})
     )
     tables = 3000  # positions and counts, which are not packed
@@ -304,7 +304,7 @@ def test_groups_that_do_not_divide_a_head_are_refused(model):
 
 def test_the_estimate_knows_of_packing(model):
     plain, packed = (
-        estimate_memory(model, 4000, LazyConfig(**{**vars(LAZY), **bits, "quantized_kv_start": 0}))
+        estimate_memory(model, 4000, LazyConfig(**{**vars(LAZY), **bits, "links": 0, "quantized_kv_start": 0}))
         for bits in ({}, {"kv_bits": 4, "aux_bits": 8})
     )
     assert packed.stage_0 == plain.stage_0 * (4 / 32 + 2 / 32)

@@ -155,6 +155,11 @@ class WatchedReference(ReferenceLazyLLM):
         self.watch(candidates & selected, candidates - selected, importance)
         return selected
 
+    def asked_in_turn(self, candidates, wide):
+        asked = super().asked_in_turn(candidates, wide)
+        self.watch(asked, candidates - asked, wide)
+        return asked
+
     def choose(self, missing, importance, new, decode):
         now = super().choose(missing, importance, new, decode)
         scored = missing - new - self.protected(new)
@@ -176,7 +181,7 @@ class WatchedReference(ReferenceLazyLLM):
 def oracle(stock: llama.Model, config: LazyConfig) -> WatchedReference:
     args = stock.args
     shape = Shape(args.num_hidden_layers, args.num_attention_heads, args.num_key_value_heads, args.head_dim)
-    names = ("window", "pool", "reduce", "sink", "recent", "attend", "revive", "min_tokens", "round_to")
+    names = ("window", "pool", "reduce", "links", "sink", "recent", "attend", "revive", "revive_every", "min_tokens", "round_to")
     weights = {name: np.array(w) for name, w in tree_flatten(stock.parameters())}
     return WatchedReference(weights, shape, config.cuts, **{name: getattr(config, name) for name in names})
 

@@ -19,7 +19,10 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from ..cache import LazyCache
 from ..config import LazyConfig
 from ..generation import encode, template_tail
-from ..model import Model, last_rows
+from ..links import by_token, query_store
+from ..model import Model
+from ..staged import last_rows
+from ..stores import Store
 from ..windows import asked
 from .prompts import Prompt
 
@@ -57,6 +60,7 @@ class Reading:
         # the input of every layer read, and the output of the last
         self.hidden = [model.family.embedded(model, tokens[:, :-1], None)]
         self.queries: list[mx.array] = []  # of every layer read, the newest
+        self.asked: list[Store] = []  # and of all tokens
 
     def _go_on(self, depth: int) -> None:
         """Read on, up to layer `depth`."""
@@ -67,7 +71,9 @@ class Reading:
             x, queries = self.model._run(self.by_layer, number, self.hidden[-1], 0, mask, span)
             self.hidden.append(x)
             self.queries.append(last_rows(None, queries, WIDEST))
-            mx.eval(x, self.queries[-1])
+            self.asked.append(query_store(self.model.query_size))
+            self.asked[-1].write(by_token(queries), 0, self.L + 1)
+            mx.eval(x, self.queries[-1], self.asked[-1].parts)
 
     def cache(self, config: LazyConfig) -> LazyCache:
         """A conversation that has read the prompt up to its last token, as if `config` had been there all along."""
@@ -82,11 +88,12 @@ class Reading:
             cache.aux.append(self.hidden[depth], 0, ahead=1)
             scoring = asked(self.model.windows, 0, depth)
             cache.queries = last_rows(None, self.queries[scoring], config.window)
+            cache.asked = self.asked[scoring].fork() if config.links else cache.asked
         return cache
 
     @property
     def nbytes(self) -> int:
-        return self.by_layer.nbytes + sum(a.nbytes for a in self.hidden + self.queries)
+        return self.by_layer.nbytes + sum(a.nbytes for a in [*self.hidden, *self.queries, *self.asked])
 
     def start(self, config: LazyConfig) -> tuple[LazyCache, Float[mx.array, " V"]]:
         """Take in the last token: the conversation, and the logits of the answer's first token."""

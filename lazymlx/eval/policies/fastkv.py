@@ -26,6 +26,7 @@ class FastKV(EnginePolicy):
             single_cut(layer, keep),
             window=WINDOW,
             pool=POOL,
+            links=0,
             sink=0,
             recent=0,
             revive=0,

@@ -1,0 +1,60 @@
+"""Links: what the most important tokens of a prompt themselves attend to.
+
+A question attends to its evidence. Where the evidence refers to something else (a variable that copies another one), the
+evidence attends to that, and nothing that asks does yet. So at the first cut of a prompt the most important tokens are
+asked in turn, and what they attend to counts as much as they do. Not in the paper, whose importance is that of one step.
+"""
+
+import mlx.core as mx
+from jaxtyping import Bool, Float, Integer
+
+from .selection import NO_CANDIDATE, countdown_from, nearby, positions_of, rank, smoothed
+from .stores import Store
+
+BITS, GROUP_SIZE = 4, 64  # of stored queries: they only have to find their keys again
+
+
+def query_store(width: int) -> Store:
+    """For the queries of a prompt's tokens, `(N, width)`, packed if they can be."""
+    return Store(0) if width % GROUP_SIZE else Store(0, BITS, GROUP_SIZE)
+
+
+def by_token(queries: Float[mx.array, "1 H L D_h"]) -> Float[mx.array, "L N"]:
+    """Each token's queries in one row."""
+    return queries.squeeze(0).swapaxes(0, 1).flatten(1)
+
+
+def widely(importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"], pool: int) -> Float[mx.array, " P"]:
+    """Importance over a neighbourhood, in which a reference and its target's name lie."""
+    once = smoothed(nearby(importance, candidates, pool)).squeeze(0)
+    return smoothed(nearby(once, candidates, pool)).squeeze(0)
+
+
+def most(importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"], count: int) -> Integer[mx.array, " F"]:
+    """The positions of the most important candidates; the last place, which is nobody's, where there are not so many."""
+    places = len(importance)
+    keys = mx.where(candidates, rank(importance[None], countdown_from(places)).squeeze(0), NO_CANDIDATE)
+    return positions_of(mx.sort(keys)[-count:], mx.array(places))
+
+
+def with_links(
+    importance: Float[mx.array, " P"],
+    candidates: Bool[mx.array, " P"],
+    asked: Integer[mx.array, " F"],
+    weights: Float[mx.array, " F"],
+    attention: Float[mx.array, "F P"],
+    reach: int,
+) -> Float[mx.array, " P"]:
+    """Importance, and as much again for what the tokens that were `asked` attend to.
+
+    Args:
+        candidates: the tokens between which to choose.
+        weights: of the tokens that were asked.
+        attention: that they pay to every position.
+        reach: neighbours on either side that do not count: smoothing sees to them.
+    """
+    place = mx.arange(len(importance))
+    linked = candidates & (mx.abs(place - asked[:, None]) > reach)
+    second = weights @ mx.where(linked, attention, 0.0)
+    share = mx.where(candidates, importance, 0.0).sum() / mx.maximum(second.sum(), 1e-20)
+    return importance + second * share
