@@ -193,17 +193,13 @@ class LazyCache:
         return twin
 
     def prepare(self, rows: int, context: int) -> None:
-        """Expect so many rows in each stage behind the first cut, of which only some may count."""
-        self.make_room(rows)
-        for stage in self.stages[1:]:
-            stage.expect(rows, context)
-
-    def make_room(self, rows: int) -> None:
-        """Have room for so many rows in each stage behind the first cut. All grow at once: a new shape costs time."""
+        """Expect so many rows in each stage behind the first cut. All stages grow at once: a new shape costs time."""
         behind = self.stages[1:]
         if min(stage.room for stage in behind) < rows:
             for stage in behind:
                 stage.grow(stage.filled + rows + AHEAD)
+        for stage in behind:
+            stage.expect(rows, context)
 
     @property
     def behind(self) -> list[mx.array]:

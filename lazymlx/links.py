@@ -1,8 +1,8 @@
 """Links: what the most important tokens of a prompt themselves attend to.
 
-A question attends to its evidence. Where the evidence refers to something else (a variable that copies another one), the
-evidence attends to that, and nothing that asks does yet. So at the first cut of a prompt the most important tokens are
-asked in turn, and what they attend to counts as much as they do. Not in the paper, whose importance is that of one step.
+A question attends to its evidence. Where the evidence refers to something else (a variable that copies another one), it
+attends to that, and nothing that asks does yet. So at the first cut of a prompt the most important tokens are asked in
+turn, and what they attend to counts as much as they do. Not in the paper, whose importance is that of one step.
 """
 
 import mlx.core as mx
@@ -31,7 +31,7 @@ def widely(importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"], 
 
 
 def most(importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"], count: int) -> Integer[mx.array, " F"]:
-    """The positions of the most important candidates; the last place, which is nobody's, where there are not so many."""
+    """Positions of the most important candidates; the last place, which is nobody's, where there are not so many."""
     places = len(importance)
     keys = mx.where(candidates, rank(importance[None], countdown_from(places)).squeeze(0), NO_CANDIDATE)
     return positions_of(mx.sort(keys)[-count:], mx.array(places))

@@ -40,7 +40,7 @@ class Model(Staged):
         super().__init__(args, family)
         self.lazy = LazyConfig()
         self.stretched = any(self.family.attention_of(layer).stretched for layer in self.layers)
-        self.replay = Replay()  # of decode steps
+        self.replays = Replay(), Replay()  # of decode steps between revivals, and of those that revive
 
     def make_cache(self, lazy: LazyConfig | None = None) -> list[LazyCache]:
         """An empty conversation, as mlx-lm's loops want it: a list, here with a single entry for all layers."""
@@ -113,15 +113,47 @@ class Model(Staged):
 
     def _pass_through(self, cache: LazyCache, step: Step, x: mx.array) -> mx.array:
         """Decode with nothing to revive: the new token alone."""
-        position = mx.arange(step.start, step.stop, dtype=mx.int32)
         if cache.stages[-1].count is not None:
-            cache.make_room(1)
+            return self._between_revivals(cache, step, x)
+        position = mx.arange(step.start, step.stop, dtype=mx.int32)
         for number in range(1, len(cache.stages)):
-            stage = cache.stages[number]
-            span = stage.append(position, step.stop)
-            mask = None if stage.count is None else stage.visible(position, None)
-            x, _ = self._run(cache, number, x, step.start, mask, span)
+            span = cache.stages[number].append(position, step.stop)
+            x, _ = self._run(cache, number, x, step.start, None, span)
         return x
+
+    def _between_revivals(self, cache: LazyCache, step: Step, x: mx.array) -> mx.array:
+        """The same where only the device knows what came back. Shapes stay as they are, so it is repeated."""
+        cache.prepare(1, step.stop)
+        new = mx.arange(step.start, step.stop, dtype=mx.int32)
+        context, shapes = self._repeated(cache, step)
+        decided = cache.form, context
+        function = partial(Model._behind_at_rest, weakref.proxy(self), *decided)
+        x, behind = self.replays[0](function, shapes and (cache.form, *shapes), self.layers, x, new, cache.behind)
+        cache.go_on_from(behind)
+        return x
+
+    def _behind_at_rest(
+        self,
+        form: Form,
+        context: int,
+        x: Float[mx.array, "1 1 D"],
+        new: Integer[mx.array, " 1"],
+        behind: list[mx.array],
+    ) -> tuple[Float[mx.array, "1 1 D"], list[mx.array]]:
+        """A new token on its way behind the first cut: a pure function of arrays, see `_behind_cuts`."""
+        cache = LazyCache.empty_of(form)
+        cache.go_on_from(behind)
+        for number, stage in enumerate(cache.stages[1:], 1):
+            span = stage.place(new, mx.array(0), context)
+            x, _ = self._run(cache, number, x, new, stage.visible(new, None), span)
+        return x, cache.behind
+
+    def _repeated(self, cache: LazyCache, step: Step) -> tuple[int, tuple[int, ...] | None]:
+        """Positions that there may be, the same for many steps, and the sizes that a repeated step depends on."""
+        if self.stretched:
+            return step.stop, None
+        context = cache.aux.places
+        return context, (context, cache.aux.rows.capacity, *(stage.reach for stage in cache.stages[1:]))
 
     def _within_budget(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array, budget: int) -> mx.array:
         """Decode: the new token, and at each cut the best `budget` of the tokens that wait there. Never waits.
@@ -132,12 +164,13 @@ class Model(Staged):
         new = mx.arange(step.start, step.stop, dtype=mx.int32)
         importance = self._importance(cache, 1, new, queries[:, :, :1], None)
         protected = cache.protected_while_generating(step)
-        context = step.stop if self.stretched else cache.aux.places  # as many at least, and the same for many steps
-        decided = cache.form, step.stop < cache.config.min_tokens, context
-        repeats = not self.stretched and cache.config.scorer is None  # a scorer of one's own may look at values
-        key = (*decided, cache.aux.rows.capacity, *(stage.reach for stage in cache.stages[1:])) if repeats else None
-        function = partial(Model._behind_cuts, weakref.proxy(self), *decided)
-        x, behind = self.replay(function, key, self.layers, x, new, importance, protected, cache.behind)
+        context, shapes = self._repeated(cache, step)
+        decided = cache.form, step.stop < cache.config.min_tokens
+        alike = shapes if cache.config.scorer is None else None  # a scorer of one's own may look at values
+        function = partial(Model._behind_cuts, weakref.proxy(self), *decided, context)
+        x, behind = self.replays[1](
+            function, alike and (*decided, *alike), self.layers, x, new, importance, protected, cache.behind
+        )
         cache.go_on_from(behind)
         return x
 

@@ -99,7 +99,7 @@ class Staged(Network):
         keys = unpacked(stage.pools[scoring - start].read(0, stage.reach)[0]).squeeze(0)
         visible = causal(at, mx.arange(keys.shape[1]), layer.window)
         paid = attention(queries, keys, visible, layer.softcap, layer.sinks).mean(axis=0)
-        paid = mx.pad(paid, ((0, 0), (0, len(importance) - paid.shape[1])))
+        paid = mx.pad(paid, [(0, 0), (0, len(importance) - paid.shape[1])])
         weights = mx.where(candidates[at], wide[at], 0.0)
         return with_links(importance, candidates, at, weights, paid, config.pool // 2)
 

@@ -27,6 +27,8 @@ from jaxtyping import Bool, Float, Integer
 
 Positions = frozenset[int]
 REDUCE = {"mean": np.mean, "max": np.max}
+# what a `LazyConfig` and the oracle's arguments have in common
+SETTINGS = "window pool reduce links sink recent attend revive revive_every min_tokens round_to".split()
 
 
 @dataclass(frozen=True)

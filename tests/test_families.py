@@ -17,7 +17,7 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import MODEL_REMAPPING, _get_classes
-from reference import Shape
+from reference import SETTINGS, Shape
 from tiny import WatchedReference
 from zoo import CONFIGS, LAYERS, SEEING, VOCAB, WINDOW, configuration, pair
 
@@ -228,9 +228,8 @@ def oracle(name: str, config: LazyConfig) -> WatchedReference:
     args = ours.args
     shape = Shape(LAYERS, args.num_attention_heads, args.num_key_value_heads, args.head_dim or 8)
     shape = replace(shape, windows=tuple(ours.windows))
-    names = ("window", "pool", "reduce", "links", "sink", "recent", "attend", "revive", "revive_every", "min_tokens", "round_to")
     weights = {path: np.array(w) for path, w in tree_flatten(theirs.parameters())}
-    return WatchedReference(weights, shape, config.cuts, **{name: getattr(config, name) for name in names})
+    return WatchedReference(weights, shape, config.cuts, **{name: getattr(config, name) for name in SETTINGS})
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -10,7 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from reference import ReferenceLazyLLM
+from reference import SETTINGS, ReferenceLazyLLM
 from talking import DOCUMENT, FORGETFUL, LAZY, SHAPE, TEMPLATE, answer, session, speller, talker, weights
 
 from lazymlx.config import LazyConfig
@@ -63,9 +63,8 @@ def read_session(lazy: LazyConfig = LAZY, **options) -> Session:
 @pytest.mark.parametrize("lazy", [LAZY, ALL, DENSE], ids=["default", "paper", "dense"])
 def test_two_questions_are_the_oracle_s_sequence_of_steps(lazy):
     s = read_session(lazy)
-    fields = ("window", "pool", "reduce", "links", "sink", "recent", "attend", "revive", "revive_every", "min_tokens", "round_to")
     cuts = lazy.resolve(SHAPE.layers).cuts
-    settings = {name: getattr(lazy, name) for name in fields}
+    settings = {name: getattr(lazy, name) for name in SETTINGS}
     settings["recent"] += 1  # the chat template's tail, here "<assistant>"
     oracle = ReferenceLazyLLM(weights(), SHAPE, cuts, **settings)
     for question in (QUESTION, OTHER):

@@ -18,7 +18,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models import llama
-from reference import Positions, ReferenceLazyLLM, Shape, Step
+from reference import SETTINGS, Positions, ReferenceLazyLLM, Shape, Step
 
 from lazymlx.cache import LazyCache
 from lazymlx.config import LazyConfig
@@ -181,9 +181,8 @@ class WatchedReference(ReferenceLazyLLM):
 def oracle(stock: llama.Model, config: LazyConfig) -> WatchedReference:
     args = stock.args
     shape = Shape(args.num_hidden_layers, args.num_attention_heads, args.num_key_value_heads, args.head_dim)
-    names = ("window", "pool", "reduce", "links", "sink", "recent", "attend", "revive", "revive_every", "min_tokens", "round_to")
     weights = {name: np.array(w) for name, w in tree_flatten(stock.parameters())}
-    return WatchedReference(weights, shape, config.cuts, **{name: getattr(config, name) for name in names})
+    return WatchedReference(weights, shape, config.cuts, **{name: getattr(config, name) for name in SETTINGS})
 
 
 @dataclass(frozen=True)
