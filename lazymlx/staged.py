@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Integer
 
 from .attention import Mask, causal, unpacked
 from .cache import LazyCache, Step
-from .layers import Rows, last_output
+from .layers import Attention, Rows, last_output
 from .links import by_token, most, query_store, widely, with_links
 from .network import Network
 from .pools import Span
@@ -64,16 +64,20 @@ class Staged(Network):
     ) -> Float[mx.array, " P"]:
         """Score the tokens of the stage before cut `number`, for the tokens that ask."""
         stage, config = cache.stages[number - 1], cache.config
-        start, stop = cache.layers_of(number - 1)
-        scoring = asked(self.windows, start, stop)
-        layer = self.family.attention_of(self.layers[scoring])
+        layer, keys = self._scoring(cache, number - 1)
         scorer = config.scorer or AttentionScorer(config.reduce, layer.softcap, layer.sinks)
         in_sight = layer.window is None or cache.offset <= layer.window
         all_visible = len(asking) == 1 and stage.count is None and within is None and in_sight
         visible = None if all_visible else stage.visible(asking, within, layer.window)
-        keys = unpacked(stage.pools[scoring - start].read(0, stage.reach)[0])
-        importance = scorer(queries.squeeze(0) * layer.scale, keys.squeeze(0), visible)
+        importance = scorer(queries.squeeze(0) * layer.scale, keys, visible)
         return stage.by_position(importance, cache.aux.places)
+
+    def _scoring(self, cache: LazyCache, number: int) -> tuple[Attention, Float[mx.array, "H_kv S D_h"]]:
+        """The attention that scores the tokens of a stage, and its keys in the stage's slots."""
+        stage, (start, stop) = cache.stages[number], cache.layers_of(number)
+        scoring = asked(self.windows, start, stop)
+        keys = unpacked(stage.pools[scoring - start].read(0, stage.reach)[0])
+        return self.family.attention_of(self.layers[scoring]), keys.squeeze(0)
 
     def _note_queries(self, cache: LazyCache, step: Step, queries: Float[mx.array, "1 H L D_h"]) -> None:
         """Keep the queries of a prompt's tokens, where the most important ones will be asked in turn."""
@@ -89,14 +93,11 @@ class Staged(Network):
         self, cache: LazyCache, importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"]
     ) -> Float[mx.array, " P"]:
         """Importance at the first cut of a prompt, once its most important tokens were asked in turn."""
-        stage, config, (start, stop) = cache.stages[0], cache.config, cache.layers_of(0)
-        scoring = asked(self.windows, start, stop)
-        layer = self.family.attention_of(self.layers[scoring])
+        config, (layer, keys) = cache.config, self._scoring(cache, 0)
         wide = widely(importance, candidates, config.pool)
         at = most(wide, candidates, config.links)
         rows = cache.asked.at(mx.minimum(at, cache.asked.capacity - 1))
         queries = rows.reshape(len(rows), layer.heads, -1).swapaxes(0, 1) * layer.scale
-        keys = unpacked(stage.pools[scoring - start].read(0, stage.reach)[0]).squeeze(0)
         visible = causal(at, mx.arange(keys.shape[1]), layer.window)
         paid = attention(queries, keys, visible, layer.softcap, layer.sinks).mean(axis=0)
         paid = mx.pad(paid, [(0, 0), (0, len(importance) - paid.shape[1])])
