@@ -105,11 +105,9 @@ class StageCache:
 
     def append(self, positions: Integer[mx.array, " L"], context: int, *, ahead: int = 0) -> Span:
         """Make room for rows; `ahead` more are to come soon."""
+        assert self.count is None, "rows whose slots only the device knows go through `place`"
         L = positions.shape[0]
         start, capacity = self.filled, self.filled + L + ahead
-        if self.count is not None:
-            start = self.count + mx.arange(L, dtype=mx.int32)
-            self.count = self.count + L
         self.filled = min(self.filled + L, context)  # no more than every position once
         self.positions = written(grown(self.positions, capacity, positions, 0, NOWHERE), positions, start, 0)
         return Span(start, self.reach, capacity, context)
