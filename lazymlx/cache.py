@@ -15,7 +15,7 @@ from .pools import StageCache, handles_of
 from .stats import LazyStats
 from .stores import Store
 
-AHEAD = 256  # slots to make beyond those for a decode step's rows, where these need new ones
+AHEAD = 512  # slots to make beyond those for a decode step's rows, where these need new ones
 
 
 class Step(NamedTuple):

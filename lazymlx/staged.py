@@ -3,7 +3,7 @@
 import mlx.core as mx
 from jaxtyping import Bool, Float, Integer
 
-from .attention import Mask, causal, unpacked
+from .attention import FEW_ROWS, Mask, causal, unpacked
 from .cache import LazyCache, Step
 from .layers import Attention, Rows, last_output
 from .links import by_token, most, query_store, widely, with_links
@@ -52,6 +52,8 @@ class Staged(Network):
                 return last_output(self.layers[index], x, mask, rows)
             x = self.layers[index](x, mask=mask, cache=rows)
             queries = rows.queries if index == scoring else queries
+            if x.shape[1] > FEW_ROWS:
+                mx.async_eval(x)  # the device is at work while the next layer is prepared
         return x, queries
 
     def _importance(
