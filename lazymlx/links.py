@@ -6,9 +6,10 @@ turn, and what they attend to counts as much as they do. Not in the paper, whose
 """
 
 import mlx.core as mx
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Int64, Integer
 
-from .selection import NO_CANDIDATE, countdown_from, nearby, positions_of, rank, smoothed
+from .compiling import compiled
+from .selection import countdown_from, nearby, no_candidate, positions_of, rank, smoothed
 from .stores import Store
 
 BITS, GROUP_SIZE = 4, 64  # of stored queries: they only have to find their keys again
@@ -26,15 +27,22 @@ def by_token(queries: Float[mx.array, "1 H L D_h"]) -> Float[mx.array, "L N"]:
 
 def widely(importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"], pool: int) -> Float[mx.array, " P"]:
     """Importance over a neighbourhood, in which a reference and its target's name lie."""
-    once = smoothed(nearby(importance, candidates, pool)).squeeze(0)
-    return smoothed(nearby(once, candidates, pool)).squeeze(0)
+    once = compiled(smoothed)(nearby(importance, candidates, pool)).squeeze(0)
+    return compiled(smoothed)(nearby(once, candidates, pool)).squeeze(0)
 
 
 def most(importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"], count: int) -> Integer[mx.array, " F"]:
     """Positions of the most important candidates; the last place, which is nobody's, where there are not so many."""
     places = len(importance)
-    keys = mx.where(candidates, rank(importance[None], countdown_from(places)).squeeze(0), NO_CANDIDATE)
+    keys = compiled(keys_among)(importance, candidates, countdown_from(places))
     return positions_of(mx.sort(keys)[-count:], mx.array(places))
+
+
+def keys_among(
+    importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"], countdown: Int64[mx.array, " P"]
+) -> Int64[mx.array, " P"]:
+    """Sort keys of the candidates."""
+    return mx.where(candidates, rank(importance[None], countdown).squeeze(0), no_candidate())
 
 
 def with_links(
@@ -53,8 +61,17 @@ def with_links(
         attention: that they pay to every position.
         reach: neighbours on either side that do not count: smoothing sees to them.
     """
-    place = mx.arange(len(importance))
-    linked = candidates & (mx.abs(place - asked[:, None]) > reach)
-    second = weights @ mx.where(linked, attention, 0.0)
+    second = weights @ compiled(beyond)(attention, candidates, asked, mx.arange(len(importance)), mx.array(reach))
     share = mx.where(candidates, importance, 0.0).sum() / mx.maximum(second.sum(), 1e-20)
     return importance + second * share
+
+
+def beyond(
+    attention: Float[mx.array, "F P"],
+    candidates: Bool[mx.array, " P"],
+    asked: Integer[mx.array, " F"],
+    place: Integer[mx.array, " P"],
+    reach: Integer[mx.array, ""],
+) -> Float[mx.array, "F P"]:
+    """Attention to candidates outside of the neighbourhood of the token that pays it."""
+    return mx.where(candidates & (mx.abs(place - asked[:, None]) > reach), attention, 0.0)

@@ -99,7 +99,8 @@ class Model(Staged):
         positions = mx.arange(step.start, step.stop, dtype=mx.int32)
         span = cache.stages[0].append(positions, step.stop, ahead=cache.expected)
         mask: Mask = "causal" if x.shape[1] > 1 else None
-        return self._run(cache, 0, x, step.start, mask, span, answering=told and not cache.config.cuts)
+        answering = told and not cache.config.cuts
+        return self._run(cache, 0, x, step.start, mask, span, answering=answering, at_once=not step.decode)
 
     def _deepen(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array) -> mx.array:
         """From the outputs of stage 0 to the last token's output of the last stage, `(1, 1, D)`."""

@@ -3,7 +3,7 @@
 import mlx.core as mx
 from jaxtyping import Bool, Float, Integer
 
-from .attention import FEW_ROWS, Mask, causal, unpacked
+from .attention import Mask, causal, unpacked
 from .cache import LazyCache, Step
 from .layers import Attention, Rows, last_output
 from .links import by_token, most, query_store, widely, with_links
@@ -27,12 +27,14 @@ class Staged(Network):
         span: Span,
         within: Bool[mx.array, " P"] | None = None,
         answering: bool = False,
+        at_once: bool = False,
     ) -> tuple[mx.array, mx.array]:
         """Run rows through the layers of a stage.
 
         Args:
             mask: which slots the rows may see where a layer sees everything; `within` says it for the other layers.
             answering: of the model's last layer, only the last row's output is wanted.
+            at_once: let the device begin with a layer while the next one is prepared.
 
         Returns:
             The stage's outputs, and the queries of the layer that scores at the next cut.
@@ -52,8 +54,8 @@ class Staged(Network):
                 return last_output(self.layers[index], x, mask, rows)
             x = self.layers[index](x, mask=mask, cache=rows)
             queries = rows.queries if index == scoring else queries
-            if x.shape[1] > FEW_ROWS:
-                mx.async_eval(x)  # the device is at work while the next layer is prepared
+            if at_once:
+                mx.async_eval(x)
         return x, queries
 
     def _importance(
@@ -132,7 +134,8 @@ class Staged(Network):
             mask: Mask = "causal" if chunk.stop - start > 1 else None
             if within is not None or not newest:
                 mask = stage.visible(positions[chunk], within)
-            out, asked = self._run(cache, number, x[:, chunk], positions[chunk], mask, span, within, answering)
+            rows, at = x[:, chunk], positions[chunk]
+            out, asked = self._run(cache, number, rows, at, mask, span, within, answering, at_once=True)
             # the device works while the next chunk is prepared, but never has more than two of them in hand
             mx.async_eval(out)
             if outs:

@@ -35,6 +35,7 @@ CONFIGS = {
     "default": DEFAULT,
     "selected": LazyConfig(CUTS, min_tokens=0, attend="selected"),
     "max": LazyConfig(CUTS, min_tokens=0, reduce="max"),
+    "many": LazyConfig(CUTS, min_tokens=0, revive=20),  # more rows than a vector kernel takes
     "packed": LazyConfig(CUTS, min_tokens=0, kv_bits=8, kv_group_size=32, aux_bits=8),
     "packed later": LazyConfig(CUTS, min_tokens=0, kv_bits=8, kv_group_size=32, quantized_kv_start=310),
     "everything until later": LazyConfig(CUTS, min_tokens=310),
