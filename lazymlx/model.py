@@ -8,7 +8,7 @@ fixed, so that a decode step never waits.
 """
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -126,12 +126,7 @@ class Model(Staged):
         """The same where only the device knows what came back. Shapes stay as they are, so it is repeated."""
         cache.prepare(1, step.stop)
         new = mx.arange(step.start, step.stop, dtype=mx.int32)
-        context, shapes = self._repeated(cache, step)
-        decided = cache.form, context
-        function = partial(Model._behind_at_rest, weakref.proxy(self), *decided)
-        x, behind = self.replays[0](function, shapes and (cache.form, *shapes), self.layers, x, new, cache.behind)
-        cache.go_on_from(behind)
-        return x
+        return self._repeated(self.replays[0], Model._behind_at_rest, cache, step, (), x, new)
 
     def _behind_at_rest(
         self,
@@ -149,12 +144,28 @@ class Model(Staged):
             x, _ = self._run(cache, number, x, new, stage.visible(new, None), span)
         return x, cache.behind
 
-    def _repeated(self, cache: LazyCache, step: Step) -> tuple[int, tuple[int, ...] | None]:
-        """Positions that there may be, the same for many steps, and the sizes that a repeated step depends on."""
-        if self.stretched:
-            return step.stop, None
-        context = cache.aux.places
-        return context, (context, cache.aux.rows.capacity, *(stage.reach for stage in cache.stages[1:]))
+    def _repeated(
+        self,
+        replay: Replay,
+        function: Callable[..., tuple[mx.array, list[mx.array]]],
+        cache: LazyCache,
+        step: Step,
+        decided: tuple[bool, ...],
+        *arrays: mx.array,
+    ) -> mx.array:
+        """Let a function take the conversation behind the first cut from one state to the next, or repeat what it did.
+
+        Args:
+            function: of this model, the conversation's form, what was `decided`, the number of positions that there may
+                be, `arrays` and the state; it returns the last stage's row, and the next state.
+        """
+        context = step.stop if self.stretched else cache.aux.places  # the latter is the same for many steps
+        sizes = context, cache.aux.rows.capacity, *(stage.reach for stage in cache.stages[1:])
+        same = not self.stretched and cache.config.scorer is None  # a scorer of one's own may look at values
+        bound = partial(function, weakref.proxy(self), cache.form, *decided, context)
+        x, behind = replay(bound, (cache.form, decided, sizes) if same else None, self.layers, *arrays, cache.behind)
+        cache.go_on_from(behind)
+        return x
 
     def _within_budget(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array, budget: int) -> mx.array:
         """Decode: the new token, and at each cut the best `budget` of the tokens that wait there. Never waits.
@@ -165,15 +176,9 @@ class Model(Staged):
         new = mx.arange(step.start, step.stop, dtype=mx.int32)
         importance = self._importance(cache, 1, new, queries[:, :, :1], None)
         protected = cache.protected_while_generating(step)
-        context, shapes = self._repeated(cache, step)
-        decided = cache.form, step.stop < cache.config.min_tokens
-        alike = shapes if cache.config.scorer is None else None  # a scorer of one's own may look at values
-        function = partial(Model._behind_cuts, weakref.proxy(self), *decided, context)
-        x, behind = self.replays[1](
-            function, alike and (*decided, *alike), self.layers, x, new, importance, protected, cache.behind
-        )
-        cache.go_on_from(behind)
-        return x
+        whole = step.stop < cache.config.min_tokens
+        given = x, new, importance, protected
+        return self._repeated(self.replays[1], Model._behind_cuts, cache, step, (whole,), *given)
 
     def _behind_cuts(
         self,

@@ -20,8 +20,9 @@ import numpy as np
 from lazymlx.attention import unpacked
 from lazymlx.calibrate.measure import Dense, Meter, Reading, chat_tokens, log_softmax
 from lazymlx.calibrate.prompts import Prompt, Writer
-from lazymlx.config import Cut, LazyConfig
+from lazymlx.config import Cut, LazyConfig, Schedule
 from lazymlx.demo import MODEL
+from lazymlx.errors import LazyMLXError
 from lazymlx.generation import template_tail
 from lazymlx.loading import load
 from lazymlx.machine import machine
@@ -206,6 +207,18 @@ def main() -> int:
     parser.add_argument("--rows", type=Path, required=True, help="JSON lines: written, or read if they are there")
     parser.add_argument("--out", type=Path, help="the summary, as JSON, and beside it the figure")
     args = parser.parse_args()
+    for flag, path in (("--rows", args.rows), ("--out", args.out)):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            parser.error(f"{flag}: expected a file in a folder that exists, got {path}")
+    try:
+        return study(args)
+    except LazyMLXError as error:
+        print(f"guard_study: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def study(args: argparse.Namespace) -> int:
+    """Measure what was not measured yet, and sum it up."""
     if not args.rows.exists():
         measure(args)
     found = [json.loads(line) for line in args.rows.read_text(encoding="utf-8").splitlines()]
@@ -220,7 +233,7 @@ def main() -> int:
 
 def measure(args: argparse.Namespace) -> None:
     """Measure row by row."""
-    cuts = [Cut(int(layer), float(keep)) for layer, keep in (part.split(":") for part in args.cuts.split(","))]
+    cuts = [Schedule.of(part).cuts[0] for part in args.cuts.split(",")]
     model, tokenizer = load(args.model, LazyConfig.dense())
     prompts = Writer(Meter(model, tokenizer).count, args.seed).prompts(args.prompts, [args.length])
     unfinished = args.rows.with_suffix(".part")
