@@ -90,7 +90,10 @@ def test_bad_input_is_one_line_and_exit_code_2(flags: list[str], expected: str, 
     assert captured.out == ""
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_folder_that_cannot_be_written_is_found_out_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     (tmp_path / "file").write_text("")
-    assert main([*TINY, "--only", "memory", "--out", str(tmp_path / "file")]) == 1
-    assert "could not be written" in capsys.readouterr().err
+    assert main([*TINY, "--only", "memory", "--out", str(tmp_path / "file")]) == 2
+    error = capsys.readouterr().err
+    assert "--out" in error and "cannot be written to" in error and "preparing" not in error

@@ -167,6 +167,13 @@ def test_an_unfinished_calibration_is_never_overwritten(tmp_path: Path) -> None:
         journal(path, resume=True)
 
 
+def test_nothing_is_kept_of_a_calibration_that_measured_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "kept.jsonl"
+    journal(path)
+    assert not path.exists()
+    journal(path)
+
+
 def test_losses_say_how_sure_they_are() -> None:
     """The bound is the loss at which so few failures would be seen in one case of twenty."""
     assert Loss(0, 100, 0.0).at_most == pytest.approx(1 - 0.05 ** (1 / 100))

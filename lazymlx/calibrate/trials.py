@@ -67,11 +67,9 @@ class Journal:
     def __init__(self, path: Path, about: Mapping[str, Any], resume: bool):
         self.path, self.about = path, json.loads(json.dumps(about))
         self.outcomes: dict[tuple[str, str], Outcome] = {}
-        if not path.exists():
-            self._begin()
-        elif resume:
+        if path.exists() and resume:
             self._read()
-        else:
+        elif path.exists():
             raise UsageError(
                 f"an unfinished calibration is kept in {path}; go on with it by --resume, or delete the file"
             )
@@ -100,6 +98,8 @@ class Journal:
         os.truncate(self.path, sum(len(line.encode()) for line in whole))
 
     def note(self, key: tuple[str, str], outcome: Outcome) -> None:
+        if not self.path.exists():  # not before there is something to keep: what is refused leaves nothing behind
+            self._begin()
         self.outcomes[key] = outcome
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"prompt": key[0], "config": key[1], **asdict(outcome)}) + "\n")

@@ -13,6 +13,7 @@ from ..bench.plan import Plan
 from ..config import LazyConfig
 from ..errors import RunError, UsageError
 from .options import number_or_all
+from .out_file import check_folder
 from .terminal import say
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if args.growth:
         return _growth(Path(args.growth))
     plan = read_plan(args)
+    check_folder(Path(args.out), "--out")
     from ..bench.measure import Bench
     from ..bench.models import make_pair
     from ..bench.report import document, file_name

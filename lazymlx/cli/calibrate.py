@@ -91,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
             calibrator = Calibrator(model, tokenizer, plan, journal=journal, on_prompt=steps, say=steps.say)
             found = calibrator.run()
     except KeyboardInterrupt:
-        say(f"what was measured is kept in {journal.path}; go on with --resume")
+        if journal.outcomes:
+            say(f"what was measured is kept in {journal.path}; go on with --resume")
         raise
     about = {"model": str(folder), "fingerprint": fingerprint, "lazymlx": __version__}
     made = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "lengths": plan.lengths, "max_loss": plan.max_loss}
