@@ -29,10 +29,10 @@ class Joined:
     def __init__(self, parts: Sequence[nn.Module]):
         self.parts = list(parts)
         self.whole = copy.copy(parts[0])
-        ends = [sum(part["weight"].shape[0] for part in parts[: i + 1]) for i in range(len(parts) - 1)]
+        self.ends = [sum(part["weight"].shape[0] for part in parts[: i + 1]) for i in range(len(parts) - 1)]
         for name in (name for name in ARRAYS if name in parts[0]):
             self.whole[name] = mx.concatenate([part[name] for part in parts])
-            for part, view in zip(parts, mx.split(self.whole[name], ends), strict=True):
+            for part, view in zip(parts, mx.split(self.whole[name], self.ends), strict=True):
                 part[name] = view
         mx.eval(self.whole.parameters(), [part.parameters() for part in parts])
         self.views = [part["weight"] for part in parts]
@@ -49,6 +49,10 @@ class Joined:
     def __call__(self, x: Float[mx.array, "B L D"]) -> Float[mx.array, "B L N"]:
         """The outputs of all parts, one behind the other."""
         return self.whole(x)
+
+    def apart(self, x: Float[mx.array, "B L D"]) -> list[Float[mx.array, "B L _"]]:
+        """The output of each part."""
+        return list(mx.split(self(x), self.ends, axis=-1))
 
 
 def alike(parts: Sequence[nn.Module]) -> bool:
@@ -84,7 +88,7 @@ class SwiGLU(nn.Module):
     def __call__(self, x: Float[mx.array, "B L D"]) -> Float[mx.array, "B L D"]:
         parts = self["gate_proj"], self["up_proj"]
         if self.joined is not None and self.joined.serves(x, parts):
-            gate, up = mx.split(self.joined(x), 2, axis=-1)
+            gate, up = self.joined.apart(x)
         else:
             gate, up = parts[0](x), parts[1](x)
         return self["down_proj"](swiglu(gate, up))

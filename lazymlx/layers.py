@@ -6,7 +6,7 @@ stages or selection: it is given rows, their positions, a mask, and the pool tha
 earlier rows. What differs from family to family is passed to it as a few functions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +52,7 @@ class Rows:
 
 def separate(attention: "Attention", x: Float[mx.array, "B L D"]) -> ByHead:
     """Queries, keys and values by three projections."""
-    return attention.by_head(attention["q_proj"](x), attention["k_proj"](x), attention["v_proj"](x))
+    return attention.by_head(*attention.projections(x))
 
 
 def heads_normed(attention: "Attention", x: Float[mx.array, "B L D"]) -> ByHead:
@@ -63,8 +63,8 @@ def heads_normed(attention: "Attention", x: Float[mx.array, "B L D"]) -> ByHead:
 
 def all_normed(attention: "Attention", x: Float[mx.array, "B L D"]) -> ByHead:
     """The same, queries and keys normalised over all heads together."""
-    queries, keys = attention["q_norm"](attention["q_proj"](x)), attention["k_norm"](attention["k_proj"](x))
-    return attention.by_head(queries, keys, attention["v_proj"](x))
+    queries, keys, values = attention.projections(x)
+    return attention.by_head(attention["q_norm"](queries), attention["k_norm"](keys), values)
 
 
 def fused(name: str) -> Project:
@@ -147,7 +147,7 @@ class Attention(nn.Module):
 
     def _rotated(self, x: mx.array, rows: Rows) -> tuple[mx.array, mx.array, mx.array]:
         """Queries and keys, rotated, and values: `(B, heads, L, D_h)`."""
-        if self.joined is not None and self.joined.serves(x, self._projections()):
+        if self.project is separate and self.joined is not None and self.joined.serves(x, self._projecting()):
             every = split(self.joined(x), self.heads + 2 * self.kv_heads).transpose(0, 2, 1, 3)
             # values too, to no use: what lies in one piece is rotated as it lies, a part of it would be copied first
             turned, keys_end = self._turned_to(every, rows), self.heads + self.kv_heads
@@ -166,12 +166,19 @@ class Attention(nn.Module):
         return self.rotated_by is not None and isinstance(self[self.rotated_by], DynamicNTKScalingRoPE)
 
     def join(self) -> None:
-        """Let few rows go through the three projections together, if nothing comes between those and the rotation."""
-        if self.project is separate:
-            parts = self._projections()
+        """Let few rows go through the three projections together, where there are three."""
+        if "q_proj" in self:
+            parts = self._projecting()
             self.joined = Joined(parts) if alike(parts) else None
 
-    def _projections(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+    def projections(self, x: Float[mx.array, "B L D"]) -> Sequence[Float[mx.array, "B L _"]]:
+        """Queries, keys and values, all heads of each together."""
+        parts = self._projecting()
+        if self.joined is not None and self.joined.serves(x, parts):
+            return self.joined.apart(x)
+        return [part(x) for part in parts]
+
+    def _projecting(self) -> tuple[nn.Module, nn.Module, nn.Module]:
         return self["q_proj"], self["k_proj"], self["v_proj"]
 
     def by_head(self, queries: mx.array, keys: mx.array, values: mx.array) -> ByHead:

@@ -6,11 +6,14 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 from tiny import random_tokens, stock_model, tiny_args, twin_of
+from zoo import pair as models
 
 from lazymlx.attention import FEW_ROWS
+from lazymlx.config import LazyConfig
 from lazymlx.joined import Joined, alike
 from lazymlx.model import Model
 
+NORMED = ["qwen3", "olmo2", "stablelm", "gemma3_text", "cohere", "exaone4", "hunyuan_v1_dense"]
 QUANTISED = [(4, 64, "affine"), (8, 32, "affine"), (4, 32, "mxfp4")]
 
 
@@ -83,3 +86,39 @@ def test_new_weights_and_adapters_take_effect() -> None:
                 module["lora_b"] = mx.random.normal(module["lora_b"].shape)
     adapted = one_token(ours)
     assert mx.array_equal(adapted, one_token(fresh))
+
+
+@pytest.mark.parametrize("name", NORMED)
+def test_norms_may_come_between_the_products_and_the_rotation(name: str) -> None:
+    """Queries and keys are normalised head by head or all together, behind one product as behind three."""
+    _, model = models.__wrapped__(name)  # its own, not the one that other tests share
+    apart = some_answer(model)
+    model.join()
+    attentions = [model.family.attention_of(layer) for layer in model.layers]
+    assert all(attention.joined is not None for attention in attentions)
+    calls: list[int] = []
+    for attention in attentions:
+        attention.joined.whole = Counted(attention.joined.whole, calls)
+    assert mx.allclose(some_answer(model), apart, atol=1e-4)
+    assert len(calls) >= 4 * len(attentions)
+
+
+class Counted(nn.Module):
+    """A layer, and how often it was used."""
+
+    def __init__(self, layer: nn.Module, calls: list[int]):
+        super().__init__()
+        self.layer, self.calls = layer, calls
+
+    def __call__(self, x: mx.array) -> mx.array:
+        self.calls.append(x.shape[1])
+        return self.layer(x)
+
+
+def some_answer(model: Model) -> mx.array:
+    """Logits of decode steps some of which bring tokens back."""
+    cache = model.make_cache(LazyConfig(((3, 0.5),), min_tokens=0))
+    cache[0].expect(90)
+    model(mx.array([random_tokens(90, 60)]), cache=cache)
+    logits = [model(mx.array([[7 + step]]), cache=cache) for step in range(4)]
+    return mx.concatenate([each for each in logits if each is not None], axis=1)
