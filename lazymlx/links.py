@@ -6,10 +6,10 @@ turn, and what they attend to counts as much as they do. Not in the paper, whose
 """
 
 import mlx.core as mx
-from jaxtyping import Bool, Float, Int64, Integer
+from jaxtyping import Bool, Float, Integer
 
 from .compiling import compiled
-from .selection import countdown_from, nearby, no_candidate, positions_of, rank, smoothed
+from .selection import candidate_keys, countdown_from, nearby, positions_of, smoothed
 from .stores import Store
 
 BITS, GROUP_SIZE = 4, 64  # of stored queries: they only have to find their keys again
@@ -34,15 +34,8 @@ def widely(importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"], 
 def most(importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"], count: int) -> Integer[mx.array, " F"]:
     """Positions of the most important candidates; the last place, which is nobody's, where there are not so many."""
     places = len(importance)
-    keys = compiled(keys_among)(importance, candidates, countdown_from(places))
+    keys = compiled(candidate_keys)(importance[None], candidates, countdown_from(places)).squeeze(0)
     return positions_of(mx.sort(keys)[-count:], mx.array(places))
-
-
-def keys_among(
-    importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"], countdown: Int64[mx.array, " P"]
-) -> Int64[mx.array, " P"]:
-    """Sort keys of the candidates."""
-    return mx.where(candidates, rank(importance[None], countdown).squeeze(0), no_candidate())
 
 
 def with_links(

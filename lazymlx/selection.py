@@ -80,7 +80,7 @@ def select(
 ) -> Bool[mx.array, " P"]:
     """The `k` most important active tokens, and the protected ones on top (LazyLLM sec 3.2)."""
     near, countdown = nearby(importance, active, pool), countdown_from(len(importance))
-    keys = compiled(candidate_keys)(near, active, protected, countdown).squeeze(0)
+    keys = compiled(candidate_keys)(near, active & ~protected, countdown).squeeze(0)
     return compiled(chosen)(keys, highest(mx.sort(keys), k), active, protected)
 
 
@@ -138,9 +138,9 @@ def rank(importance: Float[mx.array, "1 P"], countdown: Int64[mx.array, " P"]) -
     return mx.left_shift(ordered, mx.array(32, mx.int64)) + countdown
 
 
-def candidate_keys(near: mx.array, active: mx.array, protected: mx.array, countdown: mx.array) -> mx.array:
+def candidate_keys(near: mx.array, candidates: mx.array, countdown: mx.array) -> mx.array:
     """Sort keys of the tokens between which to choose, `(1, P)`."""
-    return mx.where(active & ~protected, rank(smoothed(near), countdown), no_candidate())
+    return mx.where(candidates, rank(smoothed(near), countdown), no_candidate())
 
 
 def both_keys(

@@ -20,6 +20,7 @@ import numpy as np
 from lazymlx.attention import unpacked
 from lazymlx.calibrate.measure import Dense, Meter, Reading, chat_tokens, log_softmax
 from lazymlx.calibrate.prompts import Prompt, Writer
+from lazymlx.cli.out_file import check_writable
 from lazymlx.config import Cut, LazyConfig, Schedule
 from lazymlx.demo import MODEL
 from lazymlx.errors import LazyMLXError
@@ -207,10 +208,10 @@ def main() -> int:
     parser.add_argument("--rows", type=Path, required=True, help="JSON lines: written, or read if they are there")
     parser.add_argument("--out", type=Path, help="the summary, as JSON, and beside it the figure")
     args = parser.parse_args()
-    for flag, path in (("--rows", args.rows), ("--out", args.out)):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            parser.error(f"{flag}: expected a file in a folder that exists, got {path}")
     try:
+        for flag, path in (("--rows", args.rows), ("--out", args.out)):
+            if path is not None:
+                check_writable(path, flag)
         return study(args)
     except LazyMLXError as error:
         print(f"guard_study: {error}", file=sys.stderr)

@@ -17,7 +17,7 @@ ORDER = [
     {"demo", "hub"},
     {"config"},
     {"attention", "checkpoint", "compiling", "model_config", "windows"},
-    {"selection", "rope", "stats", "progress", "sealed", "schedules", "flops", "stores"},
+    {"selection", "rope", "stats", "progress", "sealed", "schedules", "flops", "stores", "folders"},
     {"pools", "links"},
     {"aux_cache"},
     {"cache"},

@@ -12,8 +12,8 @@ from ..bench import plan as plans
 from ..bench.plan import Plan
 from ..config import LazyConfig
 from ..errors import RunError, UsageError
+from ..folders import check_folder
 from .options import number_or_all
-from .out_file import check_folder
 from .terminal import say
 
 if TYPE_CHECKING:

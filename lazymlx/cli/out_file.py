@@ -30,21 +30,6 @@ def check_writable(path: Path, flag: str) -> None:
         raise UsageError(f"{flag}: {path} cannot be written: {error.strerror}") from None
 
 
-def check_folder(path: Path, flag: str) -> None:
-    """The same for a folder, which is made if it is not there.
-
-    Raises:
-        UsageError: it cannot be made or written to.
-    """
-    trial = path / f".{os.getpid()}.tmp"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        trial.touch()
-        trial.unlink()
-    except OSError as error:
-        raise UsageError(f"{flag}: {path} cannot be written to: {error.strerror}") from None
-
-
 def write_json(path: Path, content: dict[str, Any], flag: str) -> None:
     """Write plain values; see `write_text`."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", flag)

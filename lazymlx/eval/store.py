@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError, UsageError
+from ..folders import check_folder
 
 ANSWERS, SETTINGS = "answers.jsonl", "settings.json"
 Row = dict[str, Any]
@@ -44,11 +45,8 @@ class Store:
         self._write_json(SETTINGS, settings)
 
     def _make(self) -> None:
-        probe = self.folder / f".{os.getpid()}.tmp"
+        check_folder(self.folder, "--out")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
             if self.path.exists():
                 self.path.open("a").close()
         except OSError as error:

@@ -1,0 +1,24 @@
+"""Folders that results go to: tried before the work begins."""
+
+import os
+from pathlib import Path
+
+from .errors import UsageError
+
+
+def check_folder(path: Path, flag: str) -> None:
+    """Make a folder if it is not there, and refuse one where nothing can be written.
+
+    Args:
+        flag: what the user gave the path with.
+
+    Raises:
+        UsageError: it cannot be made or written to.
+    """
+    trial = path / f".{os.getpid()}.tmp"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise UsageError(f"{flag}: {path} cannot be written to: {error.strerror}") from None
