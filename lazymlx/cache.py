@@ -1,6 +1,7 @@
 """`LazyCache`: the state of one conversation, and the account of which positions are what."""
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,6 +17,25 @@ from .stats import LazyStats
 from .stores import Store
 
 AHEAD = 512  # slots to make beyond those for a decode step's rows, where these need new ones
+
+
+Ranges = Sequence[tuple[int, int]]  # of positions: the first one, and the first one behind
+
+
+def disjoint(ranges: Ranges) -> Ranges:
+    """The same positions in rising ranges that do not overlap."""
+    apart: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        start = max(start, apart[-1][1]) if apart else start
+        if start < stop:
+            apart.append((start, stop))
+    return apart
+
+
+def mask_of(ranges: Ranges, places: int) -> Bool[mx.array, " P"]:
+    """Made on the device: memory that the host has written to is handed over page by page, after all work before it."""
+    place = mx.arange(places)
+    return reduce(mx.logical_or, [(place >= start) & (place < stop) for start, stop in ranges])
 
 
 class Step(NamedTuple):
@@ -161,22 +181,17 @@ class LazyCache:
         if final:
             self.prompt_end, self.safe = self.offset, None
 
-    def protected(self, step: Step) -> np.ndarray:
-        """Positions that are never left behind, `(P,)`: sink, recent, the template's tail, generated, the window."""
-        mask = np.zeros(self.aux.places, bool)
-        mask[: min(self.config.sink, step.stop)] = True
-        mask[max(self.prompt_end - self.config.recent - self.tail, 0) : self.prompt_end] = True
-        for start, stop in self.generated:
-            mask[start:stop] = True
-        mask[step.stop - step.window : step.stop] = True
-        return mask
+    def protected(self, step: Step) -> Ranges:
+        """Positions that are never left behind: sink, recent, the template's tail, generated, the window."""
+        recent = max(self.prompt_end - self.config.recent - self.tail, 0), self.prompt_end
+        sink, window = (0, min(self.config.sink, step.stop)), (step.stop - step.window, step.stop)
+        return disjoint([sink, recent, *self.generated, window])
 
     def protected_while_generating(self, step: Step) -> Bool[mx.array, " P"]:
-        """The same on the device, for all tokens of an answer: what comes behind the prompt is protected."""
-        if self.safe is None or self.safe.shape[0] != self.aux.places:
-            mask = self.protected(step)
-            mask[self.prompt_end :] = True
-            self.safe = mx.array(mask)
+        """The same as a mask, for all tokens of an answer: what comes behind the prompt is protected."""
+        places = self.aux.places
+        if self.safe is None or self.safe.shape[0] != places:
+            self.safe = mask_of([*self.protected(step), (self.prompt_end, places)], places)
         return self.safe
 
     def step_back(self) -> None:

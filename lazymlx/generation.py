@@ -164,7 +164,7 @@ def generate_step(
     """
     cache = prompt_cache or model.make_cache()
     sampler = sampler or greedy_sampler
-    history = mx.array(list(prompt))
+    history = mx.array(list(prompt) if logits_processors else [])  # nobody else looks at it
 
     def tell(progress: Progress) -> bool | None:
         if prompt_progress_callback is not None:
@@ -195,9 +195,11 @@ def generate_step(
     limits = {"step_size": prefill_step_size, "max_memory": max_memory}
     logits = prefill(model, prompt, cache, tail=tail, on_progress=tell, **limits)
     if logits is None or max_tokens == 0:
+        mx.eval(logits, cache[0].state)
         return
     with mx.stream(generation_stream):
         token, logprobs = sample(logits, prompt)
+        mx.async_eval(cache[0].state)  # behind the token: what was left behind is put in order for later ones
     yield to_int(token), logprobs
     mx.clear_cache()
     n, following = 1, step(token)

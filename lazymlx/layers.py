@@ -15,7 +15,7 @@ import mlx.nn as nn
 from jaxtyping import Float, Integer
 from mlx_lm.models.rope_utils import DynamicNTKScalingRoPE
 
-from .attention import Mask, Stored, attend
+from .attention import FEW_ROWS, Mask, Stored, attend
 from .joined import Joined, alike
 from .pools import KVPool, Span
 from .rope import Positions, rotate
@@ -74,7 +74,10 @@ def fused(name: str) -> Project:
         rows = attention[name](x)
         D_h = rows.shape[-1] // (attention.heads + 2 * attention.kv_heads)
         ends = [attention.heads * D_h, (attention.heads + attention.kv_heads) * D_h]
-        return attention.by_head(*mx.split(rows, ends, axis=-1))
+        queries, keys, values = mx.split(rows, ends, axis=-1)
+        if rows.shape[1] > FEW_ROWS:
+            values = mx.contiguous(values)  # kept as a view, they would keep the others with them
+        return attention.by_head(queries, keys, values)
 
     return project
 

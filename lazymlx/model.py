@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer
 
 from .attention import Mask
-from .cache import Form, LazyCache, Step
+from .cache import Form, LazyCache, Step, mask_of
 from .compiling import Replay, compiled
 from .config import Cut, LazyConfig
 from .errors import StateError
@@ -237,9 +237,9 @@ class Model(Staged):
         config, first = cache.config, cache.stages[-1].filled == 0
         came = step.start if step.decode else cache.turn_start  # what is earlier was there before this prompt or token
         place, asking = mx.arange(cache.aux.places), mx.arange(step.stop - step.window, step.stop, dtype=mx.int32)
-        mask = cache.protected(step)
-        protected, active, within = mx.array(mask), cache.aux.depth > 0, None
-        n_active, n_protected, kept = step.stop, int(mask.sum()), []
+        safe = cache.protected(step)
+        protected, active, within = mask_of(safe, len(place)), cache.aux.depth > 0, None
+        n_active, n_protected, kept = step.stop, sum(b - a for a, b in safe), []
         for number, cut in enumerate(config.cuts, 1):
             stage, selected = cache.stages[number], active
             k = self._how_many(cache, cut, step, n_active - n_protected, n_protected)

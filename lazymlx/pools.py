@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from .attention import Mask, Stored, causal
-from .stores import Store, grown, written
+from .stores import Store, added, grown, written
 
 NOWHERE = 2**30  # position of an empty slot: later than any query, so that every mask hides it
 
@@ -109,7 +109,7 @@ class StageCache:
         L = positions.shape[0]
         start, capacity = self.filled, self.filled + L + ahead
         self.filled = min(self.filled + L, context)  # no more than every position once
-        self.positions = written(grown(self.positions, capacity, positions, 0, NOWHERE), positions, start, 0)
+        self.positions = added(self.positions, positions, start, capacity, 0, NOWHERE)
         return Span(start, self.reach, capacity, context)
 
     def expect(self, rows: int, context: int) -> None:

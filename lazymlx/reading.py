@@ -61,6 +61,8 @@ def prefill(
 ) -> mx.array | None:
     """Compute a prompt. Returns its last token's logits `(1, V)`, or None if the prompt is not complete.
 
+    The device may not be done with the logits yet; what else changed in the cache is not begun then.
+
     Args:
         tail: how many of the last tokens are the chat template's.
     """
@@ -91,13 +93,15 @@ def _by_chunks(
     meter.report(0, 0, L)
     for start in range(0, L, step_size):
         logits = model(tokens[None, start : start + step_size], cache=prompt_cache)
-        mx.async_eval(cache.state)
+        mx.async_eval(cache.corner, cache.state if logits is None else logits)
         if before is not None:
             mx.eval(before)  # the device is never more than a chunk behind
             meter.report(0, start, L)
         before = cache.corner
-    mx.eval(cache.state if logits is None else logits)
-    return None if logits is None else logits[:, -1]
+    if logits is None:
+        mx.eval(cache.state)
+        return None
+    return logits[:, -1]
 
 
 def _is_unsure(logits: Float[mx.array, "1 V"], cache: LazyCache) -> bool:

@@ -1,5 +1,7 @@
 """Layers between cuts: any rows through a stage, and the scores of its tokens."""
 
+from collections import deque
+
 import mlx.core as mx
 from jaxtyping import Bool, Float, Integer
 
@@ -12,6 +14,8 @@ from .pools import Span
 from .rope import Positions
 from .selection import AttentionScorer, attention
 from .windows import asked
+
+IN_HAND = 8192  # rows of layers of a prompt that the device may have before it: they are the peak of its memory
 
 
 class Staged(Network):
@@ -34,15 +38,17 @@ class Staged(Network):
         Args:
             mask: which slots the rows may see where a layer sees everything; `within` says it for the other layers.
             answering: of the model's last layer, only the last row's output is wanted.
-            at_once: let the device begin with a layer while the next one is prepared.
+            at_once: let the device begin with a layer while the next one is prepared, up to `IN_HAND`.
 
         Returns:
             The stage's outputs, and the queries of the layer that scores at the next cut.
         """
         stage, (start, stop) = cache.stages[number], cache.layers_of(number)
-        windows, queries = self.windows, x
+        windows, queries, begun = self.windows, x, deque[mx.array]()
         scoring = asked(windows, start, stop)
         views: dict[int | None, tuple[int, Mask]] = {None: (0, mask)}
+        if at_once:
+            mx.async_eval(x)
         for index, pool in zip(range(start, stop), stage.pools, strict=True):
             window = windows[index]
             if window is not None and window not in views:
@@ -56,6 +62,9 @@ class Staged(Network):
             queries = rows.queries if index == scoring else queries
             if at_once:
                 mx.async_eval(x)
+                begun.append(x)
+                if len(begun) > max(IN_HAND // x.shape[1], 2):
+                    mx.eval(begun.popleft())
         return x, queries
 
     def _importance(

@@ -30,12 +30,25 @@ def grown(buffer: mx.array, capacity: int, like: mx.array, axis: int, fill: int 
 
 
 def written(buffer: mx.array, rows: mx.array, start: int | mx.array, axis: int) -> mx.array:
-    """`buffer` with `rows` from `start` on, or at these places, which may be known to the device alone."""
+    """`buffer` with `rows` from `start` on, or at these places, which may be known to the device alone.
+
+    The handle that is given is changed.
+    """
     if isinstance(start, mx.array):
         index = start.reshape([-1 if each == axis else 1 for each in range(buffer.ndim)])
         return mx.put_along_axis(buffer, mx.broadcast_to(index, rows.shape), rows, axis)
     buffer[(*[slice(None)] * axis, slice(start, start + rows.shape[axis]))] = rows
     return buffer
+
+
+def added(buffer: mx.array, rows: mx.array, start: int | mx.array, capacity: int, axis: int, fill: int = 0) -> mx.array:
+    """`buffer` with `rows` from `start` on, or at these places, and at least `capacity` places along `axis`.
+
+    If the rows are all that is to come, they become the buffer: nothing is copied.
+    """
+    if buffer.shape[axis] == 0 and capacity == rows.shape[axis]:
+        return copy.copy(rows)  # a handle of its own, see `written`
+    return written(grown(buffer, capacity, rows, axis, fill), rows, start, axis)
 
 
 def check_packing(name: str, size: int, group_size: int) -> None:
@@ -79,8 +92,9 @@ class Store:
         """Put rows into the slots from `start` on, or into these slots. There are to be `capacity` of them at least."""
         new = self._packed(rows)
         old = self.parts or tuple(self._slots_of(part, slice(0, 0)) for part in new)
-        buffers = (grown(buffer, capacity, part, self.axis) for buffer, part in zip(old, new, strict=True))
-        self.parts = tuple(written(b, part, start, self.axis) for b, part in zip(buffers, new, strict=True))
+        self.parts = tuple(
+            added(buffer, part, start, capacity, self.axis) for buffer, part in zip(old, new, strict=True)
+        )
 
     def grow(self, capacity: int) -> None:
         """Have `capacity` slots at least."""

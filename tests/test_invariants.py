@@ -31,7 +31,7 @@ from tiny import (
     unrolled,
 )
 
-from lazymlx.cache import LazyCache
+from lazymlx.cache import LazyCache, disjoint, mask_of
 from lazymlx.config import LazyConfig
 from lazymlx.errors import StateError
 
@@ -292,6 +292,15 @@ def test_a_templates_tail_is_protected_besides_the_recent_tokens():
         else:
             logits = engine.step(moment.kind, moment.tokens)
         engine.compare_step(moment, logits)
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1))
+def test_ranges_of_protected_positions(ranges):
+    """Told apart, they are the same positions, each once."""
+    inside = [any(start <= place < stop for start, stop in ranges) for place in range(14)]
+    apart = disjoint(ranges)
+    assert [place for start, stop in apart for place in range(start, stop)] == list(np.flatnonzero(inside))
+    np.testing.assert_array_equal(mask_of(ranges, 14), inside)
 
 
 # --- what a cache's state does not allow -------------------------------------------------------------

@@ -57,8 +57,9 @@ def talk(model: Model, config: LazyConfig) -> tuple[list[np.ndarray], list]:
 def test_a_store_gives_back_what_it_was_given(bits):
     """Up to the step of its bits, in every way to write and to read."""
     rows = mx.random.normal((1, 2, 10, 64))
+    first = rows[:, :, :6]
     store = Store(2, bits, 32)
-    store.write(rows[:, :, :6], 0, 6)
+    store.write(first, 0, 6)
     store.write(rows[:, :, 6:], mx.arange(6, 10), 10)
     tolerance = 1e-6 if bits is None else 8 / 2**bits
     read = store.read(0, 10)
@@ -68,6 +69,16 @@ def test_a_store_gives_back_what_it_was_given(bits):
     store.put(slots, rows[:, :, :2])
     np.testing.assert_allclose(store.at(slots), rows[:, :, :2], atol=tolerance)
     assert store.capacity == 256
+    assert mx.array_equal(first, rows[:, :, :6])  # though it was the buffer at first
+
+
+def test_rows_of_which_no_more_will_come_are_not_copied():
+    rows = mx.random.normal((1, 2, 6, 64))
+    store = Store(2)
+    store.write(rows, 0, 6)
+    assert store.capacity == 6
+    store.put(mx.array([3]), mx.zeros((1, 2, 1, 64)))
+    assert store.read(3, 4).sum() == 0 and rows[:, :, 3].abs().sum() > 0
 
 
 def test_packing_keeps_to_the_slots():
