@@ -171,7 +171,7 @@ class LazyConfig:
         default=16, metadata={"help": "last prompt tokens whose attention scores the others; the paper: 1"}
     )
     pool: int = field(
-        default=9, metadata={"help": "odd width over which scores are averaged with their neighbours; 1: not"}
+        default=13, metadata={"help": "odd width over which scores are averaged with their neighbours; 1: not"}
     )
     reduce: Reduce = field(
         default="mean", metadata={"help": "how the heads' scores become one", "choices": ("mean", "max")}
@@ -195,8 +195,8 @@ class LazyConfig:
     revive: int | None = field(
         default=7,
         metadata={
-            "help": "left-behind tokens that may come back at a time, at each cut: a number (at every second token of "
-            "an answer; at every one with a pool below 8), 'all' (at every one; the paper), or 0 (never)"
+            "help": "left-behind tokens that may come back at a time, at each cut: a number (at every second token "
+            "of an answer; at every one with a pool below 12), 'all' (at every one; the paper), or 0 (never)"
         },
     )
     min_tokens: int = field(default=1024, metadata={"help": "shorter prompts are computed in full"})
@@ -287,9 +287,9 @@ class LazyConfig:
         """Decode steps from one revival within the budget to the next.
 
         Smoothing brings up to `pool // 2` tokens ahead of those that are attended to, so what a quotation goes on with
-        is there before its turn; half of that leaves a margin. 1 where scores are hardly smoothed.
+        is there before its turn; a third of that leaves a margin. 1 where scores are hardly smoothed.
         """
-        return max(1, self.pool // 4)
+        return max(1, self.pool // 6)
 
     @property
     def packing(self) -> tuple[int, int]:

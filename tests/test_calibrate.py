@@ -192,7 +192,7 @@ def test_a_plan_that_makes_no_sense_is_refused(tiny, plan: dict, message: str) -
 # the command
 
 
-SMALL = ["--lengths", "280", "--prompts", "2", "--checks", "2"]
+SMALL = ["--lengths", "280", "--prompts", "4", "--checks", "4"]
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ def test_the_limit_on_the_loss_is_kept_to_the_prompt(max_loss: float, expected: 
     assert found.loss.share <= max_loss
 
 
-@pytest.mark.parametrize("better", [{"window": 1}, {"pool": 13}, {"reduce": "max"}])
+@pytest.mark.parametrize("better", [{"window": 1}, {"pool": 9}, {"reduce": "max"}])
 def test_a_better_way_to_score_is_found_where_it_allows_for_more(better: dict) -> None:
     found = search(Truth(needs((8, 0.1)), better=better)).fastest()
     assert str(found.config.schedule) == "7:0.1"

@@ -174,7 +174,7 @@ def test_the_defaults_are_the_designs():
     assert dataclasses.asdict(LazyConfig("8:0.5")) == {
         "schedule": {"cuts": (Cut(8, 0.5),)},
         "window": 16,
-        "pool": 9,
+        "pool": 13,
         "reduce": "mean",
         "links": 32,
         "sink": 4,

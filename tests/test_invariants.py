@@ -48,7 +48,7 @@ def lazy_settings(draw) -> dict:
     keeps = sorted((draw(st.sampled_from((0.05, 0.1, 0.2, 0.34, 0.5, 0.9, 1.0))) for _ in layers), reverse=True)
     choices = {
         "window": (1, 3, 50),
-        "pool": (1, 3, 9),
+        "pool": (1, 3, 13),
         "reduce": ("mean", "max"),
         "links": (0, 1, 5),
         "sink": (0, 2, 50),

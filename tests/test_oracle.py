@@ -26,7 +26,7 @@ CONFIGS = {
     "static": LazyConfig(CUTS, **SMALL | {"revive": 0}),
     "static, selected": LazyConfig(CUTS, **SMALL | {"revive": 0, "attend": "selected"}),
     "dense until 80 tokens": LazyConfig(CUTS, **SMALL | {"min_tokens": 80}),
-    "wide window": LazyConfig(CUTS, **SMALL | {"window": 12, "pool": 9}),
+    "wide window": LazyConfig(CUTS, **SMALL | {"window": 12, "pool": 13}),
 }
 
 

@@ -28,7 +28,7 @@ SETTINGS = (
     {"window": 4},
     {"window": 32},
     {"pool": 1},
-    {"pool": 13},
+    {"pool": 9},
     {"reduce": "max"},
 )
 
