@@ -18,6 +18,7 @@ from .config import PRESETS, LazyConfig
 from .errors import TooLargeError
 from .links import BITS, GROUP_SIZE
 from .model import Model
+from .staged import IN_HAND
 from .stores import STEP
 
 FUSED_HEADS = (64, 80, 96, 128)  # head sizes for which a GPU never holds all attention scores
@@ -71,8 +72,12 @@ def estimate_memory(
     if config.cuts and config.links:
         aux += int(shape.share(BITS, GROUP_SIZE) * _rounded(N) * shape.queries)
 
-    first = shape.chunk(min(step_size, n_tokens), N) + (0 if kv_bits is None else shape.pool(N))  # a layer is unpacked
-    behind = [shape.chunk(min(step_size, n), n, masked=context > 0) + 3 * n * shape.width for n in rows]
+    first = shape.chunk(min(step_size, n_tokens), N, edges[0] if edges else shape.layers)
+    first += 0 if kv_bits is None else shape.pool(N)  # a layer is unpacked
+    behind = [
+        shape.chunk(min(step_size, n), n, layers, masked=context > 0) + 3 * n * shape.width
+        for n, layers in zip(rows, depths, strict=True)
+    ]
     return MemoryEstimate(shape.weights, stage_0, deep, aux, max(first - deep, *behind, 0))
 
 
@@ -88,8 +93,8 @@ class _Shape:
         self.width, self.queries, self.token = width * size, queries.size * size, 2 * keys.size * size
         self.hidden = _feed_forward(model.family.core(model).args) * size
         self.scores = queries.shape[2] * size  # of one query and one key, in all heads
-        on_gpu = mx.default_device() == mx.Device(mx.gpu)
-        self.fused = on_gpu and attention.softcap is None and queries.shape[-1] in FUSED_HEADS
+        self.on_gpu = mx.default_device() == mx.Device(mx.gpu)
+        self.fused = self.on_gpu and attention.softcap is None and queries.shape[-1] in FUSED_HEADS
 
     def pool(self, rows: int) -> int:
         """Keys and values of one layer."""
@@ -99,11 +104,12 @@ class _Shape:
         """What packed values take of their size: each group has a scale and a bias of its own."""
         return 1.0 if bits is None else bits / (8 * self.value) + 2 / group_size
 
-    def chunk(self, L: int, S: int, *, masked: bool = False) -> int:
-        """A layer's intermediates for `L` rows that attend to `S`: a device allocates ahead of what it frees."""
+    def chunk(self, L: int, S: int, layers: int, *, masked: bool = False) -> int:
+        """Intermediates for `L` rows that attend to `S`. A GPU has those of some of the `layers` in hand at a time."""
         row = 3 * self.hidden + 8 * self.width + 2 * self.queries + self.token
         mask = 1 if masked or not self.fused else 0
-        return L * (row + S * (mask if self.fused else mask + self.scores))
+        in_hand = min(max(IN_HAND, 2 * L), layers * L) if self.on_gpu else L
+        return in_hand * (row + S * (mask if self.fused else mask + self.scores))
 
 
 def _feed_forward(args: Any) -> int:
