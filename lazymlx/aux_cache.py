@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int64, Integer
 from .compiling import compiled
 from .pools import NOWHERE
 from .selection import no_candidate, positions_of
-from .stores import Store, grown, written
+from .stores import Store, added
 
 LAST = -1  # slot of a place that is no token's yet: that of the last row, which is nobody's
 
@@ -57,8 +57,8 @@ class AuxCache:
 
     def _note(self, offset: int, depth: mx.array, slots: mx.array) -> None:
         capacity = offset + depth.shape[0] + 1  # one place more than there are positions, for writes that do not count
-        self.depth = written(grown(self.depth, capacity, depth, 0), depth, offset, 0)
-        self.slots = written(grown(self.slots, capacity, slots, 0, LAST), slots, offset, 0)
+        self.depth = added(self.depth, depth, offset, capacity, 0)
+        self.slots = added(self.slots, slots, offset, capacity, 0, LAST)
 
     @property
     def places(self) -> int:

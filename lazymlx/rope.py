@@ -1,16 +1,13 @@
 """Rotary embedding at explicit positions.
 
 mlx-lm's rope classes rotate a run of neighbours, given the offset of the first; the tokens of a stage are not
-neighbours. They do take one offset per batch row, so the tokens are made to play the batch. Many neighbours do so too:
-their rows lie as the projection left them then, and CUDA's kernel takes half of the time.
+neighbours. They do take one offset per batch row, so the tokens are made to play the batch.
 """
 
 import mlx.core as mx
 import mlx.nn as nn
 from jaxtyping import Float, Integer
 from mlx_lm.models.rope_utils import DynamicNTKScalingRoPE
-
-from .attention import FEW_ROWS
 
 Positions = int | Integer[mx.array, " L"]
 
@@ -26,9 +23,7 @@ def rotate(
         context: number of positions in the conversation so far; dynamic NTK scaling depends on it.
     """
     if isinstance(positions, int):
-        if len(x) > 1 or x.shape[2] <= FEW_ROWS or isinstance(rope, DynamicNTKScalingRoPE):
-            return rope(x, offset=positions)
-        positions = mx.arange(positions, positions + x.shape[2])
+        return rope(x, offset=positions)
     by_token = x.transpose(2, 1, 0, 3)
     if isinstance(rope, DynamicNTKScalingRoPE):
         rotated = _dynamic_ntk(rope, by_token, positions, context)
