@@ -69,7 +69,7 @@ class LazyCache:
         self.config = config
         self.edges = [0, *(cut.layer for cut in config.cuts), layers]
         self.stages = [StageCache(stop - start, whole=start == 0) for start, stop in pairwise(self.edges)]
-        self.aux = AuxCache(config.aux_bits, config.kv_group_size)
+        self.aux = AuxCache(len(config.cuts), config.aux_bits, config.kv_group_size)
         self.packed = False  # keys and values are kept in few bits
         self.offset = 0
         self.step_size = 2048  # rows computed at a time in prefill
@@ -85,19 +85,21 @@ class LazyCache:
         self.safe: mx.array | None = None  # what is protected while the newest answer is generated
         self.queries: mx.array | None = None  # (1, H, w, D_h): before the first cut, of the newest prompt tokens
         self.asked = Store(0)  # (N, H * D_h): before the first cut, of all prompt tokens, if they may be asked in turn
-        self.waiting = 0  # tokens in the aux cache, or a bound on it while generating
         self.corner: mx.array | None = None  # of the newest chunk's output, to wait for it
         self.kept: tuple[int, ...] = ()
-        self.revived = mx.array(0)
+        self.revived = 0
         self.on_rows: Callable[[int, int, int], None] | None = None  # told of a prompt: stage, rows done, rows to do
 
     @classmethod
-    def empty_of(cls, form: Form) -> "LazyCache":
-        """A conversation to fill with another one's arrays (`go_on_from`)."""
+    def of(cls, form: Form, behind: Sequence[mx.array]) -> "LazyCache":
+        """Another conversation behind its first cut, of which nothing but arrays is known: any slot may be empty."""
         cache = cls(form.config, form.layers)
-        cache.aux = AuxCache(form.aux_bits, form.aux_group_size)
+        cache.aux = AuxCache(len(form.config.cuts), form.aux_bits, form.aux_group_size)
         if form.packed:
             cache._pack(*form.config.packing)
+        cache.go_on_from(behind)
+        for stage in cache.stages[1:]:
+            stage.filled, stage.gaps = stage.capacity, True
         return cache
 
     @property
@@ -207,26 +209,37 @@ class LazyCache:
         twin.generated = list(self.generated)
         return twin
 
-    def prepare(self, rows: int, context: int) -> None:
-        """Expect so many rows in each stage behind the first cut. All stages grow at once: a new shape costs time."""
+    @property
+    def waiting(self) -> int:
+        """Tokens that were left behind, and did not come back."""
+        return sum(self.aux.waiting)
+
+    def make_room(self, rows: int) -> None:
+        """For so many rows in each stage behind the first cut. All stages grow at once: a new shape costs time."""
         behind = self.stages[1:]
-        if min(stage.room for stage in behind) < rows:
+        if any(stage.capacity < stage.filled + rows for stage in behind):
             for stage in behind:
                 stage.grow(stage.filled + rows + AHEAD)
-        for stage in behind:
-            stage.expect(rows, context)
+
+    def bring_back(self, budget: int) -> tuple[int, ...]:
+        """Count at most `budget` tokens on from each cut, those too that just came from the one before."""
+        back = []
+        for cut in range(1, len(self.stages)):
+            back.append(min(budget, self.aux.waiting[cut - 1]))
+            self.aux.went(back[-1], cut)
+        self.revived += sum(back)
+        return tuple(back)
 
     @property
     def behind(self) -> list[mx.array]:
         """What a decode step changes behind the first cut, within a budget."""
-        return [a for stage in self.stages[1:] for a in stage.arrays] + self.aux.arrays + [self.revived]
+        return [a for stage in self.stages[1:] for a in stage.arrays] + self.aux.arrays
 
     def go_on_from(self, behind: Sequence[mx.array]) -> None:
         """Have these arrays in the place of those behind the first cut."""
         arrays = iter(behind)
         for part in (*self.stages[1:], self.aux):
             part.fill(arrays)
-        self.revived = next(arrays)
 
     # what mlx-lm's loops ask of a cache
 
@@ -234,7 +247,7 @@ class LazyCache:
     def state(self) -> list[mx.array]:
         """Every array, so that a loop can evaluate them."""
         arrays = [a for stage in self.stages for a in stage.arrays] + self.aux.arrays
-        return arrays + [*self.asked.parts] + [a for a in (self.queries, self.revived) if a is not None]
+        return arrays + [*self.asked.parts] + ([] if self.queries is None else [self.queries])
 
     @property
     def nbytes(self) -> int:
@@ -260,7 +273,8 @@ class LazyCache:
         self.generated = [(a, min(b, self.offset)) for a, b in self.generated if a < self.offset]
         for stage in self.stages:
             stage.trim(self.offset)
-        self.waiting = self.aux.trim(self.offset, len(self.stages)) if self.config.cuts else 0
+        if self.config.cuts:
+            self.aux.trim(self.offset)
         return n
 
     def computed(self) -> tuple[int, ...]:
@@ -286,7 +300,7 @@ class LazyCache:
             kept=self.kept,
             computed=computed,
             computed_fraction=done / whole,
-            revived=int(np.array(self.revived)),
+            revived=self.revived,
             kv_bytes=sum(a.nbytes for stage in self.stages for a in stage.arrays),
             aux_bytes=sum(a.nbytes for a in self.aux.arrays) + self.asked.nbytes,
         )

@@ -14,7 +14,6 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from .aux_cache import AuxCache
 from .cache import LazyCache
 from .config import LazyConfig
 from .errors import DocumentError, StateError
@@ -33,7 +32,7 @@ COUNTS = (
     "asking_start",
     "prompt_end",
     "tail",
-    "waiting",
+    "revived",
     "complete",
     "packed",
 )
@@ -56,8 +55,6 @@ def save_document(
         raise StateError(f"a prompt is still being read: {cache.expected} of its tokens are to come")
     if cache.config.scorer is not None:
         raise DocumentError("document: a scorer of one's own cannot be saved; read it with the default scorer")
-    for stage in cache.stages:
-        stage.settle()
     ids = mx.array(tokens, mx.int32)
     header = {
         "format": FORMAT,
@@ -87,7 +84,7 @@ def load_document(path: str | os.PathLike, model: Model) -> tuple[LazyCache, lis
     counts = json.loads(header["counts"])
     for name in COUNTS:
         setattr(cache, name, counts[name])
-    cache.kept, cache.revived = tuple(counts["kept"]), mx.array(counts["revived"])
+    cache.kept = tuple(counts["kept"])
     cache.generated = [(start, stop) for start, stop in counts["generated"]]
     cache.queries = arrays.get("queries")
     cache.asked = query_store(model.query_size).restored("asked", arrays)
@@ -95,7 +92,7 @@ def load_document(path: str | os.PathLike, model: Model) -> tuple[LazyCache, lis
     for number, (stage, slots) in enumerate(zip(cache.stages, counts["slots"], strict=True)):
         _fill_stage(stage, arrays, f"stage{number}", Slots(*slots), packing)
     if "aux.rows" in arrays:
-        _fill_aux(cache.aux, arrays, len(cache.stages))
+        cache.aux.lay_out(cache.aux.rows.restored("aux.rows", arrays), np.array(arrays["aux.depth"]))
     mx.eval(cache.state)
     return cache, np.array(arrays["tokens"]).tolist(), json.loads(header["transcript"])
 
@@ -121,7 +118,7 @@ def _counts(cache: LazyCache) -> dict[str, Any]:
     counts = {name: getattr(cache, name) for name in COUNTS}
     lists = {"kept": list(cache.kept), "generated": [list(span) for span in cache.generated]}
     slots = [list(Slots.of(stage)) for stage in cache.stages]
-    return {**counts, **lists, "slots": slots, "revived": int(np.array(cache.revived))}
+    return {**counts, **lists, "slots": slots}
 
 
 def _arrays(cache: LazyCache) -> dict[str, mx.array]:
@@ -154,12 +151,3 @@ def _fill_stage(
             pool.keys = pool.keys.restored(f"{name}.{n}.keys", arrays).padded(empty)
             pool.values = pool.values.restored(f"{name}.{n}.values", arrays).padded(empty)
     slots.restore(stage)
-
-
-def _fill_aux(aux: AuxCache, arrays: dict[str, mx.array], stages: int) -> None:
-    depth = np.array(arrays["aux.depth"])
-    waiting = np.flatnonzero(depth < stages)
-    slots = np.zeros_like(depth)
-    slots[waiting] = np.arange(len(waiting))
-    aux.rows = aux.rows.restored("aux.rows", arrays).padded(1)  # the row behind the last is nobody's
-    aux.used, aux.depth, aux.slots = len(waiting), mx.array(depth), mx.array(slots)

@@ -8,22 +8,21 @@ fixed, so that a decode step never waits.
 """
 
 import weakref
-from collections.abc import Callable, Sequence
-from fractions import Fraction
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from jaxtyping import Bool, Float, Int64, Integer
+from jaxtyping import Bool, Float, Integer
 
 from .attention import FEW_ROWS, Mask
 from .cache import Form, LazyCache, Step, mask_of
-from .compiling import Replay, compiled
+from .compiling import Replay
 from .config import Cut, LazyConfig
 from .errors import StateError
 from .families import Family
-from .selection import select, select_and_revive
+from .selection import best_waiting, select
 from .staged import Staged, last_rows
 from .stores import check_packing
 from .windows import resolved
@@ -40,7 +39,7 @@ class Model(Staged):
         super().__init__(args, family)
         self.lazy = LazyConfig()
         self.stretched = any(self.family.attention_of(layer).stretched for layer in self.layers)
-        self.replays = Replay(), Replay()  # of decode steps between revivals, and of those that revive
+        self.replay = Replay()  # of decode steps that revive
 
     def make_cache(self, lazy: LazyConfig | None = None) -> list[LazyCache]:
         """An empty conversation, as mlx-lm's loops want it: a list, here with a single entry for all layers."""
@@ -86,7 +85,7 @@ class Model(Staged):
         if not cache.config.cuts:
             return self.answer(x[:, -1:] if told else x) if step.final or not told else None
         if step.decode:
-            cache.aux.pass_by(step.start, len(cache.stages))
+            cache.aux.pass_by(step.start)
         else:
             cache.aux.append(x, step.start, ahead=cache.expected)
             self._note_queries(cache, step, queries)
@@ -116,79 +115,50 @@ class Model(Staged):
 
     def _pass_through(self, cache: LazyCache, step: Step, x: mx.array) -> mx.array:
         """Decode with nothing to revive: the new token alone."""
-        if cache.stages[-1].count is not None:
-            return self._between_revivals(cache, step, x)
+        cache.make_room(1)
         position = mx.arange(step.start, step.stop, dtype=mx.int32)
         for number in range(1, len(cache.stages)):
             span = cache.stages[number].append(position, step.stop)
             x, _ = self._run(cache, number, x, step.start, None, span)
         return x
 
-    def _between_revivals(self, cache: LazyCache, step: Step, x: mx.array) -> mx.array:
-        """The same where only the device knows what came back. Shapes stay as they are, so it is repeated."""
-        cache.prepare(1, step.stop)
-        new = mx.arange(step.start, step.stop, dtype=mx.int32)
-        return self._repeated(self.replays[0], Model._behind_at_rest, cache, step, (), x, new)
-
-    def _behind_at_rest(
-        self,
-        form: Form,
-        context: int,
-        x: Float[mx.array, "1 1 D"],
-        new: Integer[mx.array, " 1"],
-        behind: list[mx.array],
-    ) -> tuple[Float[mx.array, "1 1 D"], list[mx.array]]:
-        """A new token on its way behind the first cut: a pure function of arrays, see `_behind_cuts`."""
-        cache = LazyCache.empty_of(form)
-        cache.go_on_from(behind)
-        for number, stage in enumerate(cache.stages[1:], 1):
-            span = stage.place(new, mx.array(0), context)
-            x, _ = self._run(cache, number, x, new, stage.visible(new, None), span)
-        return x, cache.behind
-
-    def _repeated(
-        self,
-        replay: Replay,
-        function: Callable[..., tuple[mx.array, list[mx.array]]],
-        cache: LazyCache,
-        step: Step,
-        decided: tuple[bool, ...],
-        *arrays: mx.array,
-    ) -> mx.array:
-        """Let a function take the conversation behind the first cut from one state to the next, or repeat what it did.
-
-        Args:
-            function: of this model, the conversation's form, what was `decided`, the number of positions that there may
-                be, `arrays` and the state; it returns the last stage's row, and the next state.
-        """
-        context = step.stop if self.stretched else cache.aux.places  # the latter is the same for many steps
-        sizes = context, cache.aux.rows.capacity, *(stage.reach for stage in cache.stages[1:])
-        same = not self.stretched and cache.config.scorer is None  # a scorer of one's own may look at values
-        bound = partial(function, weakref.proxy(self), cache.form, *decided, context)
-        x, behind = replay(bound, (cache.form, decided, sizes) if same else None, self.layers, *arrays, cache.behind)
-        cache.go_on_from(behind)
-        return x
-
     def _within_budget(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array, budget: int) -> mx.array:
         """Decode: the new token, and at each cut the best `budget` of the tokens that wait there. Never waits.
 
-        Behind the first cut shapes stay as they are from step to step, so what is done there is repeated (`Replay`).
+        How many come back is known beforehand. Behind the first cut shapes stay as they are from step to step, so what
+        is done there is traced once and repeated (`Replay`).
         """
-        cache.prepare(1 + budget, step.stop)
+        config, stages = cache.config, cache.stages[1:]
+        cache.make_room(1 + budget)
         new = mx.arange(step.start, step.stop, dtype=mx.int32)
         importance = self._importance(cache, 1, new, queries[:, :, :1], None)
-        protected = cache.protected_while_generating(step)
-        whole = step.stop < cache.config.min_tokens
-        given = x, new, importance, protected
-        return self._repeated(self.replays[1], Model._behind_cuts, cache, step, (whole,), *given)
+        protected, form = cache.protected_while_generating(step), cache.form
+        back = cache.bring_back(budget)
+        slots = [mx.arange(s.filled, s.filled + 1 + n, dtype=mx.int32) for s, n in zip(stages, back, strict=True)]
+        kept = None
+        if config.attend == "selected":
+            kept = [step.stop if step.stop < config.min_tokens else cut.count(step.stop) for cut in config.cuts]
+        context = step.stop if self.stretched else cache.aux.places  # the latter is the same for many steps
+        sizes = context, cache.aux.rows.capacity, *(stage.capacity for stage in stages)
+        # a scorer of one's own may look at values
+        same = kept is None and not self.stretched and config.scorer is None
+        function = partial(Model._behind_cuts, weakref.proxy(self), form, back, kept, context)
+        given = x, new, slots, importance, protected, cache.behind
+        x, behind = self.replay(function, (form, back, sizes) if same else None, self.layers, *given)
+        cache.go_on_from(behind)
+        for stage, n in zip(stages, back, strict=True):
+            stage.filled += 1 + n
+        return x
 
     def _behind_cuts(
         self,
         form: Form,
-        whole: bool,
+        back: Sequence[int],
+        kept: Sequence[int] | None,
         context: int,
         x: Float[mx.array, "1 1 D"],
         new: Integer[mx.array, " 1"],
+        slots: list[Integer[mx.array, " _"]],
         importance: Float[mx.array, " P"],
         protected: Bool[mx.array, " P"],
         behind: list[mx.array],
@@ -197,36 +167,36 @@ class Model(Staged):
 
         Args:
             form: of the conversation.
-            whole: nothing is to be left behind.
+            back: tokens that come back at each cut.
+            kept: tokens that attention is limited to behind each cut; None if it goes to all that are computed there.
             context: positions that there may be.
             x, new: the new token's row, and its position.
+            slots: for the rows of each stage.
             behind: the conversation behind the first cut.
 
         Returns:
             The row as it leaves the last stage, and the conversation behind the first cut.
         """
-        cache, config = LazyCache.empty_of(form), form.config
-        cache.go_on_from(behind)
-        assert config.revive is not None
-        active, within, queries = cache.aux.depth > 0, None, x
-        shares = [1.0 if whole else cut.keep for cut in config.cuts]
-        for number, k in enumerate(mx.split(counted(shares, new + 1), len(shares)), 1):
+        cache = LazyCache.of(form, behind)
+        within, queries = None, x
+        for number, n in enumerate(back, 1):
             if number > 1:
                 importance = self._importance(cache, number, new, queries[:, :, :1], within)
-            waiting = cache.aux.depth == number
-            selected, best = select_and_revive(importance, active, protected, waiting, k, config.revive, config.pool)
-            revived = cache.aux.take_best(best, number)
-            active = compiled(active_behind)(selected, cache.aux.depth, mx.array(number))
-            within = active if config.attend == "selected" else None
-            positions = mx.concatenate([new, revived.positions])
-            stage = cache.stages[number]
-            span = stage.place(positions, revived.count, context)
-            rows = mx.concatenate([x, revived.x], axis=1)
+            stage, depth, pool = cache.stages[number], cache.aux.depth, form.config.pool
+            active = depth >= number if within is None else within
+            rows, positions, came_from = x, new, None
+            if n:
+                best = best_waiting(importance, active, protected, depth == number, n, pool)
+                revived, came_from = cache.aux.take(best, number)
+                rows, positions = mx.concatenate([x, revived], axis=1), mx.concatenate([new, best])
+            if kept is not None:
+                selected = select(importance, active, protected, kept[number - 1], pool)
+                within = active & (selected | (depth == number)) & (cache.aux.depth > number)
+            span = stage.put(positions, slots[number - 1], context)
             rows, queries = self._run(cache, number, rows, positions, stage.visible(positions, within), span, within)
             x = rows[:, :1]
-            if number < len(shares):
-                cache.aux.put_back(revived.slots, rows[:, 1:])
-            cache.revived = cache.revived + revived.count
+            if came_from is not None and number < len(back):
+                cache.aux.put_back(came_from, rows[:, 1:])
         return x, cache.behind
 
     def _exactly(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array) -> mx.array:
@@ -234,9 +204,7 @@ class Model(Staged):
 
         How many that are follows from the schedule where a stage is still empty; else the device is asked, once a cut.
         """
-        for stage in cache.stages:
-            stage.settle()
-        config, first = cache.config, cache.stages[-1].filled == 0
+        config, first = cache.config, cache.turn_start == 0 and not any(stage.filled for stage in cache.stages[1:])
         came = step.start if step.decode else cache.turn_start  # what is earlier was there before this prompt or token
         place, asking = mx.arange(cache.aux.places), mx.arange(step.stop - step.window, step.stop, dtype=mx.int32)
         safe = cache.protected(step)
@@ -254,27 +222,26 @@ class Model(Staged):
             missing = selected & (cache.aux.depth == number)
             if config.revive == 0:
                 missing = missing & (place >= came)
-            n_missing = n_active if first else on_host(missing)
-            cache.revived = cache.revived + (missing & (place < came)).sum()
+            n_missing, n_old = (n_active, 0) if first else on_host(missing, missing & (place < came))
+            cache.revived += n_old
             positions = mx.sort(mx.where(missing, place, cache.aux.places))[:n_missing]
             rows, slots = cache.aux.take(positions, number)
             active = selected & (cache.aux.depth > number)
             if config.revive == 0 and not first:
-                n_active, n_protected = on_host(active), on_host(active & protected)
+                n_active, n_protected = on_host(active, active & protected)
             if step.decode:
                 rows, positions = mx.concatenate([rows, x], axis=1), mx.concatenate([positions, asking])
             some = config.attend == "selected" and n_active < stage.filled + positions.shape[0]
             within = active if some else None
             newest = first or n_missing == 0
             rows, queries = self._run_rising(cache, number, step, rows, positions, within, newest)
-            if number < len(config.cuts):
+            if n_missing and number < len(config.cuts):
                 cache.aux.put_back(slots, rows[:, :n_missing])
             x = rows[:, -1:]
             kept.append(n_active)
         if not step.decode:
             cache.kept = tuple(kept)
-            cache.waiting = step.stop - n_active if first else on_host(cache.aux.waits(len(cache.stages)))
-            cache.aux.compact(cache.waiting, len(cache.stages))
+            cache.aux.compact()
         return x
 
     def _how_many(self, cache: LazyCache, cut: Cut, step: Step, candidates: int, protected: int) -> int:
@@ -288,21 +255,6 @@ class Model(Staged):
         return min(k, candidates)
 
 
-def active_behind(
-    selected: Bool[mx.array, " P"], depth: Integer[mx.array, " P"], cut: Integer[mx.array, ""]
-) -> Bool[mx.array, " P"]:
-    """The tokens that were selected at a cut and are computed behind it."""
-    return selected & (depth > cut)
-
-
-def counted(shares: Sequence[float], context: Integer[mx.array, " 1"]) -> Int64[mx.array, " cuts"]:
-    """`Cut.count` of a context that only the device knows."""
-    exact = [Fraction(str(share)) for share in shares]
-    above = mx.array([share.numerator for share in exact], mx.int64)
-    below = mx.array([share.denominator for share in exact], mx.int64)
-    return (above * context + (below - 1)) // below
-
-
-def on_host(mask: Bool[mx.array, " P"]) -> int:
-    """Learn how many positions are in a mask: the one place where an exact step waits for the device."""
-    return int(np.array(mask.sum()))
+def on_host(*masks: Bool[mx.array, " P"]) -> list[int]:
+    """Learn how many positions are in each mask: the one place where an exact step waits for the device."""
+    return np.array(mx.stack([mask.sum() for mask in masks])).tolist()

@@ -8,7 +8,6 @@ their true positions and masks compare positions.
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import TypeVar
 
 import mlx.core as mx
@@ -30,12 +29,6 @@ class Span:
     stop: int = 0
     capacity: int = 0
     context: int = 0
-
-
-@cache
-def first_numbers(rows: int) -> Integer[mx.array, " L"]:
-    """Made once: there are few such tables, of as many rows as a decode step has."""
-    return mx.array(np.arange(rows, dtype=np.int32))
 
 
 T = TypeVar("T")
@@ -100,42 +93,23 @@ class StageCache:
         self.pools = [KVPool() for _ in range(layers)]
         self.whole = whole  # every position is here, in its own slot
         self.positions = mx.zeros((0,), mx.int32)
-        self.filled = 0  # slots in use, or a bound on it while `count` is set
-        self.count: mx.array | None = None  # slots in use, once decode steps made it depend on data
+        self.filled = 0  # slots in use
+        self.gaps = False  # some of these may be empty
 
     def append(self, positions: Integer[mx.array, " L"], context: int, *, ahead: int = 0) -> Span:
         """Make room for rows; `ahead` more are to come soon."""
-        assert self.count is None, "rows whose slots only the device knows go through `place`"
-        L = positions.shape[0]
-        start, capacity = self.filled, self.filled + L + ahead
-        self.filled = min(self.filled + L, context)  # no more than every position once
-        self.positions = added(self.positions, positions, start, capacity, 0, NOWHERE)
-        return Span(start, self.reach, capacity, context)
+        start, self.filled = self.filled, self.filled + positions.shape[0]
+        self.positions = added(self.positions, positions, start, self.filled + ahead, 0, NOWHERE)
+        return Span(start, self.filled, self.filled + ahead, context)
 
-    def expect(self, rows: int, context: int) -> None:
-        """Prepare for so many rows of which only some may count (`place`). There must be room for all of them."""
-        if self.count is None:
-            self.count = mx.array(self.filled, mx.int32)
-        self.filled = min(self.filled + rows, context)
-
-    def place(self, positions: Integer[mx.array, " L"], count: Integer[mx.array, ""], context: int) -> Span:
-        """Number the slots of rows that were expected.
-
-        Args:
-            positions: of the rows; `NOWHERE` for those that do not count.
-            count: how many of the rows behind the first one count; they come first, and the next call overwrites the
-                others.
-        """
-        assert self.count is not None
-        start = self.count + first_numbers(positions.shape[0])
-        self.count = self.count + (1 + count)
-        self.positions = written(self.positions, positions, start, 0)
-        return Span(start, self.reach, self.reach, context)
+    def put(self, positions: Integer[mx.array, " L"], slots: Integer[mx.array, " L"], context: int) -> Span:
+        """Have rows in these of the slots, which only the device knows."""
+        self.positions = written(self.positions, positions, slots, 0)
+        return Span(slots, self.filled, self.filled, context)
 
     @property
-    def room(self) -> int:
-        """Slots that are certainly free."""
-        return self.positions.shape[0] - self.filled
+    def capacity(self) -> int:
+        return self.positions.shape[0]
 
     def grow(self, capacity: int) -> None:
         """Have `capacity` slots at least."""
@@ -147,13 +121,7 @@ class StageCache:
         """Have the next of these arrays, in the order of `arrays`."""
         for pool in self.pools:
             pool.fill(arrays)
-        self.positions, self.count = next(arrays), next(arrays)
-
-    @property
-    def reach(self) -> int:
-        """Slots to look at. Where their number depends on data it is all there are, of which a mask hides the empty
-        ones: the shape then stays the same for many steps, and CUDA's attention is planned once a shape."""
-        return self.filled if self.count is None else self.positions.shape[0]
+        self.positions = next(arrays)
 
     def visible(
         self,
@@ -164,7 +132,7 @@ class StageCache:
     ) -> Bool[mx.array, "L S"]:
         """Which slots, from `first` on, rows at these positions may see: nothing later than themselves, nothing outside
         of the window of their layer, and only what was selected."""
-        table = self.positions[first : self.reach]
+        table = self.positions[first : self.filled]
         mask = causal(positions, table, window)
         if selected is not None:
             mask = mask & selected[mx.minimum(table, selected.shape[0] - 1)][None]
@@ -185,17 +153,11 @@ class StageCache:
         if self.whole:
             return mx.pad(importance, (0, places - importance.shape[0]))
         scattered = mx.zeros((places,), importance.dtype)
-        scattered[mx.minimum(self.positions[: self.reach], places - 1)] = importance
+        scattered[mx.minimum(self.positions[: self.filled], places - 1)] = importance
         return scattered
 
-    def settle(self) -> None:
-        """Learn how many slots are in use (waits for the device)."""
-        if self.count is not None:
-            self.filled, self.count = int(np.array(self.count)), None
-
     def trim(self, offset: int) -> None:
-        """Forget all positions from `offset` on."""
-        self.settle()
+        """Forget all positions from `offset` on (waits for the device)."""
         held = np.array(self.positions[: self.filled])
         slots = np.flatnonzero(held < offset)
         if len(slots) == self.filled:
@@ -213,5 +175,4 @@ class StageCache:
 
     @property
     def arrays(self) -> list[mx.array]:
-        count = [] if self.count is None else [self.count]
-        return [a for pool in self.pools for a in pool.arrays] + [self.positions, *count]
+        return [a for pool in self.pools for a in pool.arrays] + [self.positions]

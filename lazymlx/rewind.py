@@ -27,8 +27,6 @@ class Mark:
     """A point in the past of one cache. It stays valid while nothing before it is trimmed away."""
 
     def __init__(self, cache: LazyCache):
-        for stage in cache.stages:
-            stage.settle()
         past = vars(handles_of(cache))
         self.counts = {name: value for name, value in past.items() if name not in APART + STAYS}
         self.generated = list(cache.generated)
@@ -84,18 +82,14 @@ class Mark:
     def _restored_aux(self, cache: LazyCache) -> AuxCache:
         """The aux cache of then: the rows that are still there, and those that left."""
         now = cache.aux
-        aux = AuxCache(now.rows.bits, now.rows.group_size)
+        aux = AuxCache(len(now.waiting), now.rows.bits, now.rows.group_size)
         depth, source = np.array(now.depth[: self.offset]), np.array(now.slots[: self.offset])
         depth[self.left] = self.depth
         source[self.left] = now.rows.capacity + np.arange(len(self.left))
-        waiting = np.flatnonzero(depth < len(cache.stages))
-        slots = np.zeros_like(source)
-        slots[waiting] = np.arange(len(waiting))
         left = self.rows.fork()
         _pack_as(left, now.rows)
         rows = now.rows.joined(left) if len(self.left) else now.rows
-        aux.rows = rows.of(on_device(source[waiting])).padded(1)  # the row behind the last is nobody's
-        aux.used, aux.depth, aux.slots = len(waiting), mx.array(depth), mx.array(slots)
+        aux.lay_out(rows.of(on_device(source[depth < len(cache.stages)])), depth)
         return aux
 
 
@@ -107,11 +101,11 @@ class Slots(NamedTuple):
 
     @classmethod
     def of(cls, stage: StageCache) -> "Slots":
-        return cls(stage.filled, stage.positions.shape[0])
+        return cls(stage.filled, stage.capacity)
 
     def restore(self, stage: StageCache) -> None:
         """Forget the slots behind the first `filled`; with the old capacity, all shapes and roundings are as before."""
-        stage.filled, stage.count = self.filled, None
+        stage.filled = self.filled
         stage.positions = stage.positions[: self.capacity]
         stage.positions[self.filled :] = NOWHERE  # decode looks at all slots, whether they are filled or not
         for pool in stage.pools:

@@ -9,7 +9,7 @@ that only depend on shapes are made once, and one sort ranks all that is to be r
 """
 
 from abc import ABC, abstractmethod
-from functools import cache, lru_cache, reduce
+from functools import lru_cache, reduce
 
 import mlx.core as mx
 import numpy as np
@@ -84,27 +84,21 @@ def select(
     return compiled(chosen)(keys, highest(mx.sort(keys), k), active, protected)
 
 
-def select_and_revive(
+def best_waiting(
     importance: Float[mx.array, " P"],
     active: Bool[mx.array, " P"],
     protected: Bool[mx.array, " P"],
     waiting: Bool[mx.array, " P"],
-    k: int | Integer[mx.array, " 1"],
-    budget: int,
+    count: int,
     pool: int = 1,
-) -> tuple[Bool[mx.array, " P"], Int64[mx.array, " R"]]:
-    """`select`, and the sort keys of the `budget` best selected tokens among those that wait, the best first.
+) -> Integer[mx.array, " R"]:
+    """Positions of the `count` most important tokens of those that wait, which are as many at least, in no order.
 
-    Where fewer of them were selected, the last keys are `NO_CANDIDATE`. A protected token that waits comes first.
+    Protected ones come first. What is not active has the importance of its active neighbours.
     """
     near, countdown = nearby(importance, active, pool), countdown_from(len(importance))
-    keys = compiled(both_keys)(near, active, protected, waiting, countdown, first_of_two())
-    candidates, _ = mx.split(keys, 2)  # views; an index would copy
-    ordered, of_waiting = (half.squeeze(0) for half in mx.split(mx.sort(keys, axis=-1), 2))
-    threshold = highest(ordered, k)
-    selected = compiled(chosen)(candidates.squeeze(0), threshold, active, protected)
-    best = of_waiting[max(len(importance) - budget, 0) :][::-1]
-    return selected, compiled(from_threshold)(best, threshold)
+    keys = compiled(waiting_keys)(near, protected, waiting, countdown).squeeze(0)
+    return compiled(positions_of)(mx.sort(keys)[-count:], mx.array(len(importance)))
 
 
 def nearby(importance: Float[mx.array, " P"], active: Bool[mx.array, " P"], pool: int) -> Float[mx.array, "pool P"]:
@@ -143,24 +137,14 @@ def candidate_keys(near: mx.array, candidates: mx.array, countdown: mx.array) ->
     return mx.where(candidates, rank(smoothed(near), countdown), no_candidate())
 
 
-def both_keys(
-    near: mx.array,
-    active: mx.array,
-    protected: mx.array,
-    waiting: mx.array,
-    countdown: mx.array,
-    first: Bool[mx.array, "2 1"],
-) -> Int64[mx.array, "2 P"]:
-    """Sort keys of the tokens between which to choose, and of the active ones that wait."""
-    keys = rank(smoothed(near), countdown)
-    raised = mx.where(protected & ~first, countdown + FIRST, keys)
-    return mx.where(mx.where(first, active & ~protected, active & waiting), raised, no_candidate())
+def waiting_keys(near: mx.array, protected: mx.array, waiting: mx.array, countdown: mx.array) -> mx.array:
+    """Sort keys of the tokens that wait, `(1, P)`."""
+    keys = mx.where(protected, countdown + FIRST, rank(smoothed(near), countdown))
+    return mx.where(waiting, keys, no_candidate())
 
 
-def highest(ordered: Int64[mx.array, " P"], k: int | Integer[mx.array, " 1"]) -> Int64[mx.array, " 1"]:
-    """The `k`-th highest of keys in rising order, or the lowest. If only the device knows `k`, it is 1 at least."""
-    if isinstance(k, mx.array):
-        return ordered[mx.maximum(len(ordered) - k, 0)]
+def highest(ordered: Int64[mx.array, " P"], k: int) -> Int64[mx.array, " 1"]:
+    """The `k`-th highest of keys in rising order, or the lowest."""
     if k < 1:
         return mx.array([FIRST], mx.int64)
     at = max(len(ordered) - k, 0)
@@ -170,11 +154,6 @@ def highest(ordered: Int64[mx.array, " P"], k: int | Integer[mx.array, " 1"]) ->
 def chosen(keys: mx.array, threshold: mx.array, active: mx.array, protected: mx.array) -> mx.array:
     """The candidates from a key on, and the protected tokens on top, `(P,)`."""
     return ((keys >= threshold) & (keys != no_candidate())) | (active & protected)
-
-
-def from_threshold(keys: Int64[mx.array, " R"], threshold: Int64[mx.array, " 1"]) -> Int64[mx.array, " R"]:
-    """These keys, `NO_CANDIDATE` in the place of lower ones."""
-    return mx.where(keys >= threshold, keys, no_candidate())
 
 
 def positions_of(keys: Int64[mx.array, " R"], places: Integer[mx.array, ""]) -> Integer[mx.array, " R"]:
@@ -199,8 +178,3 @@ def neighbours(places: int, pool: int) -> Integer[mx.array, "pool P"]:
     """The positions around each one. The last place is nobody's, and stands for those that do not exist."""
     around = np.arange(places) + np.arange(pool)[:, None] - pool // 2
     return mx.array(np.where((around >= 0) & (around < places), around, places - 1).astype(np.int32))
-
-
-@cache
-def first_of_two() -> Bool[mx.array, "2 1"]:
-    return mx.array([[True], [False]])

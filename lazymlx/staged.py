@@ -80,7 +80,7 @@ class Staged(Network):
         layer, keys = self._scoring(cache, number - 1)
         scorer = config.scorer or AttentionScorer(config.reduce, layer.softcap, layer.sinks)
         in_sight = layer.window is None or cache.offset <= layer.window
-        all_visible = len(asking) == 1 and stage.count is None and within is None and in_sight
+        all_visible = len(asking) == 1 and not stage.gaps and within is None and in_sight
         visible = None if all_visible else stage.visible(asking, within, layer.window)
         importance = scorer(queries.squeeze(0) * layer.scale, keys, visible)
         return stage.by_position(importance, cache.aux.places)
@@ -89,7 +89,7 @@ class Staged(Network):
         """The attention that scores the tokens of a stage, and its keys in the stage's slots."""
         stage, (start, stop) = cache.stages[number], cache.layers_of(number)
         scoring = asked(self.windows, start, stop)
-        keys = unpacked(stage.pools[scoring - start].read(0, stage.reach)[0])
+        keys = unpacked(stage.pools[scoring - start].read(0, stage.filled)[0])
         return self.family.attention_of(self.layers[scoring]), keys.squeeze(0)
 
     def _note_queries(self, cache: LazyCache, step: Step, queries: Float[mx.array, "1 H L D_h"]) -> None:

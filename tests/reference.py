@@ -230,9 +230,15 @@ class ReferenceLazyLLM:
             importance = self.importance(j, self.query_window(new), seen, before)
             if self.links and j == 1 and not decode:
                 importance = self.with_links(importance, before, before - self.protected(new))
-            importance = self.smoothed(importance, before)
+            budget = decode and self.revive is not None
+            waiting = self.computed(j - 1) - self.computed(j) - new if budget else frozenset()
+            importance = self.smoothed(importance, before, before | waiting)
             selected = self.select(before, importance, keep, new, decode)
-            now = self.choose(selected - self.computed(j), importance, new, decode)
+            if budget:
+                now = new | self.back(waiting, importance, new)
+                selected = selected | (now & before) if self.attend == "selected" else self.computed(j) | now
+            else:
+                now = self.choose(selected - self.computed(j), new)
             after = selected & (self.computed(j) | now)
             self.compute(j, now, after if self.attend == "selected" else self.computed(j) | now)
             active.append(after)
@@ -289,12 +295,14 @@ class ReferenceLazyLLM:
         raw = dict(zip(keys, REDUCE[self.reduce](per_head, axis=0), strict=True))
         return np.array([raw[i] if i in scored else np.nan for i in range(self.length)])
 
-    def smoothed(self, importance: Float[np.ndarray, " N"], among: Positions) -> Float[np.ndarray, " N"]:
-        """The mean over a position's neighbours, of those that are in `among`; nan for the others."""
+    def smoothed(
+        self, importance: Float[np.ndarray, " N"], among: Positions, wanted: Positions | None = None
+    ) -> Float[np.ndarray, " N"]:
+        """The mean over a position's neighbours, of those that are in `among`, 0 without any; nan where not wanted."""
         found = np.full(self.length, np.nan)
         reach = self.pool // 2
-        for i in among:
-            found[i] = np.mean([importance[m] for m in range(i - reach, i + reach + 1) if m in among])
+        for i in among if wanted is None else wanted:
+            found[i] = np.mean([importance[m] for m in range(i - reach, i + reach + 1) if m in among] or [0.0])
         return found
 
     def with_links(
@@ -345,15 +353,15 @@ class ReferenceLazyLLM:
             count = len(candidates)
         return best(candidates, importance, count) | protected
 
-    def choose(
-        self, missing: Positions, importance: Float[np.ndarray, " N"], new: Positions, decode: bool
-    ) -> Positions:
-        """Of the selected tokens that were not computed behind the cut: those computed now; protected ones first."""
-        if self.revive is None or (self.revive > 0 and not decode):
-            return missing
-        old = missing - new
-        safe = frozenset(sorted(old & self.protected(new))[: self.revive])
-        return (missing & new) | safe | best(old - self.protected(new), importance, self.revive - len(safe))
+    def choose(self, missing: Positions, new: Positions) -> Positions:
+        """Of the selected tokens that were not computed behind the cut: those computed now."""
+        return missing & new if self.revive == 0 else missing
+
+    def back(self, waiting: Positions, importance: Float[np.ndarray, " N"], new: Positions) -> Positions:
+        """Not in the paper: with a budget, the best of those that wait at a cut come back, protected ones first."""
+        assert self.revive is not None
+        safe = frozenset(sorted(waiting & self.protected(new))[: self.revive])
+        return safe | best(waiting - self.protected(new), importance, self.revive - len(safe))
 
     def compute(self, stage: int, rows: Positions, visible: Positions) -> None:
         """Run rows through a stage; each sees the visible positions up to its own, itself included."""

@@ -15,8 +15,8 @@ from zoo import pair
 from lazymlx import compiling
 from lazymlx.cache import LazyCache
 from lazymlx.compiling import Replay
-from lazymlx.config import Cut, LazyConfig
-from lazymlx.model import Model, counted
+from lazymlx.config import LazyConfig
+from lazymlx.model import Model
 from lazymlx.selection import Scorer
 
 CUTS = ((2, 0.5), (4, 0.2))
@@ -111,23 +111,21 @@ def test_of_other_families_too(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     compare(pair(name)[1], LazyConfig(FAMILIES[name], min_tokens=0), monkeypatch)
 
 
-def test_the_device_counts_as_a_schedule_does() -> None:
-    shares = [1.0, 0.6, 0.333333, 0.2, 0.05, 1e-6]
-    for context in (1, 2, 5, 999, 1000, 131072, 10**7):
-        expected = [Cut(1, share).count(context) for share in shares]
-        assert np.array(counted(shares, mx.array([context]))).tolist() == expected
-
-
 def test_a_trace_serves_until_buffers_grow(model: Model, traced: None, monkeypatch: pytest.MonkeyPatch) -> None:
     traces, behind_cuts = [], Model._behind_cuts
     monkeypatch.setattr(Model, "_behind_cuts", lambda *given: traces.append(1) or behind_cuts(*given))
     cache, token = read(model)
-    go_on(model, cache, token, steps=30)  # all stages grow together, at the first step
+    go_on(model, cache, token, steps=10)  # all stages grow together, at the first step
     assert len(traces) == 1
     for stage in cache.stages[1:]:
         stage.grow(1000)
     go_on(model, cache, token, steps=5)
     assert len(traces) == 2
+    while cache.aux.waiting[0]:
+        go_on(model, cache, token, steps=1)
+    assert len(traces) <= 3  # the last ones to come back may be fewer
+    go_on(model, cache, token, steps=2)
+    assert len(traces) <= 4
 
 
 def test_a_step_writes_keys_and_values_in_their_place(traced: None) -> None:

@@ -6,6 +6,7 @@ traced, each fed the token that the one before chose, learn nothing from the dev
 """
 
 import mlx.core as mx
+import numpy as np
 import pytest
 from tiny import feed, noting_model, random_tokens, stock_model, tiny_args, twin_of
 
@@ -75,12 +76,19 @@ def test_what_does_wait_cannot_be_traced(model):
         trace(model, cache, token, steps=2)
 
 
-def test_statistics_wait_only_when_they_are_asked_for(model):
+def test_how_many_come_back_is_known_beforehand(model):
+    """At every second step the budget at each cut, as long as so many wait; the device agrees."""
     cache, token = read(model, DEFAULT)
-    for _ in range(3):
+    first, _ = waiting = cache.aux.waiting
+    steps = 2 * (first // DEFAULT.revive) + 1  # the last one that revives finds fewer
+    for step in range(steps):
         token = model(token[None], cache=[cache])[:, -1].argmax(axis=-1)
-    assert isinstance(cache.revived, mx.array)
-    assert isinstance(cache.stats().revived, int)
+        if step < steps - 1:
+            assert cache.revived == (step // DEFAULT.revive_every + 1) * DEFAULT.revive * len(CUTS)
+            assert cache.aux.waiting == (waiting[0] - (step // 2 + 1) * DEFAULT.revive, waiting[1])
+    assert cache.aux.waiting == (0, waiting[1] - DEFAULT.revive + first % DEFAULT.revive)
+    depth = np.array(cache.aux.depth[: cache.offset])
+    assert cache.aux.waiting == ((depth == 1).sum(), (depth == 2).sum())
 
 
 def test_shapes_stay_the_same_from_step_to_step():

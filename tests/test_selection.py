@@ -5,7 +5,7 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tiny import Engine, held, random_tokens, stock_model, tiny_args
 
@@ -15,12 +15,12 @@ from lazymlx.selection import (
     AttentionScorer,
     Scorer,
     attention,
+    best_waiting,
     countdown_from,
     nearby,
     positions_of,
     rank,
     select,
-    select_and_revive,
     smoothed,
 )
 
@@ -82,22 +82,24 @@ def test_selected_are_the_best_and_the_protected_on_top(given_scores, k, data):
 
 
 @settings(max_examples=200)
-@given(scored(), st.integers(0, 25), st.integers(0, 9), st.data())
-def test_revived_are_the_best_that_were_selected_and_wait(given_scores, k, budget, data):
-    """Protected ones first; then by score; what does not count comes last."""
+@given(scored(), st.data())
+def test_the_best_that_wait_come_back(given_scores, data):
+    """Protected ones first; then by score."""
     scores, active = given_scores
     n = len(scores)
     protected, waiting = (data.draw(st.lists(st.booleans(), min_size=n, max_size=n)) for _ in range(2))
-    masks = [flags(mask) for mask in (active, protected, waiting)]
-    told = k if k == 0 else data.draw(st.sampled_from([k, mx.array([k])]))  # by the host or by the device
-    selected, best = select_and_revive(mx.array(scores), *masks, told, budget)
-    assert positions(selected) == positions(select(mx.array(scores), *masks[:2], k))
-    revivable = [p for p in positions(selected) if waiting[p]]
-    order = sorted(revivable, key=lambda p: (not protected[p], 0 if protected[p] else -np.float32(scores[p]), p))
-    counts = np.array(best) != NO_CANDIDATE
-    found = np.array(positions_of(best, mx.array(n)))[counts].tolist()
-    assert found == order[:budget]
-    assert sorted(counts.tolist(), reverse=True) == counts.tolist()
+    assume(any(waiting))
+    count = data.draw(st.integers(1, sum(waiting)))
+    best = best_waiting(mx.array(scores), *map(flags, (active, protected, waiting)), count)
+    waiting = np.flatnonzero(waiting).tolist()
+    order = sorted(waiting, key=lambda p: (not protected[p], 0 if protected[p] else -np.float32(scores[p]), p))
+    assert sorted(np.array(best).tolist()) == sorted(order[:count])
+
+
+def test_what_is_not_active_comes_back_for_the_sake_of_its_neighbours():
+    scores, nothing = mx.array([0.9, 0.1, 0.1, 0.5, 0.2, 0.0]), flags([0] * 6)
+    best = best_waiting(scores, flags([0, 0, 1, 1, 1, 0]), nothing, flags([1, 1, 0, 0, 0, 0]), 1, pool=3)
+    assert best.tolist() == [1]
 
 
 @pytest.mark.parametrize("k", [0, 1, 3, 5, 9])

@@ -30,7 +30,6 @@ def state_of(session: Session) -> dict[str, np.ndarray]:
     assert len(session._tokens) == cache.offset
     state: dict[str, np.ndarray] = {"tokens": np.array(session._tokens), "offset": np.array(cache.offset)}
     for s, stage in enumerate(cache.stages):
-        stage.settle()
         state[f"positions {s}"] = np.array(stage.positions[: stage.filled])
         for n, pool in enumerate(stage.pools if stage.filled else []):
             state[f"keys {s} {n}"] = np.array(pool.read(0, stage.filled)[0])

@@ -11,7 +11,7 @@ first choice that is one, and says so (`Rehearsal.clear`).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import count
+from itertools import count, pairwise
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -24,7 +24,7 @@ from lazymlx.cache import LazyCache
 from lazymlx.config import LazyConfig
 from lazymlx.layers import Attention, Rows
 from lazymlx.model import Model
-from lazymlx.pools import NOWHERE, Span, StageCache
+from lazymlx.pools import Span, StageCache
 
 TOLERANCE = 1e-3  # of logits: the engine's are float32, the oracle's float64; a wrong token moves them by 0.1 and more
 MARGIN = 1e-4  # relative; closer scores are a near tie
@@ -87,7 +87,7 @@ class Call(NamedTuple):
     """One call of a layer."""
 
     layer: int
-    rows: np.ndarray  # positions, in the order of the rows; NOWHERE for padding
+    rows: np.ndarray  # positions, in the order of the rows
     mask: mx.array | str | None
     span: Span
 
@@ -126,8 +126,7 @@ def noting_model(stock: llama.Model) -> tuple[Model, Notes]:
 
 def held(stage: StageCache) -> list[int]:
     """Positions in a stage's slots, in order of arrival."""
-    used = stage.filled if stage.count is None else int(stage.count.item())
-    return [] if stage.positions is None else np.array(stage.positions[:used]).tolist()
+    return np.array(stage.positions[: stage.filled]).tolist()
 
 
 def computed_sets(cache: LazyCache) -> tuple[Positions, ...]:
@@ -160,11 +159,11 @@ class WatchedReference(ReferenceLazyLLM):
         self.watch(asked, candidates - asked, wide)
         return asked
 
-    def choose(self, missing, importance, new, decode):
-        now = super().choose(missing, importance, new, decode)
-        scored = missing - new - self.protected(new)
-        self.watch(now & scored, scored - now, importance)
-        return now
+    def back(self, waiting, importance, new):
+        back = super().back(waiting, importance, new)
+        scored = waiting - self.protected(new)
+        self.watch(back & scored, scored - back, importance)
+        return back
 
     def all_computed(self) -> tuple[Positions, ...]:
         return tuple(self.computed(stage) for stage in range(len(self.stages)))
@@ -282,8 +281,8 @@ class Engine:
 
 
 def rows_of(calls: Sequence[Call], layer: int) -> list[int]:
-    """Positions that a layer computed; padding does not count."""
-    return [p for call in calls if call.layer == layer for p in call.rows.tolist() if p != NOWHERE]
+    """Positions that a layer computed."""
+    return [p for call in calls if call.layer == layer for p in call.rows.tolist()]
 
 
 class Performance(Engine):
@@ -318,5 +317,7 @@ class Performance(Engine):
         assert self.cache.offset == moment.length
         for stage, expected in zip(self.cache.stages, moment.computed, strict=True):
             assert sorted(held(stage)) == sorted(expected)
-        assert self.cache.computed() == tuple(len(positions) for positions in moment.computed)
+        counts = tuple(len(positions) for positions in moment.computed)
+        assert self.cache.computed() == counts
+        assert self.cache.aux.waiting == tuple(before - behind for before, behind in pairwise(counts))
         assert self.cache.stats().revived == moment.revived
