@@ -246,8 +246,13 @@ class LazyCache:
     @property
     def state(self) -> list[mx.array]:
         """Every array, so that a loop can evaluate them."""
-        arrays = [a for stage in self.stages for a in stage.arrays] + self.aux.arrays
-        return arrays + [*self.asked.parts] + ([] if self.queries is None else [self.queries])
+        return [a for stage in self.stages for pool in stage.pools for a in pool.arrays] + self.beside
+
+    @property
+    def beside(self) -> list[mx.array]:
+        """All but keys and values: no layer's output depends on these."""
+        arrays = [stage.positions for stage in self.stages] + self.aux.arrays + [*self.asked.parts]
+        return arrays + ([] if self.queries is None else [self.queries])
 
     @property
     def nbytes(self) -> int:

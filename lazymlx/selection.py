@@ -9,7 +9,7 @@ that only depend on shapes are made once, and one sort ranks all that is to be r
 """
 
 from abc import ABC, abstractmethod
-from functools import lru_cache, reduce
+from functools import lru_cache
 
 import mlx.core as mx
 import numpy as np
@@ -110,14 +110,11 @@ def nearby(importance: Float[mx.array, " P"], active: Bool[mx.array, " P"], pool
 
 def smoothed(near: Float[mx.array, "pool P"]) -> Float[mx.array, "1 P"]:
     """The average of each position's active neighbours, itself included."""
-    pool = near.shape[0]
-    if pool == 1:
+    if near.shape[0] == 1:
         return near
-    rows = [near[i : i + 1] for i in range(pool)]
-    there = [row > ABSENT for row in rows]
-    total = reduce(mx.add, [mx.where(seen, row, 0.0) for seen, row in zip(there, rows, strict=True)])
-    count = reduce(mx.add, [seen.astype(mx.float32) for seen in there])
-    return total / mx.maximum(count, 1.0)
+    there = near > ABSENT
+    total = mx.where(there, near, 0.0).sum(axis=0, keepdims=True)
+    return total / mx.maximum(there.sum(axis=0, keepdims=True), 1)
 
 
 def rank(importance: Float[mx.array, "1 P"], countdown: Int64[mx.array, " P"]) -> Int64[mx.array, "1 P"]:

@@ -51,6 +51,12 @@ def added(buffer: mx.array, rows: mx.array, start: int | mx.array, capacity: int
     return written(grown(buffer, capacity, rows, axis, fill), rows, start, axis)
 
 
+def words(rows: mx.array) -> mx.array:
+    """The same memory as whole words: what moves rows to or from slots takes as long for each value, however short."""
+    size = rows.dtype.size
+    return rows.view(mx.uint32) if size < 4 and rows.shape[-1] * size % 4 == 0 else rows
+
+
 def check_packing(name: str, size: int, group_size: int) -> None:
     """Refuse groups that do not divide rows.
 
@@ -106,8 +112,9 @@ class Store:
 
     def put(self, slots: mx.array, rows: mx.array) -> None:
         """Put rows into these slots."""
-        for part, new in zip(self.parts, self._packed(rows), strict=True):
-            part[(*[slice(None)] * self.axis, slots)] = new
+        self.parts = tuple(
+            self._with_slots(part, slots, new) for part, new in zip(self.parts, self._packed(rows), strict=True)
+        )
 
     def read(self, first: int, stop: int) -> Stored:
         """The rows of the slots `[first, stop)`, packed if they are."""
@@ -174,4 +181,11 @@ class Store:
         return mx.dequantize(*self.parts, group_size=self.group_size, bits=self.bits)
 
     def _slots_of(self, part: mx.array, slots: mx.array | slice) -> mx.array:
-        return part[(*[slice(None)] * self.axis, slots)]
+        if isinstance(slots, slice):
+            return part[(*[slice(None)] * self.axis, slots)]
+        return mx.take(words(part), slots, axis=self.axis).view(part.dtype)
+
+    def _with_slots(self, part: mx.array, slots: mx.array, rows: mx.array) -> mx.array:
+        changed = words(part)
+        changed[(*[slice(None)] * self.axis, slots)] = words(rows)
+        return changed.view(part.dtype)

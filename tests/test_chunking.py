@@ -100,7 +100,7 @@ def test_a_told_cache_computes_the_oracles_sets(mode, length, tokenizer):
     assert found == rehearsed_answer(rehearsal)
 
 
-@pytest.mark.parametrize("length, seed", [(2049, 9), (2050, 17)])
+@pytest.mark.parametrize("length, seed", [(2049, 0), (2050, 11)])
 def test_a_told_cache_computes_the_oracles_sets_at_the_default_chunk(length, seed, tokenizer):
     """Seeds without a near tie, which are rare among so many scores."""
     rehearsal = rehearse(MODES["default"], (("prompt", length), ("decode", ANSWER)), seed, **SMALLER)
