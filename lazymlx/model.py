@@ -142,7 +142,8 @@ class Model(Staged):
         sizes = context, cache.aux.rows.capacity, *(stage.capacity for stage in stages)
         # a scorer of one's own may look at values
         same = kept is None and not self.stretched and config.scorer is None
-        function = partial(Model._behind_cuts, weakref.proxy(self), form, back, kept, context)
+        me: Any = weakref.proxy(self)  # a trace is kept by the model, and must not keep it
+        function = partial(Model._behind_cuts, me, form, back, kept, context)
         given = x, new, slots, importance, protected, cache.behind
         x, behind = self.replay(function, (form, back, sizes) if same else None, self.layers, *given)
         cache.go_on_from(behind)

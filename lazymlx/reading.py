@@ -93,7 +93,7 @@ def _by_chunks(
     meter.report(0, 0, L)
     for start in range(0, L, step_size):
         logits = model(tokens[None, start : start + step_size], cache=prompt_cache)
-        # while keys and values are waited for, the next chunk cannot be written to them; they are begun with their layer
+        # not keys and values: while they are waited for, the next chunk cannot be written to their place
         mx.async_eval(cache.corner, cache.beside if logits is None else logits)
         if before is not None:
             mx.eval(before)  # the device is never more than a chunk behind

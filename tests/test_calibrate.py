@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from zlib import crc32
 
@@ -17,7 +18,7 @@ from lazymlx.calibrate.measure import Meter, Outcome, Reading
 from lazymlx.calibrate.plan import Plan
 from lazymlx.calibrate.prompts import Prompt, Writer, read_texts
 from lazymlx.cli.main import main
-from lazymlx.config import LazyConfig
+from lazymlx.config import LazyConfig, Schedule
 from lazymlx.errors import PromptError, UsageError
 from lazymlx.loading import load
 
@@ -150,8 +151,11 @@ def calibrator(tiny, rare: int, **plan: object) -> Calibrator:
 
 
 def test_a_schedule_that_fails_its_check_is_not_taken(tiny) -> None:
-    """Ten prompts do not show what sixty fresh ones do."""
-    found = calibrator(tiny, rare=20, max_loss=0.0).run()
+    """Ten prompts do not show what sixty fresh ones do. Each schedule that is checked is slower than the one before."""
+    made = calibrator(tiny, rare=20, max_loss=0.0)
+    found = made.run()
+    speeds = [made.speedup(Schedule.of(text).cuts) for text in found.refused] + [found.speedup]
+    assert all(slower <= 0.95 * faster for faster, slower in pairwise(speeds))
     assert found.refused and found.config.cuts[0].layer == 4
     assert found.check.failed == 0 and found.check.prompts == 60
     assert found.search.prompts == 10 + sum(loss.failed for loss in found.refused.values())

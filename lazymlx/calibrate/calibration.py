@@ -1,11 +1,13 @@
 """A calibration from beginning to end: search on some prompts, check on fresh ones, and say what came out.
 
 A schedule that fails on the fresh prompts is not taken: those that it lost join the search, which begins again with
-them, and the next check has fresh prompts of its own. So the loss that is reported is never one that was searched on.
+them, for a slower schedule, and the next check has fresh prompts of its own. So the loss that is reported is never one
+that was searched on, and no schedule is checked until chance lets it pass.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from statistics import harmonic_mean
 from typing import Any
 
@@ -18,11 +20,12 @@ from ..windows import possible
 from .measure import Meter, Outcome
 from .plan import Plan
 from .prompts import Writer
-from .search import Cuts, Found, Search, is_as_bold
+from .search import Cuts, Found, Search
 from .trials import Journal, Loss, OnPrompt, Trials, ignore
 
 # Rounding up is left out: it keeps a little more, and on a short prompt that would hide what a share can bear.
 BASE = LazyConfig((), min_tokens=0, round_to=1)
+BACK = 0.95  # of the speed-up of a schedule that failed: what the next one may have at most
 
 Say = Callable[[str], None]
 
@@ -147,14 +150,12 @@ class Calibrator:
         return Trials(self.meter, writer.prompts(number, plan.lengths), plan.max_loss, self.journal, self.on_prompt)
 
     def _search(self, trials: Trials, refused: Sequence[Cuts]) -> Found:
-        layers = len(self.windows)
+        limit = BACK * min((self.speedup(cuts) for cuts in refused), default=inf)
 
         def fits(cuts: Cuts) -> bool:
-            return possible(cuts, self.windows) == cuts and not any(
-                is_as_bold(cuts, other, layers) for other in refused
-            )
+            return possible(cuts, self.windows) == cuts and self.speedup(cuts) <= limit
 
-        search = Search(layers, self.speedup, trials, BASE, fits)
+        search = Search(len(self.windows), self.speedup, trials, BASE, fits)
         return search.fastest() if self.plan.target is None else search.safest(self.plan.target)
 
     def _result(

@@ -34,7 +34,7 @@ class Plan:
     target: float | None = None
     prompts: int = 40
     checks: int = 100
-    rounds: int = 4
+    rounds: int = 8
     texts: Sequence[Sequence[str]] = field(default=(), repr=False)
     seed: int = 0
 
