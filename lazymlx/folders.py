@@ -13,8 +13,10 @@ def check_folder(path: Path, flag: str) -> None:
         flag: what the user gave the path with.
 
     Raises:
-        UsageError: it cannot be made or written to.
+        UsageError: it is a file, or cannot be made or written to.
     """
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{flag}: {path} is a file; expected a folder")
     trial = path / f".{os.getpid()}.tmp"
     try:
         path.mkdir(parents=True, exist_ok=True)

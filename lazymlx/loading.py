@@ -6,6 +6,7 @@ folder must hold is checked first, because mlx-lm's answers to a wrong one are t
 
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def load(
     revision: str | None = None,
     trust_remote_code: bool = False,
     dtype: mx.Dtype | None = None,
+    fixed: Collection[str] = (),
 ) -> tuple[Model, TokenizerWrapper]:
     """Load a model that leaves tokens behind, and its tokenizer.
 
@@ -42,6 +44,7 @@ def load(
             model, or that lies in its folder as lazymlx.json, or else a cautious preset.
         dtype: cast the weights to this; None leaves them as they are on a GPU, and on a CPU dequantises and casts to
             float32, because quantised and 16-bit matrix products are about fifty times slower there.
+        fixed: fields of `lazy` that a stored schedule does not change, even if they have their defaults.
         tokenizer_config, model_config, adapter_path, revision, trust_remote_code: as in `mlx_lm.load`.
 
     Raises:
@@ -70,7 +73,7 @@ def load(
         )
     _settle_weights(model, adapter_path, dtype)
     model.max_positions = max_positions(config)
-    model.lazy = model.resolve(with_stored_schedule(lazy or LazyConfig(), folder))
+    model.lazy = model.resolve(with_stored_schedule(lazy or LazyConfig(), folder, fixed))
     tokenizer_config = {"trust_remote_code": trust_remote_code, **(tokenizer_config or {})}  # left open, it would ask
     try:
         tokenizer = load_tokenizer(folder, tokenizer_config, eos_token_ids=config.get("eos_token_id"))
@@ -122,7 +125,7 @@ def model_classes(config: dict[str, Any]) -> tuple[type[Model], type[Any]]:
     return Model, family.module.ModelArgs
 
 
-def with_stored_schedule(lazy: LazyConfig, folder: Path) -> LazyConfig:
+def with_stored_schedule(lazy: LazyConfig, folder: Path, fixed: Collection[str] = ()) -> LazyConfig:
     """`lazy` with the schedule that is stored for the model in place of "auto"; what was calibrated is named."""
     if lazy.schedule != "auto":
         return lazy
@@ -135,7 +138,7 @@ def with_stored_schedule(lazy: LazyConfig, folder: Path) -> LazyConfig:
     stored = find_stored(folder)
     if stored is None:
         return lazy
-    lazy = stored.applied(lazy)
+    lazy = stored.applied(lazy, fixed)
     if stored.own:
         print(f"lazymlx: schedule {lazy.schedule}, as calibrated in {stored.path}", file=sys.stderr)
     return lazy

@@ -122,7 +122,6 @@ def _ask_again(model: Model, last: int, prompt_cache: list[LazyCache]) -> mx.arr
     try:
         logits = model(mx.array([[last]]), cache=prompt_cache)
         assert logits is not None
-        mx.eval(logits)
     finally:
         cache.keeps_all = False
     return logits[:, -1]

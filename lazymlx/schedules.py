@@ -8,14 +8,14 @@ when another model has taken the place of the one that was calibrated.
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from .config import LazyConfig
-from .errors import ConfigError, RunError
+from .errors import ConfigError, RunError, UsageError
 
 BESIDE = "lazymlx.json"
 FIELDS = tuple(f.name for f in dataclasses.fields(LazyConfig) if f.name != "scorer")  # a scorer is Python
@@ -30,9 +30,9 @@ class Stored:
     settings: Mapping[str, Any]  # fields of `LazyConfig`
     own: bool  # of the user's own calibration, and not of the model's folder
 
-    def applied(self, lazy: LazyConfig) -> LazyConfig:
-        """`lazy` with the stored fields; what the caller has set otherwise than the default stays."""
-        free = {f.name for f in dataclasses.fields(lazy) if getattr(lazy, f.name) == f.default}
+    def applied(self, lazy: LazyConfig, fixed: Collection[str] = ()) -> LazyConfig:
+        """`lazy` with the stored fields; those that are `fixed`, or set otherwise than the default, stay."""
+        free = {f.name for f in dataclasses.fields(lazy) if getattr(lazy, f.name) == f.default} - set(fixed)
         try:
             return dataclasses.replace(lazy, **{k: v for k, v in self.settings.items() if k in free})
         except ConfigError as error:
@@ -120,14 +120,24 @@ def check_writable(path: Path) -> None:
     """Refuse a place where nothing can be written, before anything is computed for it.
 
     Raises:
-        RunError: the folder cannot be made or written to, or the path is a folder itself.
+        UsageError: the folder cannot be made or written to, or what is there already is no schedule.
     """
     if path.is_dir():
-        raise RunError(f"schedule: {path} is a folder; expected a file")
+        raise UsageError(f"schedule: {path} is a folder; expected a file")
+    if path.is_file() and path.stat().st_size and not is_schedule(path):
+        raise UsageError(f"schedule: {path} is a file of another kind, which would be lost; name another place")
     trial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         trial.touch()
         trial.unlink()
     except OSError as error:
-        raise RunError(f"schedule: {path} cannot be written: {error.strerror}") from None
+        raise UsageError(f"schedule: {path} cannot be written: {error.strerror}") from None
+
+
+def is_schedule(path: Path) -> bool:
+    """Whether a file holds what `write` has written."""
+    try:
+        return "schedule" in read(path)
+    except ConfigError:
+        return False

@@ -245,11 +245,11 @@ def test_an_interrupted_command_goes_on(flat: Path, capsys, tmp_path: Path, monk
     [
         (["--lengths", "10"], 2, "lengths"),
         (["--lengths", "many"], 2, "--lengths"),
-        (["--max-loss", "2"], 2, "--max-loss"),
-        (["--target-speedup", "0.5"], 2, "--target-speedup"),
+        (["--max-loss", "2"], 2, "max-loss: expected"),
+        (["--target-speedup", "1"], 2, "target-speedup: expected more than 1"),
         (["--texts", "/nowhere"], 2, "expected a folder"),
         (["--model", "/nowhere"], 2, "/nowhere"),
-        (["--out", "/proc/nothing/here.json"], 1, "cannot be written"),
+        (["--out", "/proc/nothing/here.json"], 2, "cannot be written"),
         (["--resume", "--prompts", "0"], 2, "prompts"),
     ],
 )

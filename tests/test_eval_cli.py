@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from model_folder import write_model
 
+from lazymlx import schedules
 from lazymlx.cli.main import main
 from lazymlx.eval.run import Matrix
 
@@ -114,11 +115,14 @@ def test_a_failure_of_the_device_keeps_what_is_done(
         (["--policies", "dens"], "--policies: there is no policy 'dens'; policies are dense, lazy, lazyllm"),
         (["--policies", "specprefill"], "--policies: specprefill needs a draft model; name one with --draft-model"),
         (["--lengths", "64"], "--lengths: must be at least 256 tokens, got 64"),
-        (["--lengths", "many"], "argument --lengths: invalid lengths value: 'many'"),
+        (["--lengths", "many"], "argument --lengths: expected whole numbers such as 1024 or 4k, got 'many'"),
         (["--keeps", "0,1"], "must be above 0 and at most 1, got 0,1"),
         (["--data", "none.jsonl"], "--data: none.jsonl cannot be read: No such file or directory"),
         (["--out", "/dev/null/run"], "--out: /dev/null/run cannot be written to: Not a directory"),
         (["--n", "0"], "must be at least 1, got 0"),
+        (["--lengths", ""], "argument --lengths: expected names or numbers with commas between them, got ''"),
+        (["--policies", ","], "argument --policies: expected names or numbers with commas between them, got ','"),
+        (["--schedules", "x"], "schedule: expected 'layer:keep,...'"),
     ],
 )
 def test_bad_requests_are_refused_before_a_model_is_loaded(
@@ -127,6 +131,32 @@ def test_bad_requests_are_refused_before_a_model_is_loaded(
     assert main(["eval", "--model", "no/such-model", "--out", str(tmp_path / "run"), *flags]) == 2
     captured = capsys.readouterr()
     assert said in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
+def test_the_settings_that_a_calibration_brings_are_kept_with_the_answers(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    record = {"schedule": "3:0.3", "pool": 5, "window": 4, "fingerprint": schedules.fingerprint(tiny_model_folder)}
+    schedules.write(schedules.user_file(tiny_model_folder), record)
+    flags = ["eval", "--model", str(tiny_model_folder), "--tasks", "facts", "--policies", "lazy", "--n", "1"]
+    assert main([*flags, "--lengths", LENGTH, "--no-plot", "--window", "16", "--out", str(tmp_path / "run")]) == 0
+    kept = json.loads((tmp_path / "run" / "settings.json").read_text(encoding="utf-8"))["lazy"]
+    assert (kept["pool"], kept["window"]) == (5, 16)  # what was asked for stays, though it is the default
+    assert answers(tmp_path / "run")[0]["point"] == "3:0.3"
+
+
+def test_an_answer_to_another_question_is_not_taken_for_this_ones(
+    tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data, pairs = tmp_path / "kv.jsonl", [["k1", "v1"], ["k2", "v2"]]
+    flags = ["--data", str(data), "--policies", "dense", "--resume"]
+    for key, code in (("k1", 0), ("k1", 0), ("k2", 2)):
+        line = {"ordered_kv_records": pairs, "key": key, "value": key.replace("k", "v")}
+        data.write_text(json.dumps(line), encoding="utf-8")
+        assert evaluate(tmp_path / "run", tiny_model_folder, *flags) == code
+    assert "--resume: line 1 of lost-in-the-middle/kv-2 was another question" in capsys.readouterr().err
+    assert len(answers(tmp_path / "run")) == 1
 
 
 def test_a_layer_outside_of_the_model_is_refused(

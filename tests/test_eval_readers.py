@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lazymlx.errors import UsageError
-from lazymlx.eval.readers import read
+from lazymlx.eval.readers import check_apart, read
 
 LONGBENCH = {
     "input": "Who kept the key?",
@@ -99,6 +99,11 @@ def test_ruler_takes_its_task_from_the_path(tmp_path: Path) -> None:
         ([RULER | {"outputs": []}], "line 1: field 'outputs' is empty"),
         ([{"a": 1, "b": 2}], "line 1: no known format has fields a, b: LongBench has dataset, context, input;"),
         ([], "has no lines, hence no questions and no answers"),
+        ([RULER | {"outputs": ["", " "]}], "line 1: field 'outputs' holds empty strings only"),
+        ([LONGBENCH | {"dataset": "trec", "all_classes": [1]}], "line 1: field 'all_classes' must hold strings only"),
+        ([RULER, '{"input": "\\ud800", "outputs": ["a"]}'], "line 2: holds half of a surrogate pair"),
+        ([RULER, "9" * 5000], "line 2: cannot be read as JSON"),
+        (["[" * 200_000], "line 1: cannot be read as JSON"),
     ],
 )
 def test_a_bad_line_is_named_with_its_field(entries: list, said: str, tmp_path: Path) -> None:
@@ -117,3 +122,15 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "no.gz").write_bytes(b"plain")
     with pytest.raises(UsageError, match="cannot be read"):
         read(tmp_path / "no.gz")
+    packed = gzip.compress(json.dumps(RULER).encode() * 50)
+    (tmp_path / "torn.gz").write_bytes(packed[:20] + b"\xff" * 20)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read(tmp_path / "torn.gz")
+
+
+def test_two_files_of_one_task_are_refused(tmp_path: Path) -> None:
+    """Their answers are told apart by task and line."""
+    ours, theirs = (read(written(tmp_path / name, LONGBENCH)) for name in ("a.jsonl", "b.jsonl"))
+    check_apart([*ours, *read(written(tmp_path / "c.jsonl", KV))])
+    with pytest.raises(UsageError, match="two files hold line 1 of longbench/hotpotqa"):
+        check_apart([*ours, *theirs])

@@ -13,7 +13,7 @@ from lazymlx.eval import report
 from lazymlx.eval.readme import Readme
 from lazymlx.eval.store import ANSWERS, Store
 
-SETTINGS = {"model": "m", "seed": 0}
+SETTINGS = {"model": "m", "seed": 0, "chip": "Chip"}
 
 
 def row(policy: str, index: int = 0, **changes: Any) -> dict[str, Any]:
@@ -54,6 +54,15 @@ def test_a_run_is_not_added_to_by_accident(tmp_path: Path) -> None:
     Store(tmp_path, SETTINGS).add(row("dense"))
     with pytest.raises(UsageError, match="holds a run already; go on with it by --resume"):
         Store(tmp_path, SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["settings.json", "results.json"])
+@pytest.mark.parametrize("text", ["mine", '{"theme": "dark"}'])
+def test_files_of_another_kind_are_not_overwritten(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=f"{name} is not of a run and would be lost"):
+        Store(tmp_path, SETTINGS)
+    assert (tmp_path / name).read_text() == text
 
 
 def test_a_run_is_not_mixed_with_one_of_other_settings(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from model_folder import write_model
 
 from lazymlx import schedules
 from lazymlx.config import LazyConfig
-from lazymlx.errors import ConfigError, RunError
+from lazymlx.errors import ConfigError, RunError, UsageError
 from lazymlx.loading import load
 
 
@@ -70,6 +70,12 @@ def test_what_the_caller_asked_for_stays(folder: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().err == ""
 
 
+def test_so_does_what_has_its_default_if_it_is_fixed(folder: Path) -> None:
+    calibrated(folder, schedule="2:0.1", window=4, min_tokens=300)
+    lazy = load(str(folder), fixed={"min_tokens"})[0].lazy
+    assert (str(lazy.schedule), lazy.window, lazy.min_tokens) == ("2:0.1", 4, 1024)
+
+
 def test_an_empty_schedule_is_dense(folder: Path) -> None:
     calibrated(folder, schedule="dense")
     assert loaded(folder).cuts == ()
@@ -120,7 +126,12 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 def test_a_bad_place_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place in (tmp_path, tmp_path / "file" / "below.json"):
-        with pytest.raises(RunError, match="schedule: "):
+        with pytest.raises(UsageError, match="schedule: "):
             schedules.check_writable(place)
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(UsageError, match=r"mine\.txt is a file of another kind"):
+        schedules.check_writable(tmp_path / "mine.txt")
+    schedules.write(tmp_path / "old.json", {"schedule": "2:0.5"})
+    schedules.check_writable(tmp_path / "old.json")
     schedules.check_writable(tmp_path / "new" / "x.json")
     assert not (tmp_path / "new" / "x.json").exists()

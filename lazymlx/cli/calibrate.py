@@ -36,14 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--max-loss",
-        type=number(float, 0.0, 1.0),
+        type=number(float, 0.0),
         default=PLAN.max_loss,
         metavar="X",
         help="share of the answers that may differ from the dense model's (default: %(default)s)",
     )
     add(
         "--target-speedup",
-        type=number(float, 1.0),
+        type=number(float, 0.0),
         metavar="X",
         help="go for the least loss at this many times fewer operations, instead of for --max-loss",
     )

@@ -72,13 +72,19 @@ def _add_matrix_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def words(text: str) -> list[str]:
-    """A list of names."""
-    return [word.strip() for word in text.split(",") if word.strip()]
+    """A list of names, at least one."""
+    found = [word.strip() for word in text.split(",") if word.strip()]
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected names or numbers with commas between them, got {text!r}")
+    return found
 
 
 def lengths(text: str) -> list[int]:
     """A list of token counts; k stands for 1,024."""
-    return [int(word.removesuffix("k")) * (1024 if word.endswith("k") else 1) for word in words(text)]
+    try:
+        return [int(word.removesuffix("k")) * (1024 if word.endswith("k") else 1) for word in words(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers such as 1024 or 4k, got {text!r}") from None
 
 
 def shares(text: str) -> list[float]:
@@ -95,18 +101,22 @@ def run(args: argparse.Namespace) -> int:
     from ..eval import readers, tasks
     from ..eval.encoding import Encoder
     from ..eval.run import Generated, Matrix, check_policies, policies_of
-    from ..eval.store import Store
+    from ..eval.store import Store, check_out
 
     names, policies = asked_tasks(args), asked_policies(args)
     tasks.check_tasks(names)
     tasks.check_lengths(args.lengths)
     check_policies(policies, draft=args.draft_model is not None)
     samples = [sample for path in args.data for sample in readers.read(path, args.n)]
-    store = Store(args.out, settings(args, lazy), args.resume)
+    readers.check_apart(samples)
+    for text in args.schedules or []:
+        LazyConfig(text)  # says what is wrong with it
+    check_out(args.out, args.resume)
 
     model, tokenizer = _load(args, lazy)
     encoder = Encoder(tokenizer)
     found = policies_of(policies, make_options(args, model, _draft(args, tokenizer)))
+    store = Store(args.out, settings(args, model.lazy), args.resume)
     generated = Generated(names, args.lengths, args.n, args.seed, encoder)
     _note_positions(args.lengths if names else [], model)
     total = (len(samples) + len(generated)) * len(found)
@@ -181,6 +191,7 @@ def _load(args: argparse.Namespace, lazy: LazyConfig) -> tuple[Any, Any]:
         lazy,
         adapter_path=args.adapter_path,
         trust_remote_code=args.trust_remote_code,
+        fixed=args.given,
     )
 
 

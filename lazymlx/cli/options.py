@@ -207,16 +207,26 @@ def add_lazy_flags(parser: argparse._ActionsContainer) -> None:
         default="auto",
         help="auto: from --min-tokens on; on: whatever the length; off: compute everything (default: %(default)s)",
     )
+    parser.set_defaults(given=frozenset())
     for field in LAZY_FIELDS:
         choices = field.metadata.get("choices")
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
+            action=Noted,
             type=_converter(field),
             default=field.default,
             choices=choices,
             metavar=None if choices else METAVARS.get(type(field.default), "CUTS"),
             help=f"{field.metadata['help']} (default: {'off' if field.default is None else '%(default)s'})",
         )
+
+
+class Noted(argparse.Action):
+    """Stores a flag's value, and in `given` that it came: what a calibration has stored must not change it then."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        setattr(namespace, self.dest, values)
+        namespace.given |= {self.dest}
 
 
 def _converter(field: Field) -> Callable[[str], Any]:

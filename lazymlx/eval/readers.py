@@ -9,7 +9,8 @@ Which one a file is, its first line tells. A line that is not as it should be is
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ class Line:
             raise self.error(f"field {name!r} is empty: there is no answer to compare with")
         if not all(isinstance(value, str) for value in values):
             raise self.error(f"field {name!r} must hold strings only")
+        if not any(value.strip() for value in values):
+            raise self.error(f"field {name!r} holds empty strings only: there is no answer to compare with")
         return tuple(values)
 
 
@@ -81,6 +84,23 @@ def read(path: Path, limit: int | None = None) -> list[Sample]:
     return samples
 
 
+def check_apart(samples: Sequence[Sample]) -> None:
+    """Refuse two files whose answers could not be told apart.
+
+    Raises:
+        UsageError: they are of one task, and hold the same lines.
+    """
+    seen: set[tuple[str, int]] = set()
+    for sample in samples:
+        key = sample.task, sample.index
+        if key in seen:
+            raise UsageError(
+                f"--data: two files hold line {sample.index} of {sample.task}; ask them in runs of their own, with "
+                "another --out"
+            )
+        seen.add(key)
+
+
 def _lines(path: Path) -> Iterator[Line]:
     opened = gzip.open if path.suffix == ".gz" else open
     try:
@@ -88,7 +108,7 @@ def _lines(path: Path) -> Iterator[Line]:
             for number, text in enumerate(file, 1):
                 if text.strip():
                     yield _line(path, number, text)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"--data: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"--data: {path} is not UTF-8 text: {error.reason}") from None
@@ -99,6 +119,12 @@ def _line(path: Path, number: int, text: str) -> Line:
         fields = json.loads(text)
     except json.JSONDecodeError as error:
         raise UsageError(f"--data: {path}, line {number}: not JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets in brackets
+        raise UsageError(f"--data: {path}, line {number}: cannot be read as JSON: {error}") from None
+    try:
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"--data: {path}, line {number}: holds half of a surrogate pair, which is no text") from None
     if not isinstance(fields, dict):
         raise UsageError(
             f"--data: {path}, line {number}: expected an object, got {NAMES.get(type(fields), 'a number')}"
@@ -115,7 +141,7 @@ def longbench(line: Line) -> Sample:
             f"field 'dataset' is {dataset!r}; known are {', '.join(known)} (the Chinese ones need a word segmenter)"
         )
     form = known[dataset]
-    classes = line.get("all_classes", list) if form["metric"] == "classification" else []
+    classes = line.texts("all_classes") if form["metric"] == "classification" else ()
     return Sample(
         task=f"longbench/{dataset}",
         length=0,
@@ -124,7 +150,7 @@ def longbench(line: Line) -> Sample:
         references=line.texts("answers"),
         metric=form["metric"],
         max_tokens=form["max_tokens"],
-        classes=tuple(classes),
+        classes=classes,
         chat=form["chat"],
         first_line=form["first_line"],
     )

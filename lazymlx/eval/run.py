@@ -91,12 +91,22 @@ class Matrix:
         prompts: list[Prompt] | None = None
         for policy in self.policies:
             row = _row(sample, policy)
-            if key_of(row) not in self.store.done:
+            if key_of(row) in self.store.done:
+                self._check_same(sample, self.store.done[key_of(row)])
+            else:
                 prompts = prompts or self._prompts(sample)
                 self._warm_up(sample, policy, prompts[0])
                 row |= self._ask(sample, policy, prompts)
                 self.store.add(row)
             self.after_answer(row)
+
+    def _check_same(self, sample: Sample, question: str | None) -> None:
+        """Refuse an earlier answer to what is another question now; generated ones are told by their place alone."""
+        if sample.length == 0 and question != question_of(sample):
+            raise UsageError(
+                f"--resume: line {sample.index} of {sample.task} was another question when it was answered; the file "
+                "is not the same, name another folder with --out"
+            )
 
     def _prompts(self, sample: Sample) -> list[Prompt]:
         most = None if sample.length else positions_of(self.model) - sample.max_tokens
@@ -119,7 +129,7 @@ class Matrix:
             "score": METRICS[sample.metric](judged, sample.references, sample.classes),
             "answer": text,
             "references": list(sample.references),
-            "question": (sample.follow_ups or (sample.message,))[-1][-EXCERPT:],
+            "question": question_of(sample),
             "prompt_tokens": len(prompts[0].tokens),
             "answer_tokens": len(last.tokens),
             "ttft_s": first.ttft_s,
@@ -128,6 +138,11 @@ class Matrix:
             "prefill_fraction": last.prefill_fraction,
             "computed_fraction": last.computed_fraction,
         }
+
+
+def question_of(sample: Sample) -> str:
+    """The end of the last question, as it is stored."""
+    return (sample.follow_ups or (sample.message,))[-1][-EXCERPT:]
 
 
 def _row(sample: Sample, policy: Policy) -> Row:

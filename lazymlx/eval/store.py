@@ -9,6 +9,7 @@ from ..errors import RunError, UsageError
 from ..folders import check_folder
 
 ANSWERS, SETTINGS = "answers.jsonl", "settings.json"
+OURS = {SETTINGS: "chip", "results.json": "cells"}  # files that are written, each with a field that ours have
 Row = dict[str, Any]
 Key = tuple[str, int, int, str, str]
 
@@ -16,6 +17,38 @@ Key = tuple[str, int, int, str, str]
 def key_of(row: Row) -> Key:
     """What tells one answer from all others of a run."""
     return row["task"], row["length"], row["index"], row["policy"], row["point"]
+
+
+def check_out(folder: Path, resume: bool) -> bool:
+    """Refuse a folder that a run cannot be kept in. Returns whether it holds one already.
+
+    Raises:
+        UsageError: it cannot be written to, it holds a run and `resume` was not asked for, or files of another kind
+            that would be lost.
+    """
+    check_folder(folder, "--out")
+    path = folder / ANSWERS
+    try:
+        if path.exists():
+            path.open("a").close()
+    except OSError as error:
+        raise UsageError(f"--out: {folder} cannot be written to: {error.strerror}") from None
+    found = path.is_file() and path.stat().st_size > 0
+    if found and not resume:
+        raise UsageError(f"--out: {folder} holds a run already; go on with it by --resume, or name another folder")
+    if not found:
+        for name, field in OURS.items():
+            if (folder / name).exists() and not _has(folder / name, field):
+                raise UsageError(f"--out: {folder / name} is not of a run and would be lost; name another folder")
+    return found
+
+
+def _has(path: Path, field: str) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and field in content
 
 
 class Store:
@@ -34,23 +67,12 @@ class Store:
     def __init__(self, folder: Path, settings: dict[str, Any], resume: bool = False):
         self.folder, self.settings = folder, settings
         self.path = folder / ANSWERS
-        self._make()
-        found = self.path.is_file() and self.path.stat().st_size > 0
-        if found and not resume:
-            raise UsageError(f"--out: {folder} holds a run already; go on with it by --resume, or name another folder")
+        found = check_out(folder, resume)
         if found:
             self._check_settings()
         self.rows: list[Row] = self._read() if found else []
-        self.done = {key_of(row) for row in self.rows}
+        self.done = {key_of(row): row.get("question") for row in self.rows}
         self._write_json(SETTINGS, settings)
-
-    def _make(self) -> None:
-        check_folder(self.folder, "--out")
-        try:
-            if self.path.exists():
-                self.path.open("a").close()
-        except OSError as error:
-            raise UsageError(f"--out: {self.folder} cannot be written to: {error.strerror}") from None
 
     def _check_settings(self) -> None:
         path = self.folder / SETTINGS
@@ -86,7 +108,7 @@ class Store:
         except OSError as error:
             raise RunError(f"--out: {self.path} could not be written: {error.strerror}; --resume goes on") from None
         self.rows.append(row)
-        self.done.add(key_of(row))
+        self.done[key_of(row)] = row.get("question")
 
     def write(self, name: str, content: dict[str, Any]) -> Path:
         """Write a JSON file beside the answers, whole or not at all."""
