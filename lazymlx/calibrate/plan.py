@@ -40,7 +40,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.lengths or min(self.lengths) < SHORTEST:
-            raise UsageError(f"lengths: expected one or more of at least {SHORTEST} tokens, got {self.lengths}")
+            given = ", ".join(map(str, self.lengths)) or "none"
+            raise UsageError(f"lengths: expected one or more of at least {SHORTEST} tokens, got {given}")
         if not 0 <= self.max_loss < 1:
             raise UsageError(f"max-loss: expected a share of the answers, from 0 to less than 1, got {self.max_loss:g}")
         if self.target is not None and not self.target > 1:

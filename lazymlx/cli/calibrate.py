@@ -85,10 +85,10 @@ def run(args: argparse.Namespace) -> int:
     model, tokenizer = load(str(folder), LazyConfig.dense())
     fingerprint = schedules.fingerprint(folder)
     journal = Journal(out.with_suffix(".partial.jsonl"), {"model": fingerprint, "lazymlx": __version__}, args.resume)
-    say(f"calibrating {folder} on prompts of {' and '.join(map(str, plan.lengths))} tokens")
     try:
         with Steps("prompts") as steps:
             calibrator = Calibrator(model, tokenizer, plan, journal=journal, on_prompt=steps, say=steps.say)
+            steps.say(f"calibrating {folder} on prompts of {' and '.join(map(str, plan.lengths))} tokens")
             found = calibrator.run()
     except KeyboardInterrupt:
         if journal.outcomes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import LazyConfig, Schedule
 from ..demo import MODEL
-from ..errors import LazyMLXError, RunError, UsageError
+from ..errors import LazyMLXError, ModelError, RunError, UsageError
 from . import options
 from .terminal import say
 
@@ -200,12 +200,15 @@ def _draft(args: argparse.Namespace, tokenizer: Any) -> "Model | None":
 
     if args.draft_model is None:
         return None
-    draft, other = load(args.draft_model)
+    try:
+        draft, other = load(args.draft_model)
+    except ModelError as error:
+        raise ModelError(f"--draft-model: {error}") from None
     ours, theirs = tokenizer.get_vocab(), other.get_vocab()
     if ours != theirs:
         raise UsageError(
-            f"--draft-model: its tokenizer is another one ({len(theirs)} tokens, the model's has {len(ours)}); "
-            "use a draft model of the same family"
+            f"--draft-model: its tokenizer is another one (it shares {len(ours.items() & theirs.items())} of its "
+            f"{len(theirs)} tokens with the model's {len(ours)}); use a draft model of the same family"
         )
     return draft
 
