@@ -296,7 +296,7 @@ class LazyCache:
         whole = sum(layers) * max(self.offset, 1)
         done = sum(n * tokens for n, tokens in zip(layers, computed, strict=True))
         return LazyStats(
-            mode="lazy" if done < whole else "dense",
+            mode="lazy" if done < whole or any(kept < self.prompt_end for kept in self.kept) else "dense",
             schedule=str(self.config.schedule),
             prompt_tokens=self.prompt_end - self.turn_start,
             prompt_end=self.prompt_end,

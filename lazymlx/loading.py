@@ -23,6 +23,8 @@ from .model import Model
 from .model_config import check_kinds, check_sizes, max_positions, respelled
 from .schedules import find_stored, is_stale, user_file
 
+SHORTEST_WEIGHTS = 8  # bytes: a safetensors file begins with the length of its header
+
 
 def load(
     path_or_hf_repo: str,
@@ -87,6 +89,9 @@ def check_folder(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         raise ModelError(f"model: {folder} has no config.json; expected a model folder as the Hub's repositories are")
     config = read_json(folder / "config.json")
+    for path in folder.glob("model*.safetensors"):
+        if path.stat().st_size < SHORTEST_WEIGHTS:
+            raise ModelError(f"model: {path} is empty or cut off; is the download complete?")
     if not any(folder.glob("model*.safetensors")):
         if any(folder.glob("*.npz")):
             raise ModelError(

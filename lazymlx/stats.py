@@ -8,7 +8,7 @@ class LazyStats:
     """Counts for one conversation, as it stands after an answer.
 
     Attributes:
-        mode: "lazy", or "dense" when every token was computed in every layer.
+        mode: "lazy"; "dense" when the newest prompt left nothing behind, and every token was computed in every layer.
         schedule: the cuts, as "layer:keep,..."; "dense" if there are none.
         prompt_tokens: tokens of the newest prompt or question.
         prompt_end: every position up to the newest prompt's end: what its selection chose from.

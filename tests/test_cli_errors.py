@@ -98,6 +98,14 @@ def test_weights_of_another_shape(refused: Refusal, folder: Path) -> None:
     assert "does not fit its configuration" in line and "(expected (8192, 64), got (8192, 32))" in line
 
 
+@pytest.mark.parametrize("content", [b"", b"\x10\x00"])
+def test_weights_without_a_byte(refused: Refusal, folder: Path, content: bytes) -> None:
+    write_model(folder)
+    for path in folder.glob("model*.safetensors"):
+        path.write_bytes(content)
+    assert ".safetensors is empty or cut off" in refused("--model", str(folder), after_asking=True)
+
+
 @pytest.mark.parametrize("content", [None, "{}", "no json"])
 def test_a_broken_tokenizer(refused: Refusal, folder: Path, content: str | None) -> None:
     write_model(folder)

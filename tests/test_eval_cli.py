@@ -183,4 +183,6 @@ def test_a_draft_with_another_tokenizer_is_refused(
     (other / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     assert evaluate(tmp_path / "run", tiny_model_folder, "--draft-model", str(other)) == 2
     error = capsys.readouterr().err
-    assert "--draft-model: another one (it shares 8192 of its 8193 tokens with the model's 8192)" in error
+    assert (
+        "--draft-model: its tokenizer is another one (it shares 8192 of its 8193 tokens with the model's 8192)" in error
+    )

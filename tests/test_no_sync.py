@@ -101,3 +101,14 @@ def test_shapes_stay_the_same_from_step_to_step():
         deep = 1 if step % DEFAULT.revive_every else 1 + DEFAULT.revive
         for call in notes.take():
             assert len(call.rows) == (1 if call.layer < CUTS[0][0] else deep)
+
+
+def test_an_answer_that_called_all_of_it_back_is_lazy_still(model):
+    """The prompt did leave tokens behind, and the statistics say how many it kept."""
+    cache, token = read(model, DEFAULT)
+    kept = cache.kept
+    while cache.waiting:
+        token = model(token[None], cache=[cache])[:, -1].argmax(axis=-1)
+    stats = cache.stats()
+    assert (stats.mode, stats.kept, stats.computed_fraction) == ("lazy", kept, 1.0)
+    assert read(model, LazyConfig.dense())[0].stats().mode == "dense"

@@ -103,14 +103,30 @@ def loaded_pair(path_or_hf_repo: str, name: str | None = None) -> Pair:
     return Pair(name or path_or_hf_repo.rstrip("/").rsplit("/", 1)[-1], ours, stock, tokenizer)
 
 
-def make_pair(model: str | None, shape: str | None, bits: int | None) -> Pair:
-    """What the caller named: a shape, a model, or with neither the embedded model."""
+def check_named(model: str | None, shape: str | None, bits: int | None) -> None:
+    """Refuse names and bits that no pair can be made of.
+
+    Raises:
+        UsageError: both names were given, the shape is unknown, or the bits cannot be.
+    """
     if model and shape:
         raise UsageError("give a model or a shape, not both")
     if bits is not None and not shape:
         raise UsageError("bits: only random weights are quantised here, name a shape with it")
     if bits not in (None, 2, 3, 4, 5, 6, 8):
         raise UsageError(f"bits: expected 2, 3, 4, 5, 6 or 8, got {bits}")
+    if shape:
+        shape_args(shape)
+
+
+def make_pair(model: str | None, shape: str | None, bits: int | None) -> Pair:
+    """What the caller named: a shape, a model, or with neither the embedded model.
+
+    Raises:
+        UsageError: see `check_named`.
+        ModelError: see `load`.
+    """
+    check_named(model, shape, bits)
     if shape:
         return random_pair(shape, bits)
     return loaded_pair(model) if model else loaded_pair(str(demo.MODEL), "embedded")

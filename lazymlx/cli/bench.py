@@ -94,10 +94,11 @@ def run(args: argparse.Namespace) -> int:
     plan = read_plan(args)
     check_folder(Path(args.out), "--out")
     from ..bench.measure import Bench
-    from ..bench.models import make_pair
+    from ..bench.models import check_named, make_pair
     from ..bench.report import document, file_name
     from ..machine import machine
 
+    check_named(args.model, args.shape, args.bits)
     say("preparing the weights")
     pair = make_pair(args.model, args.shape, args.bits)
     bench = Bench(pair, fitted(plan, pair, chosen=args.lengths is not None or args.quick))
