@@ -221,14 +221,19 @@ class LazyCache:
             for stage in behind:
                 stage.grow(stage.filled + rows + AHEAD)
 
-    def bring_back(self, budget: int) -> tuple[int, ...]:
-        """Count at most `budget` tokens on from each cut, those too that just came from the one before."""
-        back = []
-        for cut in range(1, len(self.stages)):
-            back.append(min(budget, self.aux.waiting[cut - 1]))
-            self.aux.went(back[-1], cut)
+    def within(self, budget: int) -> tuple[int, ...]:
+        """How many tokens can come back at each cut, at most `budget`; those count too that just came from before."""
+        back = [0]
+        for waiting in self.aux.waiting:
+            back.append(min(budget, waiting + back[-1]))
+        return tuple(back[1:])
+
+    def came_back(self, back: Sequence[int]) -> None:
+        """Count so many tokens on from each cut, and their rows and one more in each stage behind."""
+        for cut, n in enumerate(back, 1):
+            self.aux.went(n, cut)
+            self.stages[cut].filled += 1 + n
         self.revived += sum(back)
-        return tuple(back)
 
     @property
     def behind(self) -> list[mx.array]:

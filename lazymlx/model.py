@@ -133,7 +133,7 @@ class Model(Staged):
         new = mx.arange(step.start, step.stop, dtype=mx.int32)
         importance = self._importance(cache, 1, new, queries[:, :, :1], None)
         protected, form = cache.protected_while_generating(step), cache.form
-        back = cache.bring_back(budget)
+        back = cache.within(budget)
         slots = [mx.arange(s.filled, s.filled + 1 + n, dtype=mx.int32) for s, n in zip(stages, back, strict=True)]
         kept = None
         if config.attend == "selected":
@@ -147,8 +147,7 @@ class Model(Staged):
         given = x, new, slots, importance, protected, cache.behind
         x, behind = self.replay(function, (form, back, sizes) if same else None, self.layers, *given)
         cache.go_on_from(behind)
-        for stage, n in zip(stages, back, strict=True):
-            stage.filled += 1 + n
+        cache.came_back(back)
         return x
 
     def _behind_cuts(
@@ -226,7 +225,7 @@ class Model(Staged):
             n_missing, n_old = (n_active, 0) if first else on_host(missing, missing & (place < came))
             cache.revived += n_old
             positions = mx.sort(mx.where(missing, place, cache.aux.places))[:n_missing]
-            rows, slots = cache.aux.take(positions, number)
+            rows, slots = cache.aux.take(positions, number) if n_missing else (x[:, :0], None)
             active = selected & (cache.aux.depth > number)
             if config.revive == 0 and not first:
                 n_active, n_protected = on_host(active, active & protected)
@@ -236,7 +235,7 @@ class Model(Staged):
             within = active if some else None
             newest = first or n_missing == 0
             rows, queries = self._run_rising(cache, number, step, rows, positions, within, newest)
-            if n_missing and number < len(config.cuts):
+            if slots is not None and number < len(config.cuts):
                 cache.aux.put_back(slots, rows[:, :n_missing])
             x = rows[:, -1:]
             kept.append(n_active)

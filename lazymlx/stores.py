@@ -186,6 +186,6 @@ class Store:
         return mx.take(words(part), slots, axis=self.axis).view(part.dtype)
 
     def _with_slots(self, part: mx.array, slots: mx.array, rows: mx.array) -> mx.array:
-        changed = words(part)
-        changed[(*[slice(None)] * self.axis, slots)] = words(rows)
+        changed = copy.copy(words(part))  # a handle of its own: the caller may still go on with what was there
+        changed[(*[slice(None)] * self.axis, slots)] = words(rows.astype(part.dtype))
         return changed.view(part.dtype)

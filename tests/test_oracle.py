@@ -68,6 +68,13 @@ def test_protected_tokens_that_wait_are_revived(revive):
     Performance(rehearsal).play()
 
 
+@pytest.mark.parametrize("trim", range(2, 30, 3))
+def test_a_prompt_goes_on_from_whatever_a_trim_left(trim):
+    """Also where the last stage is empty then, and tokens wait at every cut."""
+    config = LazyConfig(((2, 0.9), (4, 0.04)), **SMALL | {"window": 1, "recent": 0, "sink": 0, "revive": None})
+    Performance(clear_rehearsal(config, (("prompt", 30), ("trim", trim), ("prompt", 9), ("decode", 2)))).play()
+
+
 @pytest.mark.parametrize("trim", [4, 6, 10])
 def test_positions_of_a_trimmed_answer_are_protected_no_more(trim):
     """When a question takes their place; what is left of the answer still is."""

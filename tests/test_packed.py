@@ -4,6 +4,8 @@ What is packed is an approximation, so the tests ask for three things: that pack
 and that nothing else changes: what is selected when scores are clear, sizes, undoing, saving.
 """
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -79,6 +81,28 @@ def test_rows_of_which_no_more_will_come_are_not_copied():
     assert store.capacity == 6
     store.put(mx.array([3]), mx.zeros((1, 2, 1, 64)))
     assert store.read(3, 4).sum() == 0 and rows[:, :, 3].abs().sum() > 0
+
+
+@pytest.mark.parametrize("width", [3, 4, 7])
+@pytest.mark.parametrize("kept, given", [("float16", "bfloat16"), ("bfloat16", "float32"), ("float32", "float16")])
+def test_rows_move_whatever_their_size_and_type(width, kept, given):
+    """As words where they can; and what was there before stays with whoever else has it."""
+    rows = mx.random.normal((5, width)).astype(getattr(mx, kept))
+    store, slots = Store(0), mx.array([3, 0])
+    store.write(rows, 0, 5)
+    twin, handle = store.fork(), store.parts[0]
+    new = mx.array(np.arange(2 * width).reshape(2, width) / 4).astype(getattr(mx, given))
+    store.put(slots, new)
+    assert mx.array_equal(store.at(slots), new.astype(rows.dtype)) and store.at(slots).dtype == rows.dtype
+    assert mx.array_equal(store.at(mx.array([1, 2, 4])), rows[mx.array([1, 2, 4])])
+    assert mx.array_equal(twin.at(slots), rows[slots]) and mx.array_equal(handle, rows)
+
+
+def test_packed_rows_where_nothing_is_missing(model):
+    """With all revived, a step may find that there is nothing to take."""
+    config = replace(LAZY, schedule="3:0.9", revive=None, aux_bits=8)
+    logits, cache = talk(model, config)
+    assert all(np.isfinite(each).all() for each in logits) and cache[0].computed()[1] > 0
 
 
 def test_packing_keeps_to_the_slots():
