@@ -60,13 +60,7 @@ def open_model(args: argparse.Namespace, name: str, lazy: LazyConfig) -> tuple[M
     """
     options.refuse(args, REFUSED)
     folder = find(name)
-    model, tokenizer = load(
-        str(folder),
-        lazy,
-        adapter_path=args.adapter_path,
-        trust_remote_code=args.trust_remote_code,
-        fixed=args.given,
-    )
+    model, tokenizer = load(str(folder), lazy, **options.loading(args))
     if args.top_k >= model.vocab_size:
         raise UsageError(f"--top-k: must be below the vocabulary's {model.vocab_size} tokens, got {args.top_k}")
     for token in args.extra_eos_token:

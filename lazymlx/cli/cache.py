@@ -48,13 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from ..session import Session
 
     folder = find(name)
-    model, tokenizer = load(
-        str(folder),
-        lazy,
-        adapter_path=args.adapter_path,
-        trust_remote_code=args.trust_remote_code,
-        fixed=args.given,
-    )
+    model, tokenizer = load(str(folder), lazy, **options.loading(args))
     step_size = args.prefill_step_size or options.PREFILL_STEP_SIZE
     with Session(model, tokenizer, args.system_prompt, max_memory=args.max_memory, step_size=step_size) as session:
         with PrefillBar("reading") as bar:

@@ -185,14 +185,7 @@ def make_options(args: argparse.Namespace, model: "Model", draft: "Model | None"
 def _load(args: argparse.Namespace, lazy: LazyConfig) -> tuple[Any, Any]:
     from ..loading import load
 
-    name = args.model or str(MODEL)
-    return load(
-        name,
-        lazy,
-        adapter_path=args.adapter_path,
-        trust_remote_code=args.trust_remote_code,
-        fixed=args.given,
-    )
+    return load(args.model or str(MODEL), lazy, **options.loading(args))
 
 
 def _draft(args: argparse.Namespace, tokenizer: Any) -> "Model | None":

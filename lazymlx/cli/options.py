@@ -255,6 +255,15 @@ def lazy_config(args: argparse.Namespace) -> LazyConfig:
     return LazyConfig(**given)
 
 
+def loading(args: argparse.Namespace) -> dict[str, Any]:
+    """What the flags say to `load`, beside the model and the configuration."""
+    return {
+        "adapter_path": args.adapter_path,
+        "trust_remote_code": args.trust_remote_code,
+        "fixed": args.given,
+    }
+
+
 def add_refused_flags(parser: argparse._ActionsContainer) -> None:
     """mlx_lm's flags that mean nothing here: read, so that each can be answered with a reason."""
     for flag in ("--max-kv-size", "--draft-model", "--prompt-cache-file"):
