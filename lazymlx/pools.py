@@ -103,7 +103,7 @@ class StageCache:
         return Span(start, self.filled, self.filled + ahead, context)
 
     def put(self, positions: Integer[mx.array, " L"], slots: Integer[mx.array, " L"], context: int) -> Span:
-        """Have rows in these of the slots, which only the device knows."""
+        """Have rows in these slots: numbers on the device, so that one trace serves all steps."""
         self.positions = written(self.positions, positions, slots, 0)
         return Span(slots, self.filled, self.filled, context)
 

@@ -11,7 +11,7 @@ from lazymlx.calibrate.measure import Outcome
 from lazymlx.calibrate.prompts import Prompt
 from lazymlx.calibrate.search import Found, Search
 from lazymlx.calibrate.trials import Journal, Loss, Trials, describe
-from lazymlx.config import Cut, LazyConfig
+from lazymlx.config import Cut, LazyConfig, Schedule
 from lazymlx.errors import UsageError
 
 LAYERS = 12
@@ -119,6 +119,20 @@ def test_a_speed_is_reached_at_the_least_loss(target: float) -> None:
     assert found.loss.kl <= truth.outcome(PROMPTS[0], LazyConfig((single,))).kl
     if target < speedup([Cut(4, 0.5)]):
         assert found.loss.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("truth", "limit", "expected"),
+    [
+        (needs((4, 0.75)), 1.14, "7:0.75"),  # layers whose quarter is beyond the limit are looked at all the same
+        (needs((3, 0.25)), 1.5, "6:0.35"),
+        (needs((8, 0.1)), 10.0, "8:0.1"),
+    ],
+)
+def test_nothing_beyond_a_limit_is_taken_and_little_less_is_found(truth, limit: float, expected: str) -> None:
+    found = Search(LAYERS, speedup, Trials(Truth(truth), PROMPTS, 0.01), BASE, limit=limit).fastest()
+    fast = speedup(found.config.cuts)
+    assert 0.97 * speedup(Schedule.of(expected).cuts) <= fast <= limit and found.loss.failed == 0
 
 
 # what was measured is kept

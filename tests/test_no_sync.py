@@ -103,6 +103,15 @@ def test_shapes_stay_the_same_from_step_to_step():
             assert len(call.rows) == (1 if call.layer < CUTS[0][0] else deep)
 
 
+def test_there_is_room_for_all_that_come_back(model, monkeypatch):
+    """Also where a buffer has a few slots left, but not enough."""
+    monkeypatch.setattr("lazymlx.cache.AHEAD", 0)
+    cache, token = read(model, DEFAULT)
+    for _ in range(40):
+        token = model(token[None], cache=[cache])[:, -1].argmax(axis=-1)
+        assert all(stage.filled <= stage.capacity for stage in cache.stages)
+
+
 def test_an_answer_that_called_all_of_it_back_is_lazy_still(model):
     """The prompt did leave tokens behind, and the statistics say how many it kept."""
     cache, token = read(model, DEFAULT)

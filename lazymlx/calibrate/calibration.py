@@ -153,9 +153,9 @@ class Calibrator:
         limit = BACK * min((self.speedup(cuts) for cuts in refused), default=inf)
 
         def fits(cuts: Cuts) -> bool:
-            return possible(cuts, self.windows) == cuts and self.speedup(cuts) <= limit
+            return possible(cuts, self.windows) == cuts
 
-        search = Search(len(self.windows), self.speedup, trials, BASE, fits)
+        search = Search(len(self.windows), self.speedup, trials, BASE, fits, limit)
         return search.fastest() if self.plan.target is None else search.safest(self.plan.target)
 
     def _result(

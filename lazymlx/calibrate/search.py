@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product
+from math import inf
 
 import numpy as np
 
@@ -52,6 +53,7 @@ class Search:
         speedup: the ideal speed-up of a list of cuts.
         base: everything but the schedule; what `SETTINGS` change is changed here.
         fits: whether cuts may be tried at all.
+        limit: the highest speed-up of a schedule that may be taken; bolder ones are tried to learn from.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class Search:
         trials: Trials,
         base: LazyConfig,
         fits: Callable[[Cuts], bool] = lambda cuts: True,
+        limit: float = inf,
     ):
         self.layers, self.speedup, self.trials, self.base, self.fits = layers, speedup, trials, base, fits
+        self.limit = limit
         self.best: Cuts = ()
         self.failed: list[Cuts] = []
 
@@ -72,7 +76,7 @@ class Search:
         """The fastest configuration that loses no more prompts than it may."""
         scan = self._scan()
         stairs = self._least_keeps(scan)
-        for number in range(2, MOST_CUTS + 1):
+        for number in range(1, MOST_CUTS + 1):
             self._combine(stairs, number)
         if not self.best:
             return Found(self._config(()), Loss(0, len(self.trials.prompts), 0.0), scan)
@@ -105,12 +109,19 @@ class Search:
             for layer, cuts in candidates.items():
                 ends = least if cuts in losses and self.trials.passes(losses[cuts]) else most
                 ends[layer] = middles[layer]
-        return {layer: list(KEEPS[index::-1]) for layer, index in least.items() if index >= 0}
+        stairs = {layer: KEEPS[index::-1] for layer, index in least.items() if index >= 0}
+        return {
+            layer: [keep for keep in keeps if self.speedup((Cut(layer, keep),)) <= self.limit]
+            for layer, keeps in stairs.items()
+        }
 
     def _is_worth(self, layer: int, keep: int, ladder: Sequence[int]) -> bool:
         """Whether a cut at `layer` can still be part of a schedule that is faster than the best."""
-        later = [Cut(other, KEEPS[-1]) for other in ladder if other > layer and KEEPS[keep] > KEEPS[-1]]
-        return self._gains((Cut(layer, KEEPS[keep]), *later[:1]))
+        for share in KEEPS[: keep + 1]:
+            later = [Cut(other, KEEPS[-1]) for other in ladder if other > layer and share > KEEPS[-1]]
+            if self._gains((Cut(layer, share), *later[:1])) or self._gains((Cut(layer, share),)):
+                return True
+        return False
 
     def _combine(self, stairs: dict[int, list[float]], number: int) -> None:
         """Look for a faster schedule of `number` cuts, each with a keep that is known to pass alone."""
@@ -142,7 +153,7 @@ class Search:
         return {cuts: losses[config] for cuts, config in configs.items()}
 
     def _gains(self, cuts: Cuts) -> bool:
-        return self.speedup(cuts) > GAIN * self.speedup(self.best)
+        return GAIN * self.speedup(self.best) < self.speedup(cuts) <= self.limit
 
     def _is_hopeless(self, cuts: Cuts) -> bool:
         return any(is_as_bold(cuts, failed, self.layers) for failed in self.failed)
