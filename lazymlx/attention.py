@@ -65,10 +65,8 @@ def attend(
         softcap: logits are squeezed into (-softcap, softcap) (Gemma 2).
         sinks: a logit per head that takes its share of the attention and has no value (gpt-oss).
     """
-    few = queries.shape[2] <= FEW_ROWS and sinks is None
-    if few and softcap is None and isinstance(mask, mx.array) and not isinstance(keys, Quantized):
-        return attend_few(queries, keys, unpacked(values), scale, mask)
-    if softcap is None and not (few and isinstance(keys, Quantized)):
+    few = queries.shape[2] <= FEW_ROWS and sinks is None and isinstance(keys, Quantized)
+    if softcap is None and not few:
         keys, values = unpacked(keys), unpacked(values)
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
     L, S = queries.shape[2], keys.shape[2]
@@ -88,13 +86,17 @@ def attend_few(
     values: Float[mx.array, "B H_kv S D_h"],
     scale: float,
     mask: Bool[mx.array, "L S"],
-) -> Float[mx.array, "B H L D_h"]:
+) -> tuple[Float[mx.array, "B H L D_h"], Float[mx.array, "B H L S"]]:
     """Attention of a few rows, as of a decode step that revives, in four kernels and as precise as MLX's own fallback.
-    CUDA's fused kernel is planned anew for each shape of a mask, 60 ms a time."""
+    CUDA's fused kernel is planned anew for each shape of a mask, 60 ms a time.
+
+    Returns:
+        The output, and the logits, scaled and with what is not seen hidden.
+    """
     B, H, L, D_h = queries.shape
     logits = by_group(queries, keys.shape[1]) @ keys.swapaxes(-1, -2)
     logits = scaled_and_hidden(logits.reshape(B, H, L, -1), mask, scale)
-    return weighted(mx.softmax(logits, axis=-1, precise=True), values)
+    return weighted(mx.softmax(logits, axis=-1, precise=True), values), logits
 
 
 @partial(mx.compile, shapeless=True)

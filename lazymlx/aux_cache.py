@@ -6,12 +6,25 @@ device.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 from jaxtyping import Float, Integer
 
 from .stores import Store, added, written
+
+
+class Moved(NamedTuple):
+    """Tokens on from a cut to the next: the slots that their rows have, and the new rows, not put there yet."""
+
+    slots: Integer[mx.array, " R"]
+    rows: Float[mx.array, "1 R D"]
+
+    def instead(self, rows: Float[mx.array, "L D"], slots: Integer[mx.array, " L"]) -> Float[mx.array, "L D"]:
+        """The new rows in the place of old ones that were read from these slots."""
+        same = slots[:, None] == self.slots
+        return mx.where(same.any(axis=1)[:, None], self.rows[0, same.argmax(axis=1)], rows)
 
 
 class AuxCache:
@@ -54,13 +67,18 @@ class AuxCache:
         return self.depth.shape[0]
 
     def take(
-        self, positions: Integer[mx.array, " L"], cut: int
+        self, positions: Integer[mx.array, " L"], cut: int, moved: Moved | None = None
     ) -> tuple[Float[mx.array, "1 L D"], Integer[mx.array, " L"]]:
-        """Take the tokens at these positions, which wait at `cut`. Returns their rows, and the slots they came from."""
+        """Take the tokens at these positions, which wait at `cut`. Returns their rows, and the slots they came from.
+
+        Args:
+            moved: the tokens that came to this cut, but were not put back yet.
+        """
         slots = self.slots[positions]
         self.depth = written(self.depth, mx.full(positions.shape, cut + 1, mx.int32), positions, 0)
         self.went(positions.shape[0], cut)
-        return self.rows.at(slots)[None], slots
+        rows = self.rows.at(slots)
+        return (rows if moved is None else moved.instead(rows, slots))[None], slots
 
     def went(self, count: int, cut: int) -> None:
         """Count tokens on from a cut to the next."""

@@ -15,7 +15,7 @@ import mlx.nn as nn
 from jaxtyping import Float, Integer
 from mlx_lm.models.rope_utils import DynamicNTKScalingRoPE
 
-from .attention import FEW_ROWS, Mask, Stored, attend
+from .attention import FEW_ROWS, Mask, Quantized, Stored, attend, attend_few, unpacked
 from .joined import Joined, alike
 from .pools import KVPool, Span
 from .rope import Positions, rotate
@@ -35,6 +35,7 @@ class Rows:
         self.span = span
         self.first = first  # slot from which on to look; what is before lies outside of the layer's window
         self.queries: mx.array  # set by the attention: rotated, (B, H, L, D_h)
+        self.logits: mx.array | None = None  # and these, if it has them at hand: (B, H, L, S)
 
     def at(self, L: int) -> Integer[mx.array, " L"]:
         """The position of each of `L` rows."""
@@ -144,7 +145,11 @@ class Attention(nn.Module):
         rows.queries = queries
         keys, values = rows.store(keys, values)
         asking = queries.astype(mx.float32) if queries.dtype in self.precise else queries
-        out = attend(asking, keys, values, scale=self.scale, mask=mask, softcap=self.softcap, sinks=self.sinks)
+        few = asking.shape[2] <= FEW_ROWS and self.softcap is None and self.sinks is None
+        if few and isinstance(mask, mx.array) and not isinstance(keys, Quantized):
+            out, rows.logits = attend_few(asking, keys, unpacked(values), self.scale, mask)
+        else:
+            out = attend(asking, keys, values, scale=self.scale, mask=mask, softcap=self.softcap, sinks=self.sinks)
         out = out.astype(queries.dtype).transpose(0, 2, 1, 3)
         return self.output(self, out.reshape(*x.shape[:2], -1), x)
 
@@ -194,8 +199,8 @@ def split(x: Float[mx.array, "B L N"], heads: int) -> Float[mx.array, "B L T D_h
     return x.reshape(*x.shape[:2], heads, -1)
 
 
-def last_output(layer: nn.Module, x: Float[mx.array, "1 L D"], mask: Mask, rows: Rows) -> tuple[mx.array, mx.array]:
-    """The output of a layer for the last of several rows alone, and that row's queries.
+def last_output(layer: nn.Module, x: Float[mx.array, "1 L D"], mask: Mask, rows: Rows) -> tuple[mx.array, Rows]:
+    """The output of a layer for the last of several rows alone, and that row.
 
     Of the others only the keys and values are wanted: since arrays are lazy, nothing else of them is ever computed.
     """
@@ -203,4 +208,4 @@ def last_output(layer: nn.Module, x: Float[mx.array, "1 L D"], mask: Mask, rows:
     before, last = (mask, None) if mask is None or isinstance(mask, str) else (mask[:-1], mask[-1:])
     layer(x[:, :-1], mask=before, cache=Rows(at[:-1], rows.pool, span, rows.first))
     asking = Rows(at[-1:], rows.pool, replace(span, start=span.start + others), rows.first)
-    return layer(x[:, -1:], mask=last, cache=asking), asking.queries
+    return layer(x[:, -1:], mask=last, cache=asking), asking

@@ -17,11 +17,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from .attention import FEW_ROWS, Mask
+from .aux_cache import Moved
 from .cache import Form, LazyCache, Step, mask_of
 from .compiling import Replay
 from .config import Cut, LazyConfig
 from .errors import StateError
 from .families import Family
+from .layers import Rows
 from .selection import best_waiting, select
 from .staged import Staged, last_rows
 from .stores import check_packing
@@ -80,10 +82,11 @@ class Model(Staged):
         """Take the embeddings of new tokens into the conversation."""
         told = cache.expected > 0
         step = cache.begin(x.shape[1])
-        x, queries = self._first_stage(cache, step, x, told)
+        x, asking = self._first_stage(cache, step, x, told)
         cache.corner = x[:, -1:, :1]
         if not cache.config.cuts:
             return self.answer(x[:, -1:] if told else x) if step.final or not told else None
+        queries = asking.queries
         if step.decode:
             cache.aux.pass_by(step.start)
         else:
@@ -94,7 +97,7 @@ class Model(Staged):
             return None
         return self.answer(self._deepen(cache, step, x[:, -1:], queries[:, :, -step.window :]))
 
-    def _first_stage(self, cache: LazyCache, step: Step, x: mx.array, told: bool) -> tuple[mx.array, mx.array]:
+    def _first_stage(self, cache: LazyCache, step: Step, x: mx.array, told: bool) -> tuple[mx.array, Rows]:
         positions = mx.arange(step.start, step.stop, dtype=mx.int32)
         span = cache.stages[0].append(positions, step.stop, ahead=cache.expected)
         mask: Mask = "causal" if x.shape[1] > 1 else None
@@ -178,25 +181,28 @@ class Model(Staged):
             The row as it leaves the last stage, and the conversation behind the first cut.
         """
         cache = LazyCache.of(form, behind)
-        within, queries = None, x
+        within, asking, moved = None, None, []
         for number, n in enumerate(back, 1):
-            if number > 1:
-                importance = self._importance(cache, number, new, queries[:, :, :1], within)
+            if asking is not None:
+                logits = None if asking.logits is None else asking.logits[:, :, :1]
+                importance = self._importance(cache, number, new, asking.queries[:, :, :1], within, logits)
             stage, depth, pool = cache.stages[number], cache.aux.depth, form.config.pool
             active = depth >= number if within is None else within
-            rows, positions, came_from = x, new, None
+            rows, positions = x, new
             if n:
                 best = best_waiting(importance, active, protected, depth == number, n, pool)
-                revived, came_from = cache.aux.take(best, number)
+                revived, came_from = cache.aux.take(best, number, *moved[-1:])
                 rows, positions = mx.concatenate([x, revived], axis=1), mx.concatenate([new, best])
             if kept is not None:
                 selected = select(importance, active, protected, kept[number - 1], pool)
                 within = active & (selected | (depth == number)) & (cache.aux.depth > number)
             span = stage.put(positions, slots[number - 1], context)
-            rows, queries = self._run(cache, number, rows, positions, stage.visible(positions, within), span, within)
+            rows, asking = self._run(cache, number, rows, positions, stage.visible(positions, within), span, within)
             x = rows[:, :1]
-            if came_from is not None and number < len(back):
-                cache.aux.put_back(came_from, rows[:, 1:])
+            if n and number < len(back):
+                moved.append(Moved(came_from, rows[:, 1:]))
+        for each in moved:  # only now: a buffer that was read from is copied before it is written to
+            cache.aux.put_back(*each)
         return x, cache.behind
 
     def _exactly(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array) -> mx.array:

@@ -5,7 +5,7 @@ choice of it, on the device and with static shapes, so that the same code serves
 must not wait. Kept tokens are a mask over positions, hence always in the order of the conversation.
 
 A step of few rows is bound by the number of kernels, so what is a chain of small operations here is compiled, tables
-that only depend on shapes are made once, and one sort ranks all that is to be ranked.
+that only depend on shapes are made once, and where few are to be chosen, few are sorted.
 """
 
 from abc import ABC, abstractmethod
@@ -22,7 +22,7 @@ from .config import Reduce
 NO_CANDIDATE = -(2**63)  # the sort key of what is not to be chosen: lower than any other
 FIRST = 0x7FFFFFFF << 32  # above the key of any score
 LOW = 0xFFFFFFFF  # of a key, the bits that tell the position
-ABSENT = float(np.finfo(np.float32).min)  # importance of what has none
+BLOCK = 128  # neighbouring keys that are looked at together where few are to be chosen
 
 
 class Scorer(ABC):
@@ -56,7 +56,13 @@ class AttentionScorer(Scorer):
         self.reduce, self.softcap, self.sinks = reduce, softcap, sinks
 
     def __call__(self, queries, keys, visible):
-        each = attention(queries, keys, visible, self.softcap, self.sinks)
+        return self._reduced(attention(queries, keys, visible, self.softcap, self.sinks))
+
+    def of(self, logits: Float[mx.array, "H W S"]) -> Float[mx.array, " S"]:
+        """The same of attention's logits, from which nothing is missing."""
+        return self._reduced(mx.softmax(logits.astype(mx.float32), axis=-1))
+
+    def _reduced(self, each: Float[mx.array, "H W S"]) -> Float[mx.array, " S"]:
         return each.mean(axis=1).max(axis=0) if self.reduce == "max" else each.mean(axis=(0, 1))
 
 
@@ -80,7 +86,7 @@ def select(
 ) -> Bool[mx.array, " P"]:
     """The `k` most important active tokens, and the protected ones on top (LazyLLM sec 3.2)."""
     near, countdown = nearby(importance, active, pool), countdown_from(len(importance))
-    keys = compiled(candidate_keys)(near, active & ~protected, countdown).squeeze(0)
+    keys = compiled(candidate_keys)(near, active & ~protected, countdown)
     return compiled(chosen)(keys, highest(mx.sort(keys), k), active, protected)
 
 
@@ -97,27 +103,34 @@ def best_waiting(
     Protected ones come first. What is not active has the importance of its active neighbours.
     """
     near, countdown = nearby(importance, active, pool), countdown_from(len(importance))
-    keys = compiled(waiting_keys)(near, protected, waiting, countdown).squeeze(0)
-    return compiled(positions_of)(mx.sort(keys)[-count:], mx.array(len(importance)))
+    keys = compiled(waiting_keys)(near, protected, waiting, countdown)
+    return compiled(positions_of)(top(keys, count), mx.array(len(importance)))
 
 
-def nearby(importance: Float[mx.array, " P"], active: Bool[mx.array, " P"], pool: int) -> Float[mx.array, "pool P"]:
-    """For each position, the importances of the `pool` positions around it; `ABSENT` where they are not active."""
+def nearby(importance: Float[mx.array, " P"], active: Bool[mx.array, " P"], pool: int) -> Float[mx.array, "K P"]:
+    """For each position, of the `pool` positions around it those that are active: their importances' sum, and how many
+    they are. Its importance alone where nothing is smoothed."""
+    each = importance.astype(mx.float32)[None]
     if pool == 1:
-        return importance.astype(mx.float32)[None]
-    return mx.where(active, importance.astype(mx.float32), ABSENT)[neighbours(len(importance), pool)]
+        return each
+    each = mx.where(active, mx.concatenate([each, mx.ones_like(each)]), 0.0)
+    return compiled(running_sums)(mx.pad(each, [(0, 0), (pool // 2, pool // 2)]), pool)
 
 
-def smoothed(near: Float[mx.array, "pool P"]) -> Float[mx.array, "1 P"]:
-    """The average of each position's active neighbours, itself included."""
-    if near.shape[0] == 1:
-        return near
-    there = near > ABSENT
-    total = mx.where(there, near, 0.0).sum(axis=0, keepdims=True)
-    return total / mx.maximum(there.sum(axis=0, keepdims=True), 1)
+def running_sums(each: Float[mx.array, "K N"], pool: int) -> Float[mx.array, "K P"]:
+    """Of every `pool` neighbours. Sums of a few and then sums of these: one kernel does not add up so many."""
+    few, places = round(pool**0.5), each.shape[1] - pool + 1
+    some = sum((each[:, at : each.shape[1] - few + 1 + at] for at in range(1, few)), each[:, : each.shape[1] - few + 1])
+    parts = [some[:, at : at + places] for at in range(0, pool - few + 1, few)]
+    return sum((each[:, at : at + places] for at in range(pool - pool % few, pool)), sum(parts[1:], parts[0]))
 
 
-def rank(importance: Float[mx.array, "1 P"], countdown: Int64[mx.array, " P"]) -> Int64[mx.array, "1 P"]:
+def smoothed(near: Float[mx.array, "K P"]) -> Float[mx.array, " P"]:
+    """The average of each position's active neighbours, itself included; 0 where there are none."""
+    return near[0] if near.shape[0] == 1 else near[0] / mx.maximum(near[1], 1)
+
+
+def rank(importance: Float[mx.array, " P"], countdown: Int64[mx.array, " P"]) -> Int64[mx.array, " P"]:
     """A key per position that sorts as its importance does; of equal ones, the earlier position is higher.
 
     Every key differs from every other, so that the choice does not depend on a backend's sort being stable, and its
@@ -130,14 +143,27 @@ def rank(importance: Float[mx.array, "1 P"], countdown: Int64[mx.array, " P"]) -
 
 
 def candidate_keys(near: mx.array, candidates: mx.array, countdown: mx.array) -> mx.array:
-    """Sort keys of the tokens between which to choose, `(1, P)`."""
+    """Sort keys of the tokens between which to choose, `(P,)`."""
     return mx.where(candidates, rank(smoothed(near), countdown), no_candidate())
 
 
 def waiting_keys(near: mx.array, protected: mx.array, waiting: mx.array, countdown: mx.array) -> mx.array:
-    """Sort keys of the tokens that wait, `(1, P)`."""
+    """Sort keys of the tokens that wait, `(P,)`."""
     keys = mx.where(protected, countdown + FIRST, rank(smoothed(near), countdown))
     return mx.where(waiting, keys, no_candidate())
+
+
+def top(keys: Int64[mx.array, " P"], count: int) -> Int64[mx.array, " R"]:
+    """The `count` highest keys, in rising order.
+
+    They lie in as many blocks at most, those whose own highest ones are highest, and only these are sorted: sorting all
+    takes a dozen kernels.
+    """
+    if len(keys) % BLOCK or len(keys) < 2 * count * BLOCK:
+        return mx.sort(keys)[-count:]
+    blocks = keys.reshape(-1, BLOCK)
+    best = mx.argsort(blocks.max(axis=1))[-count:]
+    return mx.sort(blocks[best].flatten())[-count:]
 
 
 def highest(ordered: Int64[mx.array, " P"], k: int) -> Int64[mx.array, " 1"]:
@@ -168,10 +194,3 @@ def no_candidate() -> Int64[mx.array, ""]:
 @lru_cache(maxsize=16)
 def countdown_from(places: int) -> Int64[mx.array, " P"]:
     return mx.array(np.arange(places - 1, -1, -1, dtype=np.int64))
-
-
-@lru_cache(maxsize=16)
-def neighbours(places: int, pool: int) -> Integer[mx.array, "pool P"]:
-    """The positions around each one. The last place is nobody's, and stands for those that do not exist."""
-    around = np.arange(places) + np.arange(pool)[:, None] - pool // 2
-    return mx.array(np.where((around >= 0) & (around < places), around, places - 1).astype(np.int32))

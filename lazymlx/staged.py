@@ -32,7 +32,7 @@ class Staged(Network):
         within: Bool[mx.array, " P"] | None = None,
         answering: bool = False,
         at_once: bool = False,
-    ) -> tuple[mx.array, mx.array]:
+    ) -> tuple[mx.array, Rows]:
         """Run rows through the layers of a stage.
 
         Args:
@@ -41,10 +41,10 @@ class Staged(Network):
             at_once: let the device begin with a layer while the next one is prepared, up to `IN_HAND`.
 
         Returns:
-            The stage's outputs, and the queries of the layer that scores at the next cut.
+            The stage's outputs, and the rows as they went through the layer that scores at the next cut.
         """
         stage, (start, stop) = cache.stages[number], cache.layers_of(number)
-        windows, queries, begun = self.windows, x, deque[mx.array]()
+        windows, asking, begun = self.windows, None, deque[mx.array]()
         scoring = asked(windows, start, stop)
         views: dict[int | None, tuple[int, Mask]] = {None: (0, mask)}
         if at_once:
@@ -59,13 +59,14 @@ class Staged(Network):
             if answering and index == len(self.layers) - 1 and x.shape[1] > 1:
                 return last_output(self.layers[index], x, mask, rows)
             x = self.layers[index](x, mask=mask, cache=rows)
-            queries = rows.queries if index == scoring else queries
+            asking = rows if index == scoring else asking
             if at_once:
                 mx.async_eval(x)
                 begun.append(x)
                 if len(begun) > max(IN_HAND // x.shape[1], 2):
                     mx.eval(begun.popleft())
-        return x, queries
+        assert asking is not None
+        return x, asking
 
     def _importance(
         self,
@@ -74,15 +75,22 @@ class Staged(Network):
         asking: Integer[mx.array, " W"],
         queries: Float[mx.array, "1 H W D_h"],
         within: Bool[mx.array, " P"] | None,
+        logits: Float[mx.array, "1 H W S"] | None = None,
     ) -> Float[mx.array, " P"]:
-        """Score the tokens of the stage before cut `number`, for the tokens that ask."""
+        """Score the tokens of the stage before cut `number`, for the tokens that ask.
+
+        Args:
+            logits: of their attention, scaled and hidden, if they are at hand.
+        """
         stage, config = cache.stages[number - 1], cache.config
         layer, keys = self._scoring(cache, number - 1)
-        scorer = config.scorer or AttentionScorer(config.reduce, layer.softcap, layer.sinks)
+        default = AttentionScorer(config.reduce, layer.softcap, layer.sinks)
+        if logits is not None and config.scorer is None:
+            return stage.by_position(default.of(logits.squeeze(0)), cache.aux.places)
         in_sight = layer.window is None or cache.offset <= layer.window
         all_visible = len(asking) == 1 and not stage.gaps and within is None and in_sight
         visible = None if all_visible else stage.visible(asking, within, layer.window)
-        importance = scorer(queries.squeeze(0) * layer.scale, keys, visible)
+        importance = (config.scorer or default)(queries.squeeze(0) * layer.scale, keys, visible)
         return stage.by_position(importance, cache.aux.places)
 
     def _scoring(self, cache: LazyCache, number: int) -> tuple[Attention, Float[mx.array, "H_kv S D_h"]]:
@@ -144,14 +152,14 @@ class Staged(Network):
             if within is not None or not newest:
                 mask = stage.visible(positions[chunk], within)
             rows, at = x[:, chunk], positions[chunk]
-            out, asked = self._run(cache, number, rows, at, mask, span, within, answering, at_once=True)
+            out, asking = self._run(cache, number, rows, at, mask, span, within, answering, at_once=True)
             # the device works while the next chunk is prepared, but never has more than two of them in hand
             mx.async_eval(out)
             if outs:
                 mx.eval(outs[-1])
                 self._report(cache, step, number, start, L)
             outs.append(out)
-            queries = last_rows(queries, asked, step.window)
+            queries = last_rows(queries, asking.queries, step.window)
         assert queries is not None
         return mx.concatenate(outs, axis=1), queries
 

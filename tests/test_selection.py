@@ -22,6 +22,7 @@ from lazymlx.selection import (
     rank,
     select,
     smoothed,
+    top,
 )
 
 # Few values, so that ties are frequent: below zero, both zeros, denormal, equal to the last bit but one.
@@ -52,7 +53,7 @@ def flags(values) -> mx.array:
 
 
 def keys_of(scores) -> np.ndarray:
-    return np.array(rank(mx.array(scores)[None], countdown_from(len(scores))))[0]
+    return np.array(rank(mx.array(np.array(scores, np.float32)), countdown_from(len(scores))))
 
 
 # --- rank, select ------------------------------------------------------------------------------------
@@ -96,6 +97,19 @@ def test_the_best_that_wait_come_back(given_scores, data):
     assert sorted(np.array(best).tolist()) == sorted(order[:count])
 
 
+@settings(max_examples=200)
+@given(st.lists(st.integers(-50, 50), min_size=1, max_size=60), st.integers(1, 8), st.data())
+def test_the_highest_are_found_in_a_few_blocks(values, block, data):
+    """Also where fewer than are wanted are candidates; but no position twice."""
+    keys = [(value << 32) + at for at, value in enumerate(values)]
+    for at in data.draw(st.sets(st.integers(0, len(keys) - 1))):
+        keys[at] = NO_CANDIDATE
+    count = data.draw(st.integers(1, len(keys)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lazymlx.selection.BLOCK", block)
+        assert np.array(top(mx.array(np.array(keys)), count)).tolist() == sorted(keys)[-count:]
+
+
 def test_what_is_not_active_comes_back_for_the_sake_of_its_neighbours():
     scores, nothing = mx.array([0.9, 0.1, 0.1, 0.5, 0.2, 0.0]), flags([0] * 6)
     best = best_waiting(scores, flags([0, 0, 1, 1, 1, 0]), nothing, flags([1, 1, 0, 0, 0, 0]), 1, pool=3)
@@ -133,7 +147,7 @@ def test_selection_is_made_of_smoothed_scores():
 )
 def test_smoothing_averages_active_neighbours(pairs, pool):
     scores, active = (np.array([*column, 0]) for column in zip(*pairs, strict=True))
-    found = np.array(smoothed(nearby(mx.array(scores.astype(np.float32)), flags(active), pool)))[0]
+    found = np.array(smoothed(nearby(mx.array(scores.astype(np.float32)), flags(active), pool)))
     for i in np.flatnonzero(active):
         near = [j for j in range(i - pool // 2, i + pool // 2 + 1) if 0 <= j < len(active) and active[j]]
         assert found[i] == pytest.approx(scores[near].mean(), abs=1e-5)

@@ -68,7 +68,8 @@ class Reading:
         for number in range(len(self.queries), depth):
             span = self.by_layer.stages[number].append(positions, self.L)
             mask = "causal" if self.L > 1 else None
-            x, queries = self.model._run(self.by_layer, number, self.hidden[-1], 0, mask, span)
+            x, asking = self.model._run(self.by_layer, number, self.hidden[-1], 0, mask, span)
+            queries = asking.queries
             self.hidden.append(x)
             self.queries.append(last_rows(None, queries, WIDEST))
             self.asked.append(query_store(self.model.query_size))
