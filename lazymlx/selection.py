@@ -127,7 +127,8 @@ def running_sums(each: Float[mx.array, "K N"], pool: int) -> Float[mx.array, "K 
 
 def smoothed(near: Float[mx.array, "K P"]) -> Float[mx.array, " P"]:
     """The average of each position's active neighbours, itself included; 0 where there are none."""
-    return near[0] if near.shape[0] == 1 else near[0] / mx.maximum(near[1], 1)
+    total = near[:1].squeeze(0)  # an index would be a kernel
+    return total if near.shape[0] == 1 else total / mx.maximum(near[1:].squeeze(0), 1)
 
 
 def rank(importance: Float[mx.array, " P"], countdown: Int64[mx.array, " P"]) -> Int64[mx.array, " P"]:

@@ -26,6 +26,7 @@ CONFIGS = {
     "static": LazyConfig(CUTS, **SMALL | {"revive": 0}),
     "static, selected": LazyConfig(CUTS, **SMALL | {"revive": 0, "attend": "selected"}),
     "dense until 80 tokens": LazyConfig(CUTS, **SMALL | {"min_tokens": 80}),
+    "four cuts": LazyConfig(((1, 0.7), (2, 0.5), (3, 0.3), (5, 0.1)), **SMALL),  # tokens go on through several at once
     "wide window": LazyConfig(CUTS, **SMALL | {"window": 12, "pool": 13}),
 }
 
