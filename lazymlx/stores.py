@@ -32,14 +32,12 @@ def grown(buffer: mx.array, capacity: int, like: mx.array, axis: int, fill: int 
 def written(buffer: mx.array, rows: mx.array, start: int | mx.array, axis: int) -> mx.array:
     """`buffer` with `rows` from `start` on, or at these places, which may be known to the device alone.
 
-    In the first case the handle that is given is changed.
+    The handle that is given is changed.
     """
-    before = [slice(None)] * axis
     if isinstance(start, mx.array):
-        changed = copy.copy(buffer)
-        changed[(*before, start)] = rows
-        return changed
-    buffer[(*before, slice(start, start + rows.shape[axis]))] = rows
+        index = start.reshape([-1 if each == axis else 1 for each in range(buffer.ndim)])
+        return mx.put_along_axis(buffer, mx.broadcast_to(index, rows.shape), rows, axis)
+    buffer[(*[slice(None)] * axis, slice(start, start + rows.shape[axis]))] = rows
     return buffer
 
 
