@@ -326,6 +326,18 @@ def test_the_readme_is_rendered_from_stored_runs(pair: Pair, tmp_path: Path) -> 
     assert Readme(path, results).outdated() == [str(results / "run-growth.png")]
 
 
+def test_runs_side_by_side(pair: Pair, tmp_path: Path) -> None:
+    """At the lengths that all of them have."""
+    for name, times in (("a", {1024: (1.0, 1.0, 1.0), 4096: (16.0, 8.0, 4.0)}), ("b", {4096: (8.0, 8.0, 4.0)})):
+        write(made_up(pair, times), tmp_path / f"{name}.json")
+    path = tmp_path / "README.md"
+    path.write_text("<!-- speed-runs: a.json b.json -->\n<!-- /speed-runs -->\n")
+    found = Readme(path, tmp_path).rendered(draw=False).splitlines()
+    assert found[1] == "| run | | 4,096 |" and len(found) == 8
+    assert [line.split(" | ")[2].split(" / ")[0] for line in found[3:7]] == ["2.00x", "4.00x", "1.00x", "2.00x"]
+    assert all(line.startswith("| 20") for line in found[3:7])
+
+
 def test_a_readme_without_markers(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("nothing here\n")
     with pytest.raises(Missing, match="no speed markers"):

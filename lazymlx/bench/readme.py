@@ -1,12 +1,13 @@
 """The README's speed table, figures and sentence, rendered from stored runs between markers.
 
-A block is `<!-- speed: FILE -->` ... `<!-- /speed -->`; likewise `speed-figure`, `growth`, `growth-figure` and `curve`.
-FILE names a run in the results folder, so that a number in the README always leads to its source.
+A block is `<!-- speed: FILE -->` ... `<!-- /speed -->`; likewise `speed-figure`, `growth`, `growth-figure` and `curve`,
+and `speed-runs` with any number of files. FILE names a run in the results folder, so that a number in the README always
+leads to its source.
 """
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,7 +17,8 @@ from .figures import plot_growth, plot_speed
 from .growth import sentence
 from .report import cell, headline, measured_curve, read, rows
 
-BLOCK = re.compile(r"(<!-- (speed|speed-figure|growth|growth-figure|curve): (\S+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+KINDS = "speed|speed-runs|speed-figure|growth|growth-figure|curve"
+BLOCK = re.compile(rf"(<!-- ({KINDS}): (\S+(?: \S+)*?) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 COLUMNS = (  # heading, key of a row, format
     ("tokens", "length", "{:,}"),
     ("", "variant", "{}"),
@@ -58,6 +60,33 @@ def markdown_curve(content: dict[str, Any]) -> str:
     return f"| revived a step | {names} |\n| --- |{' ---: |' * len(found)}\n| decode, tokens/s | {rates} |"
 
 
+def markdown_runs(contents: Sequence[dict[str, Any]]) -> str:
+    """Several runs of one model, at the lengths that all of them have: TTFT over stock, the part of what the operations
+    allow, and the decode rate over stock."""
+    of_runs = [{(row["length"], row["variant"]): row for row in rows(content)} for content in contents]
+    lengths = sorted(set.intersection(*({length for length, _ in found} for found in of_runs)))
+    ours = [name for name in dict.fromkeys(name for _, name in of_runs[0]) if name != "stock"]
+    lines = [
+        f"| run | | {' | '.join(f'{length:,}' for length in lengths)} |",
+        f"| --- | --- |{' ---: |' * len(lengths)}",
+    ]
+    for content, found in zip(contents, of_runs, strict=True):
+        date, commit = content["machine"]["date"][:16].replace("T", " "), content["machine"]["commit"]
+        for name in ours:
+            cells = (_together(found[length, name]) if (length, name) in found else "-" for length in lengths)
+            lines.append(
+                f"| {about['date'][:16].replace('T', ' ')}, {about['commit']} | {name} | {' | '.join(cells)} |"
+            )
+    return "\n".join(lines)
+
+
+def _together(row: dict[str, Any]) -> str:
+    return " / ".join(
+        cell(row[key], form)
+        for key, form in (("speedup", "{:.2f}x"), ("of_ideal", "{:.2f}"), ("decode_ratio", "{:.2f}x"))
+    )
+
+
 Drawer = Callable[[dict[str, Any], Path, str], None]
 TEXTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "speed": markdown_table,
@@ -95,6 +124,8 @@ class Readme:
         return found
 
     def _block(self, kind: str, name: str, draw: bool) -> str:
+        if kind == "speed-runs":
+            return markdown_runs([read(self.results / each) for each in name.split()])
         source = self.results / name
         content = read(source)
         if kind in TEXTS:
