@@ -74,9 +74,7 @@ def markdown_runs(contents: Sequence[dict[str, Any]]) -> str:
         date, commit = content["machine"]["date"][:16].replace("T", " "), content["machine"]["commit"]
         for name in ours:
             cells = (_together(found[length, name]) if (length, name) in found else "-" for length in lengths)
-            lines.append(
-                f"| {about['date'][:16].replace('T', ' ')}, {about['commit']} | {name} | {' | '.join(cells)} |"
-            )
+            lines.append(f"| {date}, {commit} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
