@@ -88,6 +88,7 @@ class LazyCache:
         self.corner: mx.array | None = None  # of the newest chunk's output, to wait for it
         self.kept: tuple[int, ...] = ()
         self.revived = 0
+        self.guarded = False  # the newest prompt was asked again, with nothing left behind
         self.on_rows: Callable[[int, int, int], None] | None = None  # told of a prompt: stage, rows done, rows to do
 
     @classmethod
@@ -178,7 +179,7 @@ class LazyCache:
     def _note_prompt(self, start: int, final: bool) -> None:
         if not self.reading:
             self.turn_start = self.asking_start = start
-            self.queries = None
+            self.queries, self.guarded = None, False
         self.reading = not final
         if final:
             self.prompt_end, self.safe = self.offset, None
@@ -311,6 +312,7 @@ class LazyCache:
             computed=computed,
             computed_fraction=done / whole,
             revived=self.revived,
+            guarded=self.guarded,
             kv_bytes=sum(a.nbytes for stage in self.stages for a in stage.arrays),
             aux_bytes=sum(a.nbytes for a in self.aux.arrays) + self.asked.nbytes,
         )

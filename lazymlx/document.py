@@ -23,7 +23,7 @@ from .pools import StageCache
 from .rewind import Slots
 from .sealed import read_sealed, write_sealed
 
-FORMAT, VERSION = "lazymlx document", "1"
+FORMAT, VERSION = "lazymlx document", "2"
 COUNTS = (
     "offset",
     "step_size",

@@ -1,5 +1,6 @@
-"""Folders that results go to: tried before the work begins."""
+"""Folders that results go to: tried before the work begins, and files there that are not ours."""
 
+import json
 import os
 from pathlib import Path
 
@@ -24,3 +25,12 @@ def check_folder(path: Path, flag: str) -> None:
         trial.unlink()
     except OSError as error:
         raise UsageError(f"{flag}: {path} cannot be written to: {error.strerror}") from None
+
+
+def holds(path: Path, field: str) -> bool:
+    """Whether a file is a JSON object with this field, as one that we have written is."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and field in content

@@ -68,7 +68,7 @@ def estimate_memory(
     kv, hidden = (shape.share(bits, config.kv_group_size) for bits in (kv_bits, config.aux_bits))
     stage_0 = int(kv * (edges[0] if edges else shape.layers) * shape.pool(N))
     deep = int(kv * sum(layers * shape.pool(n) for layers, n in zip(depths, rows, strict=True)))
-    aux = int(hidden * _rounded(N + 1) * shape.width) if config.cuts else 0
+    aux = int(hidden * _rounded(N) * shape.width) if config.cuts else 0
     if config.cuts and config.links:
         aux += int(shape.share(BITS, GROUP_SIZE) * _rounded(N) * shape.queries)
 

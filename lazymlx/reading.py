@@ -124,6 +124,7 @@ def _ask_again(model: Model, last: int, prompt_cache: list[LazyCache]) -> mx.arr
         assert logits is not None
     finally:
         cache.keeps_all = False
+    cache.guarded = True
     return logits[:, -1]
 
 

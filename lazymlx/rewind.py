@@ -107,7 +107,7 @@ class Slots(NamedTuple):
         """Forget the slots behind the first `filled`; with the old capacity, all shapes and roundings are as before."""
         stage.filled = self.filled
         stage.positions = stage.positions[: self.capacity]
-        stage.positions[self.filled :] = NOWHERE  # decode looks at all slots, whether they are filled or not
+        stage.positions[self.filled :] = NOWHERE  # steps that revive look at all slots
         for pool in stage.pools:
             pool.keep(slice(self.capacity))
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from .config import LazyConfig
 from .errors import ConfigError, RunError, UsageError
+from .folders import holds
 
 BESIDE = "lazymlx.json"
 FIELDS = tuple(f.name for f in dataclasses.fields(LazyConfig) if f.name != "scorer")  # a scorer is Python
@@ -124,7 +125,7 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise UsageError(f"schedule: {path} is a folder; expected a file")
-    if path.is_file() and path.stat().st_size and not is_schedule(path):
+    if path.is_file() and path.stat().st_size and not holds(path, "schedule"):
         raise UsageError(f"schedule: {path} is a file of another kind, which would be lost; name another place")
     trial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -133,11 +134,3 @@ def check_writable(path: Path) -> None:
         trial.unlink()
     except OSError as error:
         raise UsageError(f"schedule: {path} cannot be written: {error.strerror}") from None
-
-
-def is_schedule(path: Path) -> bool:
-    """Whether a file holds what `write` has written."""
-    try:
-        return "schedule" in read(path)
-    except ConfigError:
-        return False

@@ -60,7 +60,8 @@ def read_sealed(path: str | os.PathLike, kind: str, version: str) -> tuple[dict[
         with path.open("rb") as file:
             header, size = _header(file, path, kind)
             if header.get("version") != version:
-                _refuse(path, f"has version {header.get('version')} of its format; this program reads {version}")
+                reason = f"has version {header.get('version')} of its format; this program reads {version}"
+                _refuse(path, f"{reason}; read the text again")
             have = file.seek(0, os.SEEK_END)
             if have < size:
                 _refuse(path, f"was cut short: it has {have} of {size} bytes; save it again")

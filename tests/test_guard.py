@@ -7,6 +7,7 @@ from tiny import random_tokens, stock_model, tiny_args, twin_of
 
 from lazymlx import demo
 from lazymlx.cache import LazyCache
+from lazymlx.cli.report import kept
 from lazymlx.config import LazyConfig
 from lazymlx.errors import ConfigError
 from lazymlx.generation import generate_step, stream_generate
@@ -39,6 +40,7 @@ def test_a_sure_answer_is_left_alone(model) -> None:
     same_cache, same = asked(model, guard=confidence(logits) * 0.999)
     assert mx.array_equal(same, logits)
     assert same_cache.computed() == cache.computed() and cache.computed()[-1] < len(TOKENS)
+    assert not same_cache.stats().guarded
 
 
 @pytest.mark.parametrize("revive", [None, 7, 0])
@@ -46,7 +48,8 @@ def test_an_unsure_one_has_everything_computed(model, revive: int | None) -> Non
     """Every token in every stage, and none of them twice: the last one is forgotten before it is given again."""
     _, logits = asked(model, guard=0.0, revive=revive)
     cache, again = asked(model, guard=confidence(logits) * 1.001, revive=revive)
-    assert cache.computed() == (len(TOKENS),) * 3 and cache.waiting == 0
+    assert cache.computed() == (len(TOKENS),) * 3 and cache.waiting == 0 and cache.stats().guarded
+    assert "less sure than --guard" in kept(cache.stats(), cache.config)
     for stage in cache.stages:
         assert sorted(stage.positions[: stage.filled].tolist()) == list(range(len(TOKENS)))
     assert not mx.array_equal(again, logits)

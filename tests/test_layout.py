@@ -14,10 +14,10 @@ PACKAGE = Path(__file__).parent.parent / "lazymlx"
 # A row may import the rows above it; neighbours in a row do not know each other. Place a new module here.
 ORDER = [
     {"errors"},
-    {"demo", "hub"},
+    {"demo", "folders", "hub"},
     {"config"},
     {"attention", "checkpoint", "compiling", "model_config", "windows"},
-    {"selection", "rope", "stats", "progress", "sealed", "schedules", "flops", "stores", "folders"},
+    {"selection", "rope", "stats", "progress", "sealed", "schedules", "flops", "stores"},
     {"pools", "links"},
     {"aux_cache"},
     {"cache"},

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError, UsageError
-from ..folders import check_folder
+from ..folders import check_folder, holds
 
 ANSWERS, SETTINGS = "answers.jsonl", "settings.json"
 OURS = {SETTINGS: "chip", "results.json": "cells"}  # files that are written, each with a field that ours have
@@ -38,17 +38,9 @@ def check_out(folder: Path, resume: bool) -> bool:
         raise UsageError(f"--out: {folder} holds a run already; go on with it by --resume, or name another folder")
     if not found:
         for name, field in OURS.items():
-            if (folder / name).exists() and not _has(folder / name, field):
+            if (folder / name).exists() and not holds(folder / name, field):
                 raise UsageError(f"--out: {folder / name} is not of a run and would be lost; name another folder")
     return found
-
-
-def _has(path: Path, field: str) -> bool:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and field in content
 
 
 class Store:
