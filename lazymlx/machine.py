@@ -68,4 +68,9 @@ def blas() -> str:
     if platform.system() == "Darwin":
         return "Accelerate"
     maps = Path("/proc/self/maps")
-    return "OpenBLAS" if maps.is_file() and "openblas" in maps.read_text(errors="replace") else "MLX's own"
+    return "OpenBLAS" if maps.is_file() and has_openblas(maps.read_text(errors="replace")) else "MLX's own"
+
+
+def has_openblas(maps: str) -> bool:
+    """Whether one is loaded that MLX's products reach: NumPy brings a copy of its own, under names of its own."""
+    return any("/libopenblas" in line and ".libs/" not in line for line in maps.splitlines())

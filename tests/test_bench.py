@@ -21,6 +21,7 @@ from lazymlx.bench.shapes import SHAPES, shape_args
 from lazymlx.config import LazyConfig, Schedule
 from lazymlx.errors import UsageError
 from lazymlx.flops import Sizes, cache_share, ideal_speedup
+from lazymlx.machine import has_openblas
 
 MACHINE = {"date": "2026-01-02T03:04:05+00:00", "chip": "Some Chip", "device": "metal", "cores": 8}
 MACHINE |= {"mlx": "1", "mlx_lm": "2", "lazymlx": "3", "commit": "abc", "blas": None}
@@ -297,6 +298,20 @@ def test_plots(stored: dict, tmp_path: Path) -> None:
 def test_growth_finds_the_exponent() -> None:
     exponent, factor = fit([1000, 2000, 8000], [3e3, 12e3, 192e3])
     assert exponent == pytest.approx(2) and factor == pytest.approx(3e-3)
+
+
+@pytest.mark.parametrize(
+    "loaded, found",
+    [
+        ("/usr/lib/x86_64-linux-gnu/openblas-pthread/libopenblasp-r0.3.21.so", True),
+        ("/usr/lib/libopenblas.so.0", True),
+        ("/venv/lib/python3.11/site-packages/numpy.libs/libscipy_openblas64_-32a4b2a6.so", False),
+        ("/venv/lib/python3.11/site-packages/numpy.libs/libopenblas64_p-r0-5007b62f.3.23.dev.so", False),
+        ("/usr/lib/libblas.so.3", False),
+    ],
+)
+def test_numpys_own_openblas_is_none_that_mlx_uses(loaded: str, found: bool) -> None:
+    assert has_openblas(f"7fd98ee00000-7fd98f089000 r--p 00000000 fe:00 1467006 {loaded}\n") is found
 
 
 def test_growth_in_words(pair: Pair) -> None:

@@ -170,7 +170,7 @@ def test_single_selections_need_something_to_go_by(
     tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert evaluate(tmp_path, tiny_model_folder, "--schedules", "dense") == 2
-    assert "give --layer and --keeps" in capsys.readouterr().err
+    assert "give one with a cut, or --layer and --keeps" in capsys.readouterr().err
 
 
 def test_a_draft_with_another_tokenizer_is_refused(

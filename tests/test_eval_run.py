@@ -71,6 +71,13 @@ def test_a_run_is_not_mixed_with_one_of_other_settings(tmp_path: Path) -> None:
         Store(tmp_path, SETTINGS | {"seed": 1}, resume=True)
 
 
+def test_of_other_engine_settings_only_those_that_differ_are_named(tmp_path: Path) -> None:
+    before = {"seed": 0, "lazy": {"window": 16, "pool": 13}}
+    Store(tmp_path, before).add(row("dense"))
+    with pytest.raises(UsageError, match="other settings: window was 16, is 8$"):
+        Store(tmp_path, before | {"lazy": {"window": 8, "pool": 13}}, resume=True)
+
+
 def test_a_line_that_was_cut_off_is_asked_again(tmp_path: Path) -> None:
     store = Store(tmp_path, SETTINGS)
     store.add(row("dense"))

@@ -12,6 +12,7 @@ from time import perf_counter
 import mlx.core as mx
 from mlx_lm.generate import wired_limit
 
+from ..compiling import compiles
 from ..flops import Sizes, ideal_speedup
 from .models import Pair
 from .plan import Plan, Variant
@@ -101,7 +102,7 @@ class Bench:
         record = new_record(variant, length)
         self._budget.reserve(self._expected(variant, length))
         self._note(variant, length, measured_memory(self.pair, variant, prompt, record))
-        if "decode" in self.plan.what and variant.decodes:
+        if "decode" in self.plan.what and variant.decodes and compiles():
             timed(self.pair, variant, prompt, 2)
         if variant.lazy is not None and variant.lazy.cuts and self._sizes is not None:
             record.ideal = ideal_speedup(self._sizes, variant.lazy.cuts, length)

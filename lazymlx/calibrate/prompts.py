@@ -206,7 +206,8 @@ def read_texts(folder: Path) -> list[list[str]]:
         PromptError: there is no such folder, no text in it, or a file is not UTF-8.
     """
     if not folder.is_dir():
-        raise PromptError(f"texts: expected a folder with text files, got {folder}")
+        what = "a file" if folder.exists() else "nothing"
+        raise PromptError(f"texts: expected a folder with text files, but {folder} is {what}")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     texts = [text for text in (_paragraphs(path) for path in files) if text]
     if not texts:

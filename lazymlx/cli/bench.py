@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     check_named(args.model, args.shape, args.bits)
     say("preparing the weights")
     pair = make_pair(args.model, args.shape, args.bits)
-    bench = Bench(pair, fitted(plan, pair, chosen=args.lengths is not None or args.quick))
+    bench = Bench(pair, fitted(plan, pair, chosen=args.lengths is not None, quick=args.quick))
     on = machine() | ({"commit": args.commit} if args.commit else {})
     if on["blas"] == "MLX's own":
         say("OpenBLAS is not loaded, without it a CPU is some 50 times slower; see LD_PRELOAD in scripts/env")
@@ -118,12 +118,14 @@ def read_plan(args: argparse.Namespace) -> Plan:
     return Plan(**({**QUICK, **given} if args.quick else given), lazy=lazy)
 
 
-def fitted(plan: Plan, pair: "Pair", chosen: bool) -> Plan:
+def fitted(plan: Plan, pair: "Pair", chosen: bool, quick: bool = False) -> Plan:
     """The plan for this model: its own schedule by its cuts, and unless they were `chosen`, lengths that suit it."""
     from ..machine import on_cpu
 
     own = tuple(pair.own_schedule if name == plans.OWN else name for name in plan.schedules)
     plan, positions = replace(plan, schedules=own), getattr(pair.args, "max_position_embeddings", None)
+    if quick and not chosen:
+        return replace(plan, lengths=plan.lengths[:1]) if on_cpu() else plan
     if not chosen:
         suitable = plans.CPU_LENGTHS if on_cpu() else plans.LENGTHS
         return replace(plan, lengths=tuple(n for n in suitable if n <= (positions or n)))
@@ -141,12 +143,17 @@ def _measure(bench: "Bench", on: dict[str, Any], path: Path) -> int:
 
     from ..bench.report import document, write
 
+    def after_length(length: str) -> None:
+        write(document(bench, on), path)
+        if not console.is_terminal:
+            say(f"measured {length} tokens")
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("first run", total=bench.runs)
         bench.after_run = lambda what: progress.update(task, advance=1, description=what)
-        bench.after_length = lambda length: write(document(bench, on), path)
+        bench.after_length = after_length
         try:
             bench.run()
         except KeyboardInterrupt:

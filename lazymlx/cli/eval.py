@@ -50,7 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="for answers, results and plot (%(default)s)",
     )
-    out.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    out.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in the folder, also with more tasks, policies or prompts",
+    )
     out.add_argument("--no-plot", action="store_true", help="no plot (it needs matplotlib)")
     out.add_argument("--commit", metavar="HASH", help="of the sources, where git is not there to tell")
 
@@ -172,9 +176,8 @@ def make_options(args: argparse.Namespace, model: "Model", draft: "Model | None"
     schedules = tuple(Schedule.of(given, layers) for given in args.schedules or [model.resolve(model.lazy).schedule])
     first = [schedule.cuts[0] for schedule in schedules if schedule]
     if not first and not (args.layer and args.keeps):
-        raise UsageError(
-            "--schedule: nothing is left behind; give --layer and --keeps for the policies that select once"
-        )
+        flag = "--schedules" if args.schedules else "--schedule"
+        raise UsageError(f"{flag}: nothing is left behind; give one with a cut, or --layer and --keeps")
     layer = args.layer or first[0].layer
     if layer >= layers:
         raise UsageError(f"--layer: must be below the model's {layers} layers, got {layer}")

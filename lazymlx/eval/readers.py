@@ -118,7 +118,8 @@ def _line(path: Path, number: int, text: str) -> Line:
     try:
         fields = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UsageError(f"--data: {path}, line {number}: not JSON: {error.msg} at column {error.colno}") from None
+        why = error.msg.removesuffix(" at")
+        raise UsageError(f"--data: {path}, line {number}: not JSON: {why} at column {error.colno}") from None
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets in brackets
         raise UsageError(f"--data: {path}, line {number}: cannot be read as JSON: {error}") from None
     try:

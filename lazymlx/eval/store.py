@@ -72,7 +72,8 @@ class Store:
             before = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise UsageError(f"--resume: {path} cannot be read; name another folder with --out") from None
-        other = [f"{k} was {before.get(k)}, is {v}" for k, v in self.settings.items() if before.get(k) != v]
+        was, now = _flat(before), _flat(self.settings)
+        other = [f"{name} was {was.get(name)}, is {now.get(name)}" for name in now if was.get(name) != now.get(name)]
         if other:
             raise UsageError(f"--resume: the run in {self.folder} has other settings: {'; '.join(other)}")
 
@@ -114,3 +115,9 @@ class Store:
         unfinished = path.with_suffix(".part")
         unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return unfinished.replace(path)
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings, those of the engine one by one."""
+    inner = settings.get("lazy")
+    return {**settings, **(inner if isinstance(inner, dict) else {}), "lazy": isinstance(inner, dict)}
