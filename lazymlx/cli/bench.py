@@ -115,7 +115,10 @@ def read_plan(args: argparse.Namespace) -> Plan:
     """The plan that the flags ask for."""
     given = {name: read(getattr(args, name)) for name, read in READERS.items() if getattr(args, name) is not None}
     lazy = LazyConfig(revive=args.revive, min_tokens=args.min_tokens)
-    return Plan(**({**QUICK, **given} if args.quick else given), lazy=lazy)
+    plan = Plan(**({**QUICK, **given} if args.quick else given), lazy=lazy)
+    for name in set(plan.schedules) - {plans.OWN}:
+        LazyConfig(name)  # says what is wrong with it
+    return plan
 
 
 def fitted(plan: Plan, pair: "Pair", chosen: bool, quick: bool = False) -> Plan:
