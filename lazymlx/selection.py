@@ -9,7 +9,7 @@ that only depend on shapes are made once, and where few are to be chosen, few ar
 """
 
 from abc import ABC, abstractmethod
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import mlx.core as mx
 import numpy as np
@@ -120,9 +120,11 @@ def nearby(importance: Float[mx.array, " P"], active: Bool[mx.array, " P"], pool
 def running_sums(each: Float[mx.array, "K N"], pool: int) -> Float[mx.array, "K P"]:
     """Of every `pool` neighbours. Sums of a few and then sums of these: one kernel does not add up so many."""
     few, places = round(pool**0.5), each.shape[1] - pool + 1
-    some = sum((each[:, at : each.shape[1] - few + 1 + at] for at in range(1, few)), each[:, : each.shape[1] - few + 1])
-    parts = [some[:, at : at + places] for at in range(0, pool - few + 1, few)]
-    return sum((each[:, at : at + places] for at in range(pool - pool % few, pool)), sum(parts[1:], parts[0]))
+    width = each.shape[1] - few + 1
+    some = reduce(mx.add, [each[:, at : at + width] for at in range(few)])
+    whole = [some[:, at : at + places] for at in range(0, pool - few + 1, few)]
+    rest = [each[:, at : at + places] for at in range(pool - pool % few, pool)]
+    return reduce(mx.add, whole + rest)
 
 
 def smoothed(near: Float[mx.array, "K P"]) -> Float[mx.array, " P"]:

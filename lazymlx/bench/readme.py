@@ -7,7 +7,7 @@ leads to its source.
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -60,7 +60,7 @@ def markdown_curve(content: dict[str, Any]) -> str:
     return f"| revived a step | {names} |\n| --- |{' ---: |' * len(found)}\n| decode, tokens/s | {rates} |"
 
 
-def markdown_runs(contents: Sequence[dict[str, Any]]) -> str:
+def markdown_runs(*contents: dict[str, Any]) -> str:
     """Several runs of one model, at the lengths that all of them have: TTFT over stock, the part of what the operations
     allow, and the decode rate over stock."""
     of_runs = [{(row["length"], row["variant"]): row for row in rows(content)} for content in contents]
@@ -86,8 +86,9 @@ def _together(row: dict[str, Any]) -> str:
 
 
 Drawer = Callable[[dict[str, Any], Path, str], None]
-TEXTS: dict[str, Callable[[dict[str, Any]], str]] = {
+TEXTS: dict[str, Callable[..., str]] = {
     "speed": markdown_table,
+    "speed-runs": markdown_runs,
     "growth": sentence,
     "curve": markdown_curve,
 }
@@ -122,12 +123,10 @@ class Readme:
         return found
 
     def _block(self, kind: str, name: str, draw: bool) -> str:
-        if kind == "speed-runs":
-            return markdown_runs([read(self.results / each) for each in name.split()])
+        if kind in TEXTS:
+            return TEXTS[kind](*(read(self.results / each) for each in name.split()))
         source = self.results / name
         content = read(source)
-        if kind in TEXTS:
-            return TEXTS[kind](content)
         drawer, words = DRAWERS[kind]
         figure = self._figure(kind, name)
         if draw:

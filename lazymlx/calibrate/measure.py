@@ -69,11 +69,10 @@ class Reading:
             span = self.by_layer.stages[number].append(positions, self.L)
             mask = "causal" if self.L > 1 else None
             x, asking = self.model._run(self.by_layer, number, self.hidden[-1], 0, mask, span)
-            queries = asking.queries
             self.hidden.append(x)
-            self.queries.append(last_rows(None, queries, WIDEST))
+            self.queries.append(last_rows(None, asking.queries, WIDEST))
             self.asked.append(query_store(self.model.query_size))
-            self.asked[-1].write(by_token(queries), 0, self.L + 1)
+            self.asked[-1].write(by_token(asking.queries), 0, self.L + 1)
             mx.eval(x, self.queries[-1], self.asked[-1].parts)
 
     def cache(self, config: LazyConfig) -> LazyCache:

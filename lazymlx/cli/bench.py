@@ -116,8 +116,9 @@ def read_plan(args: argparse.Namespace) -> Plan:
     given = {name: read(getattr(args, name)) for name, read in READERS.items() if getattr(args, name) is not None}
     lazy = LazyConfig(revive=args.revive, min_tokens=args.min_tokens)
     plan = Plan(**({**QUICK, **given} if args.quick else given), lazy=lazy)
-    for name in set(plan.schedules) - {plans.OWN}:
-        LazyConfig(name)  # says what is wrong with it
+    for name in plan.schedules:
+        if name != plans.OWN:
+            LazyConfig(name)  # says what is wrong with it
     return plan
 
 
@@ -127,9 +128,9 @@ def fitted(plan: Plan, pair: "Pair", chosen: bool, quick: bool = False) -> Plan:
 
     own = tuple(pair.own_schedule if name == plans.OWN else name for name in plan.schedules)
     plan, positions = replace(plan, schedules=own), getattr(pair.args, "max_position_embeddings", None)
-    if quick and not chosen:
-        return replace(plan, lengths=plan.lengths[:1]) if on_cpu() else plan
-    if not chosen:
+    if quick and not chosen and on_cpu():
+        plan = replace(plan, lengths=plan.lengths[:1])
+    if not chosen and not quick:
         suitable = plans.CPU_LENGTHS if on_cpu() else plans.LENGTHS
         return replace(plan, lengths=tuple(n for n in suitable if n <= (positions or n)))
     if positions is not None and max(plan.lengths) > positions:

@@ -69,10 +69,10 @@ class Store:
     def _check_settings(self) -> None:
         path = self.folder / SETTINGS
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            was = _flat(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, AttributeError):
             raise UsageError(f"--resume: {path} cannot be read; name another folder with --out") from None
-        was, now = _flat(before), _flat(self.settings)
+        now = _flat(self.settings)
         other = [f"{name} was {was.get(name)}, is {now.get(name)}" for name in now if was.get(name) != now.get(name)]
         if other:
             raise UsageError(f"--resume: the run in {self.folder} has other settings: {'; '.join(other)}")
@@ -119,5 +119,4 @@ class Store:
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings, those of the engine one by one."""
-    inner = settings.get("lazy")
-    return {**settings, **(inner if isinstance(inner, dict) else {}), "lazy": isinstance(inner, dict)}
+    return {name: value for name, value in settings.items() if name != "lazy"} | settings.get("lazy", {})
