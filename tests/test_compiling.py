@@ -65,11 +65,11 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "compiles", lambda: True)
 
 
-def read(model: Model, config: LazyConfig = DEFAULT) -> tuple[LazyCache, mx.array]:
+def read(model: Model, config: LazyConfig = DEFAULT, prompt: list[int] = PROMPT) -> tuple[LazyCache, mx.array]:
     """A conversation that has read the prompt, and the first token of its answer."""
     cache = model.make_cache(config)
-    cache[0].expect(len(PROMPT))
-    token = feed(model, cache, PROMPT)[:, -1].argmax(axis=-1)
+    cache[0].expect(len(prompt))
+    token = feed(model, cache, prompt)[:, -1].argmax(axis=-1)
     mx.eval(token, cache[0].state)
     return cache[0], token
 
@@ -131,7 +131,7 @@ def test_a_trace_serves_until_buffers_grow(model: Model, traced: None, monkeypat
 def test_a_step_writes_keys_and_values_in_their_place(traced: None) -> None:
     """The device never holds them twice; unless there is a fork, which keeps what it has."""
     model = twin_of(stock_model(tiny_args(head_dim=256)))
-    cache, token = read(model)
+    cache, token = read(model, prompt=random_tokens(1200))  # long beside what a step itself takes
     stored = sum(a.nbytes for stage in cache.stages[1:] for a in stage.arrays)
 
     def more() -> int:
