@@ -75,7 +75,7 @@ class AuxCache:
             moved: the tokens that came to this cut, but were not put back yet.
         """
         slots = self.slots[positions]
-        self.depth = written(self.depth, mx.full(positions.shape, cut + 1, mx.int32), positions, 0)
+        self.depth = written(self.depth, mx.broadcast_to(mx.array(cut + 1, mx.int32), positions.shape), positions, 0)
         self.went(positions.shape[0], cut)
         rows = self.rows.at(slots)
         return (rows if moved is None else moved.instead(rows, slots))[None], slots

@@ -9,7 +9,7 @@ import mlx.core as mx
 from jaxtyping import Bool, Float, Integer
 
 from .compiling import compiled
-from .selection import candidate_keys, countdown_from, nearby, positions_of, smoothed, top
+from .selection import candidate_keys, countdown_from, positions_of, smoothed, top
 from .stores import Store
 
 BITS, GROUP_SIZE = 4, 64  # of stored queries: they only have to find their keys again
@@ -27,14 +27,13 @@ def by_token(queries: Float[mx.array, "1 H L D_h"]) -> Float[mx.array, "L N"]:
 
 def widely(importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"], pool: int) -> Float[mx.array, " P"]:
     """Importance over a neighbourhood, in which a reference and its target's name lie."""
-    once = compiled(smoothed)(nearby(importance, candidates, pool))
-    return compiled(smoothed)(nearby(once, candidates, pool))
+    return smoothed(smoothed(importance, candidates, pool), candidates, pool)
 
 
 def most(importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"], count: int) -> Integer[mx.array, " F"]:
     """Positions of the most important candidates; the last place, which is nobody's, where there are not so many."""
     places = len(importance)
-    keys = compiled(candidate_keys)(importance[None], candidates, countdown_from(places))
+    keys = compiled(candidate_keys)(importance, candidates, countdown_from(places))
     return positions_of(top(keys, count), mx.array(places))
 
 

@@ -85,7 +85,7 @@ def select(
     pool: int = 1,
 ) -> Bool[mx.array, " P"]:
     """The `k` most important active tokens, and the protected ones on top (LazyLLM sec 3.2)."""
-    near, countdown = nearby(importance, active, pool), countdown_from(len(importance))
+    near, countdown = smoothed(importance, active, pool), countdown_from(len(importance))
     keys = compiled(candidate_keys)(near, active & ~protected, countdown)
     return compiled(chosen)(keys, highest(mx.sort(keys), k), active, protected)
 
@@ -102,35 +102,37 @@ def best_waiting(
 
     Protected ones come first. What is not active has the importance of its active neighbours.
     """
-    near, countdown = nearby(importance, active, pool), countdown_from(len(importance))
+    near, countdown = smoothed(importance, active, pool), countdown_from(len(importance))
     keys = compiled(waiting_keys)(near, protected, waiting, countdown)
     return compiled(positions_of)(top(keys, count), mx.array(len(importance)))
 
 
-def nearby(importance: Float[mx.array, " P"], active: Bool[mx.array, " P"], pool: int) -> Float[mx.array, "K P"]:
-    """For each position, of the `pool` positions around it those that are active: their importances' sum, and how many
-    they are. Its importance alone where nothing is smoothed."""
-    each = importance.astype(mx.float32)[None]
+def smoothed(importance: Float[mx.array, " P"], active: Bool[mx.array, " P"], pool: int) -> Float[mx.array, " P"]:
+    """Of the `pool` positions around each one, the average importance of those that are active; 0 where none is.
+    Each one's own, active or not, where nothing is smoothed."""
+    importance = importance.astype(mx.float32)
     if pool == 1:
-        return each
-    each = mx.where(active, mx.concatenate([each, mx.ones_like(each)]), 0.0)
-    return compiled(running_sums)(mx.pad(each, [(0, 0), (pool // 2, pool // 2)]), pool)
+        return importance
+    each = mx.pad(compiled(counted)(importance, active, value_and_one()), [(0, 0), (pool // 2, pool // 2)])
+    return compiled(averages)(each, pool)
 
 
-def running_sums(each: Float[mx.array, "K N"], pool: int) -> Float[mx.array, "K P"]:
-    """Of every `pool` neighbours. Sums of a few and then sums of these: one kernel does not add up so many."""
+def counted(importance: mx.array, active: mx.array, is_value: mx.array) -> mx.array:
+    """Of each position its importance, and 1; both 0 where it is not active, `(2, P)`."""
+    return mx.where(active, mx.where(is_value, importance, 1.0), 0.0)
+
+
+def averages(each: Float[mx.array, "2 N"], pool: int) -> Float[mx.array, " P"]:
+    """Of every `pool` neighbours: the sum of their importances, by their number. Sums of a few and then sums of these,
+    since one kernel does not add up so many."""
     few, places = round(pool**0.5), each.shape[1] - pool + 1
     width = each.shape[1] - few + 1
     some = reduce(mx.add, [each[:, at : at + width] for at in range(few)])
-    whole = [some[:, at : at + places] for at in range(0, pool - few + 1, few)]
+    wholes = [some[:, at : at + places] for at in range(0, pool - few + 1, few)]
     rest = [each[:, at : at + places] for at in range(pool - pool % few, pool)]
-    return reduce(mx.add, whole + rest)
-
-
-def smoothed(near: Float[mx.array, "K P"]) -> Float[mx.array, " P"]:
-    """The average of each position's active neighbours, itself included; 0 where there are none."""
-    total = near[:1].squeeze(0)  # an index would be a kernel
-    return total if near.shape[0] == 1 else total / mx.maximum(near[1:].squeeze(0), 1)
+    # by slices: an index would be a kernel, and so would a sum that both rows are taken from
+    total, count = (reduce(mx.add, [part[row : row + 1].squeeze(0) for part in wholes + rest]) for row in (0, 1))
+    return total / mx.maximum(count, 1)
 
 
 def rank(importance: Float[mx.array, " P"], countdown: Int64[mx.array, " P"]) -> Int64[mx.array, " P"]:
@@ -145,14 +147,14 @@ def rank(importance: Float[mx.array, " P"], countdown: Int64[mx.array, " P"]) ->
     return mx.left_shift(ordered, mx.array(32, mx.int64)) + countdown
 
 
-def candidate_keys(near: mx.array, candidates: mx.array, countdown: mx.array) -> mx.array:
+def candidate_keys(importance: mx.array, candidates: mx.array, countdown: mx.array) -> mx.array:
     """Sort keys of the tokens between which to choose, `(P,)`."""
-    return mx.where(candidates, rank(smoothed(near), countdown), no_candidate())
+    return mx.where(candidates, rank(importance, countdown), no_candidate())
 
 
-def waiting_keys(near: mx.array, protected: mx.array, waiting: mx.array, countdown: mx.array) -> mx.array:
+def waiting_keys(importance: mx.array, protected: mx.array, waiting: mx.array, countdown: mx.array) -> mx.array:
     """Sort keys of the tokens that wait, `(P,)`."""
-    keys = mx.where(protected, countdown + FIRST, rank(smoothed(near), countdown))
+    keys = mx.where(protected, countdown + FIRST, rank(importance, countdown))
     return mx.where(waiting, keys, no_candidate())
 
 
@@ -197,3 +199,8 @@ def no_candidate() -> Int64[mx.array, ""]:
 @lru_cache(maxsize=16)
 def countdown_from(places: int) -> Int64[mx.array, " P"]:
     return mx.array(np.arange(places - 1, -1, -1, dtype=np.int64))
+
+
+@lru_cache
+def value_and_one() -> Bool[mx.array, "2 1"]:
+    return mx.array([[True], [False]])

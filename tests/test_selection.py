@@ -17,7 +17,6 @@ from lazymlx.selection import (
     attention,
     best_waiting,
     countdown_from,
-    nearby,
     positions_of,
     rank,
     select,
@@ -147,7 +146,7 @@ def test_selection_is_made_of_smoothed_scores():
 )
 def test_smoothing_averages_active_neighbours(pairs, pool):
     scores, active = (np.array([*column, 0]) for column in zip(*pairs, strict=True))
-    found = np.array(smoothed(nearby(mx.array(scores.astype(np.float32)), flags(active), pool)))
+    found = np.array(smoothed(mx.array(scores.astype(np.float32)), flags(active), pool))
     for i in np.flatnonzero(active):
         near = [j for j in range(i - pool // 2, i + pool // 2 + 1) if 0 <= j < len(active) and active[j]]
         assert found[i] == pytest.approx(scores[near].mean(), abs=1e-5)
