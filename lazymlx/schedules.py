@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from .config import LazyConfig
-from .errors import ConfigError, RunError, UsageError
-from .folders import holds
+from .errors import ConfigError, UsageError
+from .files import check_file, check_folder, holds
 
 BESIDE = "lazymlx.json"
 FIELDS = tuple(f.name for f in dataclasses.fields(LazyConfig) if f.name != "scorer")  # a scorer is Python
@@ -104,33 +104,17 @@ def _settings(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return {name: record[name] for name in FIELDS if name in record}
 
 
-def write(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"schedule: {path} cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+def check_writable(path: Path, flag: str) -> None:
+    """Refuse a place where no schedule can be written, before one is computed.
 
-
-def check_writable(path: Path) -> None:
-    """Refuse a place where nothing can be written, before anything is computed for it.
+    Args:
+        flag: what the user gave the path with.
 
     Raises:
         UsageError: the folder cannot be made or written to, or what is there already is no schedule.
     """
-    if path.is_dir():
-        raise UsageError(f"schedule: {path} is a folder; expected a file")
+    check_folder(path.parent, flag)
+    if path.parent.is_dir():
+        check_file(path, flag)
     if path.is_file() and path.stat().st_size and not holds(path, "schedule"):
-        raise UsageError(f"schedule: {path} is a file of another kind, which would be lost; name another place")
-    trial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trial.touch()
-        trial.unlink()
-    except OSError as error:
-        raise UsageError(f"schedule: {path} cannot be written: {error.strerror}") from None
+        raise UsageError(f"{flag}: {path} is a file of another kind, which would be lost; name another place")

@@ -20,10 +20,10 @@ import numpy as np
 from lazymlx.attention import unpacked
 from lazymlx.calibrate.measure import Dense, Meter, Reading, chat_tokens, log_softmax
 from lazymlx.calibrate.prompts import Prompt, Writer
-from lazymlx.cli.out_file import check_writable
 from lazymlx.config import Cut, LazyConfig, Schedule
 from lazymlx.demo import MODEL
 from lazymlx.errors import LazyMLXError
+from lazymlx.files import check_file, write_json
 from lazymlx.generation import template_tail
 from lazymlx.loading import load
 from lazymlx.machine import machine
@@ -211,7 +211,7 @@ def main() -> int:
     try:
         for flag, path in (("--rows", args.rows), ("--out", args.out)):
             if path is not None:
-                check_writable(path, flag)
+                check_file(path, flag)
         return study(args)
     except LazyMLXError as error:
         print(f"guard_study: {error}", file=sys.stderr)
@@ -227,7 +227,7 @@ def study(args: argparse.Namespace) -> int:
     print("\n".join(lines(cells)))
     if args.out is not None:
         content = {"model": name, "length": args.length, "machine": machine(), "cuts": cells}
-        args.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(args.out, content, "--out")
         plot(cells, name, args.out.with_suffix(".png"))
     return 0
 

@@ -15,11 +15,12 @@ from lazymlx.bench.measure import Bench, Budget, BudgetSpent
 from lazymlx.bench.models import Pair, make_pair, random_pair
 from lazymlx.bench.plan import Plan
 from lazymlx.bench.readme import Missing, Readme
-from lazymlx.bench.report import document, file_name, read, rows, summary, write
+from lazymlx.bench.report import document, file_name, read, rows, summary
 from lazymlx.bench.runs import timed
 from lazymlx.bench.shapes import SHAPES, shape_args
 from lazymlx.config import LazyConfig, Schedule
 from lazymlx.errors import UsageError
+from lazymlx.files import write_json
 from lazymlx.flops import Sizes, cache_share, ideal_speedup
 from lazymlx.machine import has_openblas
 
@@ -278,7 +279,7 @@ def test_ratios_are_of_medians_and_the_better_stock_counts(pair: Pair) -> None:
 def test_a_stored_run_is_read_again_and_anything_else_is_refused(stored: dict, tmp_path: Path) -> None:
     path = tmp_path / "new" / file_name(stored)
     assert path.name == "speed-20260102-030405-tiny-4x64-some-chip.json"
-    write(stored, path)
+    write_json(path, stored, "--out")
     assert read(path) == stored
     assert [f.name for f in path.parent.iterdir()] == [path.name]
     line = json.loads(json.dumps(summary(stored, path)))
@@ -326,7 +327,7 @@ def test_growth_in_words(pair: Pair) -> None:
 def test_the_readme_is_rendered_from_stored_runs(pair: Pair, tmp_path: Path) -> None:
     content = made_up(pair, {1024: (1.0, 1.0, 1.0), 4096: (16.0, 8.0, 4.0)})
     results = tmp_path / "results"
-    write(content, results / "run.json")
+    write_json(results / "run.json", content, "--out")
     path = tmp_path / "README.md"
     blocks = "".join(f"<!-- {kind}: run.json -->\nold\n<!-- /{kind} -->\n" for kind in ("speed", "growth-figure"))
     path.write_text(f"before\n{blocks}after\n")
@@ -337,14 +338,14 @@ def test_the_readme_is_rendered_from_stored_runs(pair: Pair, tmp_path: Path) -> 
     assert "| 4,096 | 2:.5 | 4000 | 4.00x | 4.00x | 2.00x | 2.00x |" in text and "Some Chip" in text
     assert "![Growth" in text and "(results/run-growth.png)" in text
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    write(content | {"note": "changed"}, results / "run.json")
+    write_json(results / "run.json", content | {"note": "changed"}, "--out")
     assert Readme(path, results).outdated() == [str(results / "run-growth.png")]
 
 
 def test_runs_side_by_side(pair: Pair, tmp_path: Path) -> None:
     """At the lengths that all of them have."""
     for name, times in (("a", {1024: (1.0, 1.0, 1.0), 4096: (16.0, 8.0, 4.0)}), ("b", {4096: (8.0, 8.0, 4.0)})):
-        write(made_up(pair, times), tmp_path / f"{name}.json")
+        write_json(tmp_path / f"{name}.json", made_up(pair, times), "--out")
     path = tmp_path / "README.md"
     path.write_text("<!-- speed-runs: a.json b.json -->\n<!-- /speed-runs -->\n")
     found = Readme(path, tmp_path).rendered(draw=False).splitlines()

@@ -96,4 +96,4 @@ def test_a_folder_that_cannot_be_written_is_found_out_before_the_work(
     (tmp_path / "file").write_text("")
     assert main([*TINY, "--only", "memory", "--out", str(tmp_path / "file")]) == 2
     error = capsys.readouterr().err
-    assert "--out" in error and "is a file; expected a folder" in error and "preparing" not in error
+    assert "--out" in error and "is no folder" in error and "preparing" not in error

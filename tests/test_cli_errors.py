@@ -10,7 +10,6 @@ import pytest
 from model_folder import write_model
 
 from lazymlx.cli.main import main
-from lazymlx.cli.out_file import write_json
 from lazymlx.errors import RunError, UsageError
 
 
@@ -313,9 +312,3 @@ def test_ctrl_c_outside_of_an_answer(monkeypatch: pytest.MonkeyPatch, capsys: py
     raising(monkeypatch, KeyboardInterrupt())
     assert main(["generate"]) == 130
     assert capsys.readouterr().err == "lazymlx: interrupted\n"
-
-
-def test_statistics_that_can_no_longer_be_written(tmp_path: Path) -> None:
-    """The folder went away while the model was working."""
-    with pytest.raises(RunError, match="could not be written"):
-        write_json(tmp_path / "gone" / "stats.json", {}, "--stats-json")

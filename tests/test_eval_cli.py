@@ -9,6 +9,7 @@ from model_folder import write_model
 from lazymlx import schedules
 from lazymlx.cli.main import main
 from lazymlx.eval.run import Matrix
+from lazymlx.files import write_json
 
 LENGTH = "256"
 SMALL = ["--lengths", LENGTH, "--lazy", "on", "--recent", "8", "--no-plot"]
@@ -118,7 +119,7 @@ def test_a_failure_of_the_device_keeps_what_is_done(
         (["--lengths", "many"], "argument --lengths: expected whole numbers such as 1024 or 4k, got 'many'"),
         (["--keeps", "0,1"], "must be above 0 and at most 1, got 0,1"),
         (["--data", "none.jsonl"], "--data: none.jsonl cannot be read: No such file or directory"),
-        (["--out", "/dev/null/run"], "--out: /dev/null/run cannot be written to: Not a directory"),
+        (["--out", "/dev/null/run"], "--out: /dev/null is no folder"),
         (["--n", "0"], "must be at least 1, got 0"),
         (["--lengths", ""], "argument --lengths: expected names or numbers with commas between them, got ''"),
         (["--policies", ","], "argument --policies: expected names or numbers with commas between them, got ','"),
@@ -138,7 +139,7 @@ def test_the_settings_that_a_calibration_brings_are_kept_with_the_answers(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     record = {"schedule": "3:0.3", "pool": 5, "window": 4, "fingerprint": schedules.fingerprint(tiny_model_folder)}
-    schedules.write(schedules.user_file(tiny_model_folder), record)
+    write_json(schedules.user_file(tiny_model_folder), record, "schedule")
     flags = ["eval", "--model", str(tiny_model_folder), "--tasks", "facts", "--policies", "lazy", "--n", "1"]
     assert main([*flags, "--lengths", LENGTH, "--no-plot", "--window", "16", "--out", str(tmp_path / "run")]) == 0
     kept = json.loads((tmp_path / "run" / "settings.json").read_text(encoding="utf-8"))["lazy"]

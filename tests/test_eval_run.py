@@ -97,7 +97,7 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
 
 def test_an_unwritable_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="--out: .*file/run cannot be written to: Not a directory"):
+    with pytest.raises(UsageError, match="--out: .*file is no folder"):
         Store(tmp_path / "file" / "run", SETTINGS)
 
 

@@ -1,6 +1,5 @@
 """Stored schedules: where they lie, how they are written, and which one `load` takes."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,8 @@ from model_folder import write_model
 
 from lazymlx import schedules
 from lazymlx.config import LazyConfig
-from lazymlx.errors import ConfigError, RunError, UsageError
+from lazymlx.errors import ConfigError, UsageError
+from lazymlx.files import write_json
 from lazymlx.loading import load
 
 
@@ -20,7 +20,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def calibrated(folder: Path, **record: object) -> Path:
     path = schedules.user_file(folder)
-    schedules.write(path, {"fingerprint": schedules.fingerprint(folder), **record})
+    write_json(path, {"fingerprint": schedules.fingerprint(folder), **record}, "schedule")
     return path
 
 
@@ -109,29 +109,15 @@ def test_a_broken_file_is_named(folder: Path, content: str) -> None:
         loaded(folder)
 
 
-def disk_is_full(source: Path, target: Path) -> None:
-    raise OSError(28, "No space left on device")
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a" / "b.json"
-    schedules.write(path, {"schedule": "2:0.5"})
-    monkeypatch.setattr(Path, "replace", disk_is_full)
-    with pytest.raises(RunError, match="cannot be written"):
-        schedules.write(path, {"schedule": "3:0.5"})
-    assert json.loads(path.read_text()) == {"schedule": "2:0.5"}
-    assert [entry.name for entry in path.parent.iterdir()] == ["b.json"]
-
-
 def test_a_bad_place_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place in (tmp_path, tmp_path / "file" / "below.json"):
-        with pytest.raises(UsageError, match="schedule: "):
-            schedules.check_writable(place)
+        with pytest.raises(UsageError, match="--out: "):
+            schedules.check_writable(place, "--out")
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(UsageError, match=r"mine\.txt is a file of another kind"):
-        schedules.check_writable(tmp_path / "mine.txt")
-    schedules.write(tmp_path / "old.json", {"schedule": "2:0.5"})
-    schedules.check_writable(tmp_path / "old.json")
-    schedules.check_writable(tmp_path / "new" / "x.json")
+        schedules.check_writable(tmp_path / "mine.txt", "--out")
+    write_json(tmp_path / "old.json", {"schedule": "2:0.5"}, "--out")
+    schedules.check_writable(tmp_path / "old.json", "--out")
+    schedules.check_writable(tmp_path / "new" / "x.json", "--out")
     assert not (tmp_path / "new" / "x.json").exists()

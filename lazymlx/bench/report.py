@@ -4,7 +4,6 @@ A ratio is of medians. `stock` is the better of its step sizes at each length; i
 """
 
 import json
-import os
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ..errors import RunError, UsageError
+from ..errors import UsageError
 from .measure import Bench
 
 KIND = "lazymlx speed"
@@ -45,17 +44,6 @@ def file_name(content: dict[str, Any]) -> str:
     words = f"{content['model']['name']} {content['machine']['chip']}".lower()
     words = "".join(c if c.isalnum() or c == "." else " " for c in words).split()
     return f"speed-{stamp}-{'-'.join(words)}.json"
-
-
-def write(content: dict[str, Any], path: Path) -> None:
-    """Store a run, whole or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise RunError(f"out: {path} could not be written: {error.strerror or error}") from None
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ..bench import plan as plans
 from ..bench.plan import Plan
 from ..config import LazyConfig
 from ..errors import RunError, UsageError
-from ..folders import check_folder
+from ..files import check_folder, write_json
 from .options import number_or_all
 from .terminal import say
 
@@ -145,10 +145,10 @@ def _measure(bench: "Bench", on: dict[str, Any], path: Path) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from ..bench.report import document, write
+    from ..bench.report import document
 
     def after_length(length: str) -> None:
-        write(document(bench, on), path)
+        write_json(path, document(bench, on), "--out")
         if not console.is_terminal:
             say(f"measured {length} tokens")
 
@@ -176,13 +176,13 @@ def _show(content: dict[str, Any], path: Path, plot: bool) -> None:
     from rich.console import Console
 
     from ..bench.figures import plot_speed
-    from ..bench.report import curve_table, summary, table, write
+    from ..bench.report import curve_table, summary, table
 
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
     for shown in (table(content), curve_table(content)):
         if shown is not None:
             console.print(shown)
-    write(content, path)
+    write_json(path, content, "--out")
     say(f"stored {path}")
     if plot and any(record["ttft_s"] for record in content["records"]):
         try:

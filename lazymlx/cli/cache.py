@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from ..demo import MODEL
-from . import options, out_file, prompts
+from ..files import check_file
+from . import options, prompts
 from .bar import PrefillBar
 from .generate import notes
 from .terminal import say
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read and save; whatever can be refused without loading anything is refused first."""
     lazy = options.lazy_config(args)
-    out_file.check_writable(args.output, "--output")
+    check_file(args.output, "--output")
     prompt = prompts.read_prompt(args)
     name = str(MODEL) if args.model is None else args.model
     say(f"reading {prompt.name} with {'the embedded model' if args.model is None else name}")

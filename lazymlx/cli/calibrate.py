@@ -8,6 +8,7 @@ from .. import __version__, schedules
 from ..calibrate.plan import Plan
 from ..calibrate.prompts import read_texts
 from ..demo import MODEL
+from ..files import write_json
 from .options import number
 from .terminal import say, write
 
@@ -80,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
     from .steps import Steps
 
     folder = find(str(MODEL) if args.model is None else args.model)
-    out = schedules.user_file(folder) if args.out is None else args.out
-    schedules.check_writable(out)
+    out, flag = (schedules.user_file(folder), "schedule") if args.out is None else (args.out, "--out")
+    schedules.check_writable(out, flag)
     model, tokenizer = load(str(folder), LazyConfig.dense())
     fingerprint = schedules.fingerprint(folder)
     journal = Journal(out.with_suffix(".partial.jsonl"), {"model": fingerprint, "lazymlx": __version__}, args.resume)
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         raise
     about = {"model": str(folder), "fingerprint": fingerprint, "lazymlx": __version__}
     made = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "lengths": plan.lengths, "max_loss": plan.max_loss}
-    schedules.write(out, {**found.record(), **about, **made})
+    write_json(out, {**found.record(), **about, **made}, flag)
     journal.finish()
     say(found.sentence(plan.max_loss))
     say(f"stored in {out}" + (", which load uses from now on" if args.out is None else ""))

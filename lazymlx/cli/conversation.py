@@ -21,12 +21,13 @@ from ..config import LazyConfig
 from ..document import FORMAT
 from ..errors import Cancelled, DocumentError, StateError, UsageError
 from ..explain import Trace, page
+from ..files import check_file, write_text
 from ..generation import LazyResponse
 from ..model import Model
 from ..progress import Progress
 from ..session import Session
 from ..stats import LazyStats
-from . import options, out_file
+from . import options
 from .answering import sampler_of
 from .bar import PrefillBar
 from .ctrl_c import CtrlC
@@ -144,8 +145,8 @@ class Conversation:
         if path.suffix.lower() not in (".html", ".htm"):  # or a slip of the finger would replace a document
             raise UsageError(f"explain: {path} is no name for a page; expected one that ends with .html")
         question, trace, stats = self.answered
-        out_file.check_writable(path, "explain")
-        out_file.write_text(path, page(trace.history(), self.tokenizer, stats, question), "explain")
+        check_file(path, "explain")
+        write_text(path, page(trace.history(), self.tokenizer, stats, question), "explain")
         note(f"how deep each token was computed: {path}")
 
     def open(self, words: str) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from ..config import LazyConfig
 from ..demo import MODEL
 from ..errors import UsageError
-from . import options, out_file, prompts
+from ..files import check_file, write_json, write_text
+from . import options, prompts
 from .bar import PrefillBar
 from .terminal import say, write
 
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     compare = _compares(args)
     for flag, path in (("--stats-json", args.stats_json), ("--explain", args.explain)):
         if path is not None:
-            out_file.check_writable(path, flag)
+            check_file(path, flag)
     prompt = prompts.read_prompt(args)
     name = str(MODEL) if args.model is None else args.model
     if args.verbose:
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         if args.verbose and not dense.interrupted:
             report.print_comparison(first, dense)
     if args.stats_json is not None:
-        out_file.write_json(args.stats_json, {"model": name, **report.to_dict(first, dense)}, "--stats-json")
+        write_json(args.stats_json, {"model": name, **report.to_dict(first, dense)}, "--stats-json")
     return 130 if (dense or first).interrupted else 0
 
 
@@ -126,7 +127,7 @@ def _ask_saved(args: argparse.Namespace, name: str, prompt: prompts.Prompt) -> i
         report.print_statistics(answer, session.config)
     _explain(args, trace, session.tokenizer, answer, prompt.question)
     if args.stats_json is not None:
-        out_file.write_json(args.stats_json, {"model": name, **report.to_dict(answer, None)}, "--stats-json")
+        write_json(args.stats_json, {"model": name, **report.to_dict(answer, None)}, "--stats-json")
     return 130 if answer.interrupted else 0
 
 
@@ -145,7 +146,7 @@ def _explain(
     if not trace.answered:
         say("--explain: the answer had not begun, so no page was written")
         return
-    out_file.write_text(args.explain, page(trace.history(), tokenizer, answer.lazy, question), "--explain")
+    write_text(args.explain, page(trace.history(), tokenizer, answer.lazy, question), "--explain")
     if args.verbose:
         say(f"how deep each token was computed: {args.explain}")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError, UsageError
-from ..folders import check_folder, holds
+from ..files import check_folder, holds, write_json
 
 ANSWERS, SETTINGS = "answers.jsonl", "settings.json"
 OURS = {SETTINGS: "chip", "results.json": "cells"}  # files that are written, each with a field that ours have
@@ -64,7 +64,7 @@ class Store:
             self._check_settings()
         self.rows: list[Row] = self._read() if found else []
         self.done = {key_of(row): row.get("question") for row in self.rows}
-        self._write_json(SETTINGS, settings)
+        self.write(SETTINGS, settings)
 
     def _check_settings(self) -> None:
         path = self.folder / SETTINGS
@@ -105,16 +105,9 @@ class Store:
 
     def write(self, name: str, content: dict[str, Any]) -> Path:
         """Write a JSON file beside the answers, whole or not at all."""
-        try:
-            return self._write_json(name, content)
-        except OSError as error:
-            raise RunError(f"--out: {self.folder / name} could not be written: {error.strerror}") from None
-
-    def _write_json(self, name: str, content: dict[str, Any]) -> Path:
         path = self.folder / name
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        return unfinished.replace(path)
+        write_json(path, content, "--out")
+        return path
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
