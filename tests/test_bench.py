@@ -172,14 +172,10 @@ def test_a_schedule_outside_of_the_model_is_refused_before_anything_runs(pair: P
 # reading a plan
 
 
-def test_schedules_lengths_and_steps_are_read() -> None:
+def test_schedules_are_read() -> None:
     assert plans.schedules("early,steep") == ("early", "steep")
     assert plans.schedules("early,8:.6,12:.4") == ("early", "8:.6,12:.4")
     assert plans.schedules("8:.5;8:.25,9:.1;steep") == ("8:.5", "8:.25,9:.1", "steep")
-    assert plans.lengths("512,2k, 32k") == (512, 2048, 32768)
-    assert plans.steps("2048,whole") == (2048, None)
-    with pytest.raises(UsageError, match="lengths"):
-        plans.lengths("12x")
 
 
 def test_stock_runs_once_where_its_step_sizes_do_the_same() -> None:

@@ -108,31 +108,3 @@ def schedules(text: str) -> tuple[str, ...]:
                 found.append(word)
         found += [",".join(cuts)] if cuts else []
     return tuple(found)
-
-
-def steps(text: str) -> tuple[int | None, ...]:
-    """Step sizes out of "2048,whole"."""
-    return tuple(step(word) for word in words(text))
-
-
-def step(text: str) -> int | None:
-    """A step size out of "2048" or "whole"."""
-    return None if text == "whole" else whole_number(text, "steps")
-
-
-def lengths(text: str) -> tuple[int, ...]:
-    """Prompt lengths out of "1024,2k,32k"."""
-    return tuple(
-        1024 * whole_number(w[:-1], "lengths") if w.endswith("k") else whole_number(w, "lengths") for w in words(text)
-    )
-
-
-def words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def whole_number(text: str, name: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"{name}: expected whole numbers, got {text!r}") from None

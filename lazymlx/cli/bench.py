@@ -3,8 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from ..bench.plan import Plan
 from ..config import LazyConfig
 from ..errors import RunError, UsageError
 from ..files import check_folder, write_json
-from .options import number_or_all
+from .options import lengths, number_or_all, words
 from .terminal import say
 
 if TYPE_CHECKING:
@@ -30,17 +29,7 @@ QUICK: dict[str, Any] = {
 }
 DEFAULT = Plan()
 
-# a field of `Plan` and the reader of its flag
-READERS: dict[str, Callable[[Any], Any]] = {
-    "lengths": plans.lengths,
-    "schedules": plans.schedules,
-    "what": plans.words,
-    "stock_steps": plans.steps,
-    "step": plans.step,
-    "repeats": int,
-    "tokens": int,
-    "budget_s": float,
-}
+FIELDS = tuple(field.name for field in fields(Plan))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--shape", metavar="NAME", help="random weights of a well-known model's shape, see --shapes")
     model.add_argument("--bits", type=int, metavar="N", help="quantise the random weights")
     model.add_argument("--shapes", action="store_true", help="list the named shapes, and end")
-    _add_plan_flags(parser.add_argument_group("measurements"))
+    _add_plan_flags(parser.add_argument_group("measurements", argument_default=argparse.SUPPRESS))
     out = parser.add_argument_group("output")
     out.add_argument("--out", metavar="FOLDER", default="out", help="for the JSON and the plot (default: %(default)s)")
     out.add_argument("--no-plot", action="store_true", help="no plot (it needs matplotlib)")
@@ -60,26 +49,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_plan_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--quick", action="store_true", help="a first look, in less than a minute")
-    add("--lengths", metavar="N,N,...", help="prompt lengths, 4k is 4096 (default: 1k to 16k; on a CPU to 4k)")
+    add("--quick", action="store_true", default=False, help="a first look, in less than a minute")
+    add(
+        "--lengths",
+        type=lengths,
+        metavar="N,N,...",
+        help="prompt lengths, 4k is 4096 (default: 1k to 16k; on a CPU to 4k)",
+    )
     add(
         "--schedules",
+        type=plans.schedules,
         metavar="NAME,...",
         help="presets, cuts such as 8:.6,12:.4, or auto: the model's own (default: early,steep)",
     )
-    add("--only", dest="what", metavar="WHAT,...", help=f"some of {', '.join(plans.WHAT)} (default: all)")
+    parts = f"some of {', '.join(plans.WHAT)} (default: all)"
+    add("--only", dest="what", type=words, metavar="WHAT,...", help=parts)
     add("--repeats", type=int, metavar="N", help=f"timed runs of each kind (default: {DEFAULT.repeats})")
     add("--tokens", type=int, metavar="N", help=f"tokens generated a run (default: {DEFAULT.tokens})")
     add("--budget-s", type=float, metavar="S", help="stop in time, and report what is done (default: no limit)")
     add(
         "--steps",
         dest="stock_steps",
+        type=steps,
         metavar="N,...",
         help="prefill step sizes of stock, the better counts (default: 2048,whole)",
     )
-    add("--own-step", dest="step", metavar="N", help="prefill step size of lazymlx, or whole (default: 2048)")
-    add("--revive", type=number_or_all, default=DEFAULT.lazy.revive, metavar="N", help="tokens revived a step, or all")
+    add(
+        "--own-step",
+        dest="step",
+        type=step,
+        metavar="N",
+        help="prefill step size of lazymlx, or whole (default: 2048)",
+    )
+    add(
+        "--revive",
+        type=number_or_all,
+        default=DEFAULT.lazy.revive,
+        metavar="N",
+        help="tokens revived a step, or all",
+    )
     add("--min-tokens", type=int, default=DEFAULT.lazy.min_tokens, metavar="N", help="prune from this length on")
+
+
+def steps(text: str) -> tuple[int | None, ...]:
+    """Step sizes out of "2048,whole"."""
+    return tuple(step(word) for word in words(text))
+
+
+def step(text: str) -> int | None:
+    """A step size out of "2048" or "whole"."""
+    try:
+        return None if text == "whole" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number or 'whole', got {text!r}") from None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -101,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     check_named(args.model, args.shape, args.bits)
     say("preparing the weights")
     pair = make_pair(args.model, args.shape, args.bits)
-    bench = Bench(pair, fitted(plan, pair, chosen=args.lengths is not None, quick=args.quick))
+    bench = Bench(pair, fitted(plan, pair, chosen="lengths" in args, quick=args.quick))
     on = machine() | ({"commit": args.commit} if args.commit else {})
     if on["blas"] == "MLX's own":
         say("OpenBLAS is not loaded, without it a CPU is some 50 times slower; see LD_PRELOAD in scripts/env")
@@ -113,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
 
 def read_plan(args: argparse.Namespace) -> Plan:
     """The plan that the flags ask for."""
-    given = {name: read(getattr(args, name)) for name, read in READERS.items() if getattr(args, name) is not None}
+    given = {name: value for name, value in vars(args).items() if name in FIELDS}
     lazy = LazyConfig(revive=args.revive, min_tokens=args.min_tokens)
     plan = Plan(**({**QUICK, **given} if args.quick else given), lazy=lazy)
     for name in plan.schedules:

@@ -9,7 +9,7 @@ from ..calibrate.plan import Plan
 from ..calibrate.prompts import read_texts
 from ..demo import MODEL
 from ..files import write_json
-from .options import number
+from .options import lengths, number
 from .terminal import say, write
 
 EXAMPLES = """\
@@ -53,12 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=PLAN.seed, metavar="N", help="of the prompts (default: %(default)s)")
     add("--out", type=Path, metavar="FILE", help="where to store the schedule (default: where load looks for it)")
     add("--resume", action="store_true", help="go on with a calibration that was interrupted")
-
-
-def lengths(text: str) -> tuple[int, ...]:
-    """Prompt lengths out of "1024,2k"."""
-    words = [word.strip() for word in text.split(",")]
-    return tuple(1024 * int(word[:-1]) if word.endswith("k") else int(word) for word in words)
 
 
 def run(args: argparse.Namespace) -> int:

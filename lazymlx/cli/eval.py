@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
@@ -13,6 +13,7 @@ from ..config import LazyConfig, Schedule
 from ..demo import MODEL
 from ..errors import LazyMLXError, ModelError, RunError, UsageError
 from . import options
+from .options import lengths, words
 from .terminal import say
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _add_matrix_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--tasks", type=words, metavar="NAME,...", help="generated tasks (default: all; none if there is --data)")
     add("--policies", type=words, metavar="NAME,...", help="default: all, specprefill only with --draft-model")
-    add("--lengths", type=lengths, default=[1024], metavar="N,...", help="tokens of the prompts; 4k is 4096 (1024)")
+    add("--lengths", type=lengths, default=(1024,), metavar="N,...", help="tokens of the prompts; 4k is 4096 (1024)")
     add("--n", type=options.number(int, 1), default=SAMPLES, metavar="N", help="samples a cell (default: %(default)s)")
     add("--seed", type=options.number(int, 0), default=0, metavar="N", help="of the samples (default: %(default)s)")
     add("--data", nargs="+", type=Path, default=[], metavar="FILE", help="LongBench, lost-in-the-middle, RULER: JSONL")
@@ -73,22 +74,6 @@ def _add_matrix_flags(group: argparse._ArgumentGroup) -> None:
         "--layer", type=options.number(int, 1), metavar="N", help="where policies with one selection select (first cut)"
     )
     add("--keeps", type=shares, metavar="X,...", help="what those keep, each a point (default: of the first cuts)")
-
-
-def words(text: str) -> list[str]:
-    """A list of names, at least one."""
-    found = [word.strip() for word in text.split(",") if word.strip()]
-    if not found:
-        raise argparse.ArgumentTypeError(f"expected names or numbers with commas between them, got {text!r}")
-    return found
-
-
-def lengths(text: str) -> list[int]:
-    """A list of token counts; k stands for 1,024."""
-    try:
-        return [int(word.removesuffix("k")) * (1024 if word.endswith("k") else 1) for word in words(text)]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected whole numbers such as 1024 or 4k, got {text!r}") from None
 
 
 def shares(text: str) -> list[float]:
@@ -131,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def asked_tasks(args: argparse.Namespace) -> list[str]:
+def asked_tasks(args: argparse.Namespace) -> Sequence[str]:
     """The generated tasks: those named, else all of them, or none if there is a file."""
     from ..eval.tasks import TASKS
 
@@ -140,7 +125,7 @@ def asked_tasks(args: argparse.Namespace) -> list[str]:
     return [] if args.data else list(TASKS)
 
 
-def asked_policies(args: argparse.Namespace) -> list[str]:
+def asked_policies(args: argparse.Namespace) -> Sequence[str]:
     """The policies: those named, else all that can run."""
     from ..eval.policies import POLICIES
 
@@ -209,7 +194,7 @@ def _draft(args: argparse.Namespace, tokenizer: Any) -> "Model | None":
     return draft
 
 
-def _note_positions(asked: list[int], model: "Model") -> None:
+def _note_positions(asked: Sequence[int], model: "Model") -> None:
     from ..eval.run import positions_of
 
     positions = positions_of(model)

@@ -53,6 +53,22 @@ def number(
     return convert
 
 
+def words(text: str) -> tuple[str, ...]:
+    """A list of names, at least one."""
+    found = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected names or numbers with commas between them, got {text!r}")
+    return found
+
+
+def lengths(text: str) -> tuple[int, ...]:
+    """A list of token counts; k stands for 1,024."""
+    try:
+        return tuple(int(word.removesuffix("k")) * (1024 if word.endswith("k") else 1) for word in words(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers such as 1024 or 4k, got {text!r}") from None
+
+
 def token_limit(text: str) -> int:
     """A number of tokens, or -1 for no limit."""
     value = int(text)

@@ -5,7 +5,7 @@ asked for, or the few tokens more that the last word takes: never less, so that 
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..errors import UsageError
 from .encoding import Encoder
@@ -63,14 +63,14 @@ def ask(context: str, question: str) -> str:
     return f"{context}\n\nQuestion: {question}"
 
 
-def check_tasks(names: list[str]) -> None:
+def check_tasks(names: Sequence[str]) -> None:
     """Refuse names that are no tasks."""
     for name in names:
         if name not in TASKS:
             raise UsageError(f"--tasks: there is no task {name!r}; tasks are {', '.join(TASKS)}")
 
 
-def check_lengths(lengths: list[int]) -> None:
+def check_lengths(lengths: Sequence[int]) -> None:
     """Refuse lengths that no context fits into."""
     for length in lengths:
         if length < LEAST_LENGTH:
