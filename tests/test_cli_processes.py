@@ -65,7 +65,8 @@ def test_a_closed_pipe_ends_quietly(start: Start) -> None:
     process.stdout.close()
     err = process.stderr.read().decode()
     assert process.wait(PATIENCE) == 0
-    assert err.splitlines() == [err.splitlines()[0], "=========="]
+    lines = [line for line in err.splitlines() if "OpenBLAS" not in line]  # which not every machine has
+    assert lines == [lines[0], "=========="]
 
 
 def test_help_into_a_closed_pipe_ends_quietly(start: Start) -> None:

@@ -118,15 +118,15 @@ def run(args: argparse.Namespace) -> int:
     from ..bench.measure import Bench
     from ..bench.models import check_named, make_pair
     from ..bench.report import document, file_name
-    from ..machine import machine
+    from ..machine import advice, machine
 
     check_named(args.model, args.shape, args.bits)
     say("preparing the weights")
     pair = make_pair(args.model, args.shape, args.bits)
     bench = Bench(pair, fitted(plan, pair, chosen="lengths" in args, quick=args.quick))
     on = machine() | ({"commit": args.commit} if args.commit else {})
-    if on["blas"] == "MLX's own":
-        say("OpenBLAS is not loaded, without it a CPU is some 50 times slower; see LD_PRELOAD in scripts/env")
+    if slow := advice():
+        say(slow)
     path = Path(args.out) / file_name(document(bench, on))
     code = _measure(bench, on, path)
     _show(document(bench, on), path, plot=not args.no_plot)

@@ -175,6 +175,10 @@ def notes(tokens: int, positions: int | None, uncalibrated: LazyConfig | None, u
         uncalibrated: the configuration asked for, if no schedule is stored for the model.
         used: the configuration that it became.
     """
+    from ..machine import advice  # MLX comes with it
+
+    if slow := advice():
+        yield slow
     if positions is not None and tokens > positions:
         yield f"warning: the prompt has {tokens} tokens, more than the model's {positions} positions; expect nonsense"
     default = uncalibrated is not None and uncalibrated.schedule == "auto"
