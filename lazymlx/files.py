@@ -39,7 +39,7 @@ def check_folder(path: Path, flag: str) -> None:
         UsageError: it, or what it would lie in, is a file or cannot be written to.
     """
     try:
-        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        there = next(folder for folder in (path, *path.absolute().parents) if _is_there(folder))
         if not there.is_dir():
             raise UsageError(f"{flag}: {there} is no folder")
         _try(_beside(there / "trial"))
@@ -81,6 +81,15 @@ def write_text(path: Path, text: str, flag: str) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"{flag}: {path} could not be written: {error.strerror}") from error
+
+
+def _is_there(path: Path) -> bool:
+    """Whether the name is taken, by a link that leads nowhere, say. What cannot be a name at all is an `OSError`."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _beside(path: Path) -> Path:

@@ -46,7 +46,8 @@ def test_what_cannot_be_written_is_refused_and_a_trial_leaves_nothing(tmp_path: 
     for path, said in ((tmp_path, "is a folder"), (tmp_path / "no" / "x", "No such file"), (below, "Not a directory")):
         with pytest.raises(UsageError, match=f"--out: .*{said}"):
             check_file(path, "--out")
-    for path in (tmp_path / "file", below, below / "y"):
+    (tmp_path / "link to a file").symlink_to(tmp_path / "gone")
+    for path in (tmp_path / "file", below, below / "y", tmp_path / "link to a file"):
         with pytest.raises(UsageError, match="--out: .*file is no folder"):
             check_folder(path, "--out")
     with pytest.raises(UsageError, match="--out: .*too long"):
@@ -55,7 +56,7 @@ def test_what_cannot_be_written_is_refused_and_a_trial_leaves_nothing(tmp_path: 
     check_file(tmp_path / "new", "--out")
     check_folder(tmp_path / "a" / "b", "--out")
     assert (tmp_path / "file").read_text() == "kept"
-    assert names(tmp_path) == ["file"]
+    assert names(tmp_path) == ["file", "link to a file"]
 
 
 @pytest.mark.parametrize("content, ours", [('{"cells": []}', True), ("[1]", False), ("{", False), ("\x00", False)])
