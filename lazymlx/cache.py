@@ -276,6 +276,8 @@ class LazyCache:
     def trim(self, n: int) -> int:
         """Forget the last `n` positions, in every stage and in the aux cache. Returns how many there were to forget."""
         n = min(n, self.offset)
+        if n == 0:
+            return 0
         self.offset -= n
         self.queries, self.safe, self.expected = None, None, 0
         self.reading = self.reading and self.offset > self.turn_start

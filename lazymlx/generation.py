@@ -75,7 +75,7 @@ def stream_generate(
         PromptError: the prompt is empty.
         UsageError: an option that a lazy cache cannot serve.
         TooLargeError: the prompt would take more memory than it may.
-        Cancelled: by `on_progress`; half of the prompt is in the cache then.
+        Cancelled: by `on_progress`; the cache is as it was before.
     """
     check_options(options)
     if max_tokens == 0 or max_tokens < -1:

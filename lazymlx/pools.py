@@ -160,7 +160,11 @@ class StageCache:
         """Forget all positions from `offset` on (waits for the device)."""
         held = np.array(self.positions[: self.filled])
         slots = np.flatnonzero(held < offset)
-        if len(slots) == self.filled:
+        if (
+            len(slots) > self.capacity // 2 and slots[-1] == len(slots) - 1
+        ):  # what goes is last and little: nothing moves
+            self.filled = len(slots)
+            self.positions[self.filled :] = NOWHERE
             return
         index = mx.array(slots)
         self.positions = mx.array(held[slots])

@@ -17,6 +17,7 @@ from .errors import PromptError, UsageError
 from .memory import ensure_fits
 from .model import Model
 from .progress import Meter, OnProgress
+from .rewind import Mark
 
 
 def read(
@@ -40,7 +41,7 @@ def read(
     Raises:
         PromptError: there are no tokens.
         TooLargeError: they would take more memory than they may.
-        Cancelled: by `on_progress`; some of the tokens are in the cache then.
+        Cancelled: by `on_progress`; the cache is as it was before.
     """
     options = {"step_size": prefill_step_size, "max_memory": max_memory, "on_progress": on_progress}
     with wired_limit(model):
@@ -61,7 +62,8 @@ def prefill(
 ) -> mx.array | None:
     """Compute a prompt. Returns its last token's logits `(1, V)`, or None if the prompt is not complete.
 
-    The device may not be done with the logits yet; what else changed in the cache is not begun then.
+    The device may not be done with the logits yet; what else changed in the cache is not begun then. Whatever ends it
+    early, the cache is as it was before.
 
     Args:
         tail: how many of the last tokens are the chat template's.
@@ -72,6 +74,7 @@ def prefill(
         raise PromptError("prompt: it is empty; give at least one token")
     L, cache = len(tokens), prompt_cache[0]
     ensure_fits(model, cache, L, step_size=step_size, max_memory=max_memory)
+    before = Mark(cache)
     cache.expect(L, complete=complete, tail=tail, step_size=step_size)
     meter = Meter(on_progress, cache.offset, L, planned_work(cache, L) if complete else [1])
     cache.on_rows = meter.report
@@ -80,9 +83,12 @@ def prefill(
             logits = _by_chunks(model, mx.array(list(tokens)), prompt_cache, step_size, meter)
             if logits is not None and _is_unsure(logits, cache):
                 logits = _ask_again(model, tokens[-1], prompt_cache)
+        meter.finish()
+    except BaseException:
+        before.restore(cache)
+        raise
     finally:
         cache.on_rows = cache.corner = None
-    meter.finish()
     return logits
 
 

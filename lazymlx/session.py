@@ -281,9 +281,9 @@ class Session:
             self._cancelled.clear()
             yield
         finally:
-            if self._closed:
-                self._let_go()
             self._busy.release()
+            if self._closed:  # since: whoever closed it could not let go
+                self.close()
 
     def _let_go(self) -> None:
         self._cache = self.model.make_cache(self._cache.config)[0]
