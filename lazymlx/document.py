@@ -21,7 +21,7 @@ from .links import query_store
 from .model import Model
 from .pools import StageCache
 from .rewind import Slots
-from .sealed import read_sealed, write_sealed
+from .sealed import is_sealed, read_sealed, write_sealed
 
 FORMAT, VERSION = "lazymlx document", "2"
 COUNTS = (
@@ -49,6 +49,7 @@ def save_document(
         transcript: plain values that go into the header.
 
     Raises:
+        StateError: a prompt is still being read.
         DocumentError: the file cannot be written, or the configuration's scorer is the program's own.
     """
     if cache.expected:
@@ -68,6 +69,11 @@ def save_document(
         "transcript": json.dumps(transcript),
     }
     write_sealed(path, {"tokens": ids, **_arrays(cache)}, header)
+
+
+def is_document(path: str | os.PathLike) -> bool:
+    """Whether a file is a saved document, of whatever version."""
+    return is_sealed(path, FORMAT)
 
 
 def load_document(path: str | os.PathLike, model: Model) -> tuple[LazyCache, list[int], dict[str, Any]]:

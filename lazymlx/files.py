@@ -2,29 +2,41 @@
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from threading import get_ident
+from typing import Any, BinaryIO
 
 from .errors import RunError, UsageError
 
+HEAD = 4096  # bytes
 
-def check_file(path: Path, flag: str) -> None:
-    """Refuse a file that cannot be written, before anything is computed for it.
+
+def check_file(path: Path, flag: str, is_ours: Callable[[Path], bool]) -> None:
+    """Refuse a file that cannot be written or would be lost, before anything is computed for it.
 
     Args:
         flag: what the user gave the path with.
+        is_ours: whether a file that is there, and not empty, is one that may be replaced.
 
     Raises:
-        UsageError: its folder is missing or may not be written to, or it is a folder itself.
+        UsageError: its folder is missing or may not be written to, it is a folder itself, or a file of another kind.
     """
     try:
         if path.is_dir():
             raise UsageError(f"{flag}: {path} is a folder; expected a file")
-        if path.exists():
-            path.open("a").close()
-        else:
-            _try(_beside(path))
+        if not path.parent.is_dir():
+            raise UsageError(f"{flag}: there is no folder {path.parent}; make it first, or name another place")
+        if is_stream(path):
+            return
+        if not path.exists():
+            _try(_beside(path.resolve()))
+            return
+        path.open("a").close()
+        if path.stat().st_size and not is_ours(path):
+            raise UsageError(f"{flag}: {path} is a file of another kind, which would be lost; name another place")
     except OSError as error:
         raise UsageError(f"{flag}: {path} cannot be written: {error.strerror}") from None
 
@@ -56,31 +68,61 @@ def holds(path: Path, field: str) -> bool:
     return isinstance(content, dict) and field in content
 
 
+def mentions(path: Path, words: str) -> bool:
+    """Whether a file has these words near its top, as a page that we have written has."""
+    with path.open("rb") as file:
+        return words.encode() in file.read(HEAD)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a name stands for a device, a pipe, or one of the process's own streams: nothing to be replaced."""
+    return Path("/dev") in path.absolute().parents or (path.exists() and not path.is_file())
+
+
 def write_json(path: Path, content: Mapping[str, Any], flag: str) -> None:
     """Write plain values; see `write_text`."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", flag)
 
 
 def write_text(path: Path, text: str, flag: str) -> None:
-    """Write to a temporary file and rename it, so that a reader never finds half a file. Its folder is made.
+    """Write a text, see `replacing`; its folder is made.
 
     Raises:
         RunError: it could not be written, because a disk is full, say.
     """
-    path = path.resolve()  # a link stays one
     try:
-        if path.exists() and not path.is_file():  # /dev/null and its like must not be renamed over
-            path.write_text(text, encoding="utf-8")
+        if is_stream(path):
+            with path.open("a", encoding="utf-8") as file:  # of a stream that goes to a file, nothing is cut off
+                file.write(text)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _beside(path)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise RunError(f"{flag}: {path} could not be written: {error.strerror}") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path` that takes its place once it is complete and safely on the disk: whatever happens meanwhile,
+    the name stands for the old file or the new one. Who may read an old one may read the new one.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = path.resolve()  # a link stays one
+    temporary = _beside(path)
+    try:
+        with temporary.open("w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _is_there(path: Path) -> bool:
@@ -93,7 +135,16 @@ def _is_there(path: Path) -> bool:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return path.with_name(f".{path.name}.{os.getpid()}-{get_ident()}.tmp")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name as safe as the file."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _try(path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import LazyConfig
-from .errors import ConfigError, UsageError
+from .errors import ConfigError
 from .files import check_file, check_folder, holds
 
 BESIDE = "lazymlx.json"
@@ -115,6 +115,4 @@ def check_writable(path: Path, flag: str) -> None:
     """
     check_folder(path.parent, flag)
     if path.parent.is_dir():
-        check_file(path, flag)
-    if path.is_file() and path.stat().st_size and not holds(path, "schedule"):
-        raise UsageError(f"{flag}: {path} is a file of another kind, which would be lost; name another place")
+        check_file(path, flag, lambda there: holds(there, "schedule"))

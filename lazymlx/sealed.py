@@ -8,13 +8,13 @@ import hashlib
 import json
 import os
 import struct
-import tempfile
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 import mlx.core as mx
 
 from .errors import DocumentError
+from .files import replacing
 
 UNSEALED = "0" * 64  # stands for the checksum while it is computed
 BLOCK = 1 << 20
@@ -26,27 +26,27 @@ def write_sealed(path: str | os.PathLike, arrays: dict[str, mx.array], header: d
     Raises:
         DocumentError: the file cannot be written, or its name stands for something else, a device or a pipe, say.
     """
-    path, temporary = Path(path), None
+    path = Path(path)
     try:
-        path = path.resolve()  # a link stays one
         if path.exists() and not path.is_file():
             _refuse(path, "cannot be written: it is no file")
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with os.fdopen(handle, "w+b") as file:
+        with replacing(path) as file:
             mx.save_safetensors(file, arrays, {**header, "checksum": UNSEALED})
             checksum, at = _checksum(file)
             file.seek(at)
             file.write(checksum.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        temporary = None
-        _sync_folder(path.parent)
     except OSError as error:
         raise DocumentError(f"document: {path} cannot be written: {error.strerror}") from None
-    finally:
-        if temporary is not None:
-            os.unlink(temporary)
+
+
+def is_sealed(path: str | os.PathLike, kind: str) -> bool:
+    """Whether a file's header says this `kind`, of whatever version."""
+    try:
+        with Path(path).open("rb") as file:
+            _header(file, Path(path), kind)
+    except (OSError, DocumentError):
+        return False
+    return True
 
 
 def read_sealed(path: str | os.PathLike, kind: str, version: str) -> tuple[dict[str, mx.array], dict[str, str]]:
@@ -107,15 +107,6 @@ def _checksum(file: BinaryIO) -> tuple[str, int]:
     while block := file.read(BLOCK):
         digest.update(block)
     return digest.hexdigest(), 8 + len(before + name)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name as safe as the file."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _refuse(path: Path, reason: str) -> NoReturn:

@@ -23,7 +23,7 @@ from lazymlx.calibrate.prompts import Prompt, Writer
 from lazymlx.config import Cut, LazyConfig, Schedule
 from lazymlx.demo import MODEL
 from lazymlx.errors import LazyMLXError
-from lazymlx.files import check_file, write_json
+from lazymlx.files import check_file, holds, write_json
 from lazymlx.generation import template_tail
 from lazymlx.loading import load
 from lazymlx.machine import machine
@@ -209,9 +209,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="the summary, as JSON, and beside it the figure")
     args = parser.parse_args()
     try:
-        for flag, path in (("--rows", args.rows), ("--out", args.out)):
-            if path is not None:
-                check_file(path, flag)
+        check_file(args.rows, "--rows", lambda there: True)  # what is there is read
+        if args.out is not None:
+            check_file(args.out, "--out", lambda there: holds(there, "cuts"))
         return study(args)
     except LazyMLXError as error:
         print(f"guard_study: {error}", file=sys.stderr)

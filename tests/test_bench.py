@@ -317,7 +317,8 @@ def test_growth_in_words(pair: Pair) -> None:
     assert found["time to the first token", "stock"] == pytest.approx(2)
     assert "From 1,024 to 4,096 tokens" in sentence(content)
     assert "N^2.00 (stock), N^1.50 (dense), N^1.00 (2:.5)" in sentence(content)
-    assert "at least two lengths" in sentence(made_up(pair, {1024: (1.0, 1.0, 1.0)}))
+    with pytest.raises(UsageError, match="at least two lengths"):
+        sentence(made_up(pair, {1024: (1.0, 1.0, 1.0)}))
 
 
 def test_the_readme_is_rendered_from_stored_runs(pair: Pair, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_saved_conversation_goes_on(chat: Chat) -> None:
 
 def test_saving_replaces_saved_documents_alone(chat: Chat) -> None:
     chat("Who?", f"/save {chat.book}", f"/save {chat.saved}", f"/save {chat.saved}", code=2)
-    assert len(chat.errors) == 1 and "exists and is no saved document" in chat.errors[0]
+    assert len(chat.errors) == 1 and "is a file of another kind, which would be lost" in chat.errors[0]
     assert chat.book.read_text(encoding="utf-8") == TEXT
 
 

@@ -103,7 +103,7 @@ def test_damaged_and_foreign_files_are_one_line(commands: Commands, tmp_path: Pa
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_reading(commands: Commands, tmp_path: Path) -> None:
-    for place, what in ((tmp_path / "none" / "book", "No such file"), (tmp_path, "is a folder")):
+    for place, what in ((tmp_path / "none" / "book", "there is no folder"), (tmp_path, "is a folder")):
         commands.saved = place
         assert what in commands.cache("--prompt-file", str(commands.book), code=2)
         assert "reading" not in commands.err
@@ -124,3 +124,14 @@ def test_sizes(text: str, size: int) -> None:
 @pytest.mark.parametrize("text", ["", "GB", "-1", "0", "1TB", "inf", "nan", "12 potatoes"])
 def test_what_is_no_size(commands: Commands, text: str) -> None:
     assert "--max-memory" in commands.run("generate", "-p", "x", f"--max-memory={text}", code=2)
+
+
+def test_a_text_is_not_lost_under_the_name_of_a_document(commands: Commands) -> None:
+    """Not even one that talks of documents."""
+    commands.book.write_text(TEXT + 'its header says {"format": "lazymlx document"}')
+    before = commands.book.read_bytes()
+    said = commands.run("cache", "-o", str(commands.book), "--prompt-file", str(commands.book), code=2)
+    assert "--output: " in said and "book.txt is a file of another kind, which would be lost" in said
+    assert commands.book.read_bytes() == before
+    commands.saved.touch()  # nothing is in it
+    commands.cache("--prompt-file", str(commands.book), *LAZY)

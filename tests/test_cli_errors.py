@@ -233,11 +233,16 @@ def test_a_template_that_refuses_the_messages(refused: Refusal, folder: Path) ->
         (["--prompt-cache-file", "a.safetensors"], "--prompt-cache-file: mlx-lm's files"),
         (["--image", "a.png", "b.png"], "--image: lazymlx reads text alone"),
         (["-qa"], "--quantize-activations: "),
-        (["--stats-json", "/nowhere/stats.json"], "/nowhere/stats.json cannot be written: No such file"),
+        (["--stats-json", "/nowhere/stats.json"], "--stats-json: there is no folder /nowhere"),
         (["--stats-json", "/"], "/ is a folder"),
-        (["--explain", "/nowhere/page.html"], "--explain: /nowhere/page.html cannot be written: No such file"),
-        (["--explain", "/"], "--explain: / is a folder"),
-        (["--explain", "a" * 5000], "cannot be written: File name too long"),
+        (["--explain", "/nowhere/page.html"], "--explain: there is no folder /nowhere"),
+        (["--explain", "/"], "--explain: / is no name for a page; expected one that ends with .html"),
+        (["--stats-json", "a" * 5000], "cannot be written: File name too long"),
+        (["--stats-json", ""], "argument --stats-json: expected a name, got an empty text"),
+        (
+            ["--chat-template-config", '{"tokenize": true}'],
+            "--chat-template-config: the chat template cannot be given tokenize",
+        ),
         (["--prompt", "a\udcff"], "--prompt/-p: must be UTF-8 text"),
         (["--question", "a\udcff"], "--question/-q: must be UTF-8 text"),
         (["--stats-json", "/proc/stats.json"], "/proc/stats.json cannot be written"),
@@ -312,3 +317,19 @@ def test_ctrl_c_outside_of_an_answer(monkeypatch: pytest.MonkeyPatch, capsys: py
     raising(monkeypatch, KeyboardInterrupt())
     assert main(["generate"]) == 130
     assert capsys.readouterr().err == "lazymlx: interrupted\n"
+
+
+def test_nothing_that_the_user_had_is_replaced(refused: Refusal, tmp_path: Path) -> None:
+    """Not even what was just read, for a slip of the finger."""
+    (tmp_path / "notes.html").write_text("mine")
+    (tmp_path / "notes.json").write_text('{"mine": 1}')
+    for flag, name in (("--explain", "notes.html"), ("--stats-json", "notes.html"), ("--stats-json", "notes.json")):
+        said = refused("--prompt-file", str(tmp_path / "notes.html"), flag, str(tmp_path / name))
+        assert f"{flag}: " in said and f"{name} is a file of another kind, which would be lost" in said
+
+
+@pytest.mark.parametrize("name", ["tokenize", "messages", "add_generation_prompt"])
+def test_what_a_chat_template_is_given_anyway(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "-p", "hi", "-m", "1", "--chat-template-config", f'{{"{name}": 1}}']) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"lazymlx: error: --chat-template-config: the chat template cannot be given {name}: ")

@@ -1,12 +1,18 @@
 """Files that a command leaves: tried beforehand, written whole or not at all."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from lazymlx.errors import RunError, UsageError
 from lazymlx.files import check_file, check_folder, holds, write_json, write_text
+
+
+def nothing_is(path: Path) -> bool:
+    """Ours."""
+    return False
 
 
 def names(folder: Path) -> list[str]:
@@ -36,30 +42,60 @@ def test_a_link_stays_one_and_a_device_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "target")
     write_text(tmp_path / "link", "whole", "--out")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_text() == "whole"
+    check_file(Path("/dev/null"), "--out", nothing_is)
     write_text(Path("/dev/null"), "nothing", "--out")
     assert not Path("/dev/null").is_file()
 
 
-def test_what_cannot_be_written_is_refused_and_a_trial_leaves_nothing(tmp_path: Path) -> None:
+def test_a_stream_that_goes_to_a_file_is_not_cut_off(tmp_path: Path) -> None:
+    with (tmp_path / "answer").open("w") as file:
+        print("the answer", file=file, flush=True)
+        write_text(Path(f"/dev/fd/{file.fileno()}"), "figures\n", "--out")
+    assert (tmp_path / "answer").read_text() == "the answer\nfigures\n"
+
+
+def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    check_file(tmp_path / "pipe", "--out", nothing_is)
+
+
+def test_what_cannot_be_written_or_would_be_lost_is_refused_and_a_trial_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
-    below = tmp_path / "file" / "x"
-    for path, said in ((tmp_path, "is a folder"), (tmp_path / "no" / "x", "No such file"), (below, "Not a directory")):
+    (tmp_path / "empty").touch()
+    below, dangling = tmp_path / "file" / "x", tmp_path / "link to a file"
+    dangling.symlink_to(tmp_path / "gone")
+    for path, said in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "no" / "x", "there is no folder .*no; make it first"),
+        (below, "there is no folder"),
+        (tmp_path / "file", "is a file of another kind, which would be lost"),
+        (tmp_path / ("x" * 300), "too long"),
+    ):
         with pytest.raises(UsageError, match=f"--out: .*{said}"):
-            check_file(path, "--out")
-    (tmp_path / "link to a file").symlink_to(tmp_path / "gone")
-    for path in (tmp_path / "file", below, below / "y", tmp_path / "link to a file"):
+            check_file(path, "--out", nothing_is)
+    for path in (tmp_path / "file", below, below / "y", dangling):
         with pytest.raises(UsageError, match="--out: .*file is no folder"):
             check_folder(path, "--out")
     with pytest.raises(UsageError, match="--out: .*too long"):
         check_folder(tmp_path / ("x" * 300), "--out")
-    check_file(tmp_path / "file", "--out")
-    check_file(tmp_path / "new", "--out")
+    for path in (tmp_path / "new", tmp_path / "empty", dangling):
+        check_file(path, "--out", nothing_is)
+    check_file(tmp_path / "file", "--out", lambda there: there.read_text() == "kept")
     check_folder(tmp_path / "a" / "b", "--out")
     assert (tmp_path / "file").read_text() == "kept"
-    assert names(tmp_path) == ["file", "link to a file"]
+    assert names(tmp_path) == ["empty", "file", "link to a file"]
 
 
 @pytest.mark.parametrize("content, ours", [('{"cells": []}', True), ("[1]", False), ("{", False), ("\x00", False)])
 def test_files_of_ours_are_known_by_a_field(tmp_path: Path, content: str, ours: bool) -> None:
     (tmp_path / "x.json").write_text(content)
     assert holds(tmp_path / "x.json", "cells") is ours
+
+
+def test_who_may_read_the_old_file_may_read_the_new_one(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_text(tmp_path / "new", "", "--out")
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    (tmp_path / "new").chmod(0o640)
+    write_text(tmp_path / "new", "again", "--out")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o640

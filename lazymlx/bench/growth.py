@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import UsageError
 from .report import Row, rows
 
 COSTS: dict[str, tuple[str, Callable[[Row], float | None]]] = {  # its unit, and where it stands in a row
@@ -54,10 +55,14 @@ def fits(content: dict[str, Any]) -> list[Fit]:
 
 
 def sentence(content: dict[str, Any]) -> str:
-    """The exponents in words."""
+    """The exponents in words.
+
+    Raises:
+        UsageError: the run measured nothing at two lengths.
+    """
     found = fits(content)
     if not found:
-        return "Growth needs a run with at least two lengths."
+        raise UsageError("growth: needs a run with at least two lengths")
     lengths = [n for f in found for n in f.lengths]
     parts = []
     for cost in dict.fromkeys(f.cost for f in found):

@@ -67,8 +67,9 @@ class Plan:
             raise UsageError(f"lengths: expected prompts of at least 2 tokens, got {list(self.lengths)}")
         if self.repeats < 1 or self.tokens < 1:
             raise UsageError(f"repeats, tokens: must be at least 1, got {self.repeats} and {self.tokens}")
-        if not self.stock_steps or any(step is not None and step < 1 for step in (*self.stock_steps, self.step)):
-            raise UsageError(f"steps: must be at least 1, got {self.stock_steps} for stock and {self.step} for ours")
+        too_small = [step for step in (*self.stock_steps, self.step) if step is not None and step < 1]
+        if too_small or not self.stock_steps:
+            raise UsageError(f"steps: must be at least 1, got {too_small[0] if too_small else 'none for stock'}")
         if self.budget_s is not None and not self.budget_s > 0:
             raise UsageError(f"budget: must be more than 0 seconds, got {self.budget_s}")
 
@@ -90,10 +91,12 @@ class Plan:
         return Variant(name, resolve(replace(self.lazy, schedule=name, **others)), self.step)
 
     def curve(self, resolve: Resolve) -> list[Variant]:
-        """The first schedule with each number of revived tokens."""
-        if "revive" not in self.what or not self.schedules:
+        """The first schedule that leaves something behind, with each number of revived tokens."""
+        if "revive" not in self.what:
             return []
-        return [self.with_schedule(self.schedules[0], resolve, revive=budget) for budget in self.budgets]
+        ours = [self.with_schedule(name, resolve) for name in self.schedules]
+        cut = next((variant.name for variant in ours if variant.lazy is not None and variant.lazy.cuts), None)
+        return [] if cut is None else [self.with_schedule(cut, resolve, revive=budget) for budget in self.budgets]
 
 
 def schedules(text: str) -> tuple[str, ...]:

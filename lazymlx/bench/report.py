@@ -50,7 +50,9 @@ def read(path: Path) -> dict[str, Any]:
     """A stored run."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
         raise UsageError(f"{path} is not readable as JSON: {error}") from None
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise UsageError(f"{path} is no stored speed run; expected a file that 'lazymlx bench' wrote")

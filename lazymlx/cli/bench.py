@@ -12,7 +12,7 @@ from ..bench.plan import Plan
 from ..config import LazyConfig
 from ..errors import RunError, UsageError
 from ..files import check_folder, write_json
-from .options import lengths, number_or_all, words
+from .options import lengths, number_or_all, path, words
 from .terminal import say
 
 if TYPE_CHECKING:
@@ -41,10 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--shapes", action="store_true", help="list the named shapes, and end")
     _add_plan_flags(parser.add_argument_group("measurements", argument_default=argparse.SUPPRESS))
     out = parser.add_argument_group("output")
-    out.add_argument("--out", metavar="FOLDER", default="out", help="for the JSON and the plot (default: %(default)s)")
+    out.add_argument(
+        "--out",
+        type=path,
+        metavar="FOLDER",
+        default=Path("out"),
+        help="for the JSON and the plot (default: %(default)s)",
+    )
     out.add_argument("--no-plot", action="store_true", help="no plot (it needs matplotlib)")
     out.add_argument("--commit", metavar="HASH", help="of the sources, where git is not there to tell")
-    out.add_argument("--growth", metavar="RUN.json", help="say how the costs of a stored run grow, plot it, and end")
+    out.add_argument(
+        "--growth", type=path, metavar="RUN.json", help="say how the costs of a stored run grow, plot it, and end"
+    )
 
 
 def _add_plan_flags(group: argparse._ArgumentGroup) -> None:
@@ -112,9 +120,9 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(SHAPES))
         return 0
     if args.growth:
-        return _growth(Path(args.growth))
+        return _growth(args.growth)
     plan = read_plan(args)
-    check_folder(Path(args.out), "--out")
+    check_folder(args.out, "--out")
     from ..bench.measure import Bench
     from ..bench.models import check_named, make_pair
     from ..bench.report import document, file_name
@@ -127,9 +135,9 @@ def run(args: argparse.Namespace) -> int:
     on = machine() | ({"commit": args.commit} if args.commit else {})
     if slow := advice():
         say(slow)
-    path = Path(args.out) / file_name(document(bench, on))
-    code = _measure(bench, on, path)
-    _show(document(bench, on), path, plot=not args.no_plot)
+    to = args.out / file_name(document(bench, on))
+    code = _measure(bench, on, to)
+    _show(document(bench, on), to, plot=not args.no_plot)
     return code
 
 

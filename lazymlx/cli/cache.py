@@ -1,10 +1,10 @@
 """`lazymlx cache`: read a document once, and save it for the questions of `lazymlx generate --document`."""
 
 import argparse
-from pathlib import Path
 
 from ..demo import MODEL
-from ..files import check_file
+from ..errors import UsageError
+from ..files import check_file, is_stream
 from . import options, prompts
 from .bar import PrefillBar
 from .generate import notes
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `lazymlx cache`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
-    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE", help="where to save it")
+    parser.add_argument("--output", "-o", type=options.path, required=True, metavar="FILE", help="where to save it")
     options.add_model_flags(parser.add_argument_group("model"))
     document = parser.add_argument_group("document")
     document.add_argument("--prompt-file", metavar="FILE", help="a text file (default: the embedded document)")
@@ -38,16 +38,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read and save; whatever can be refused without loading anything is refused first."""
     lazy = options.lazy_config(args)
-    check_file(args.output, "--output")
     prompt = prompts.read_prompt(args)
     name = str(MODEL) if args.model is None else args.model
-    say(f"reading {prompt.name} with {'the embedded model' if args.model is None else name}")
 
-    from ..hub import find  # MLX comes with them, which takes a second
+    from ..document import is_document  # MLX comes with them, which takes a second
+    from ..hub import find
     from ..loading import load
     from ..schedules import find_stored
     from ..session import Session
 
+    check_file(args.output, "--output", is_document)
+    if is_stream(args.output):
+        raise UsageError(f"--output: {args.output} is no file, which a document needs; name one")
+    say(f"reading {prompt.name} with {'the embedded model' if args.model is None else name}")
     folder = find(name)
     model, tokenizer = load(str(folder), lazy, **options.loading(args))
     step_size = args.prefill_step_size or options.PREFILL_STEP_SIZE

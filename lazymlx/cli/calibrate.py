@@ -2,14 +2,13 @@
 
 import argparse
 from datetime import UTC, datetime
-from pathlib import Path
 
 from .. import __version__, schedules
 from ..calibrate.plan import Plan
 from ..calibrate.prompts import read_texts
 from ..demo import MODEL
 from ..files import write_json
-from .options import lengths, number
+from .options import lengths, number, path
 from .terminal import say, write
 
 EXAMPLES = """\
@@ -27,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     add = parser.add_argument
     add("--model", metavar="PATH", help="a model's folder or Hub name (default: the embedded model)")
-    add("--texts", type=Path, metavar="DIR", help="a folder with texts of yours to ask about, instead of built-in ones")
+    add("--texts", type=path, metavar="DIR", help="a folder with texts of yours to ask about, instead of built-in ones")
     add(
         "--lengths",
         type=lengths,
@@ -51,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--prompts", type=int, default=PLAN.prompts, metavar="N", help="for the search (default: %(default)s)")
     add("--checks", type=int, default=PLAN.checks, metavar="N", help="fresh ones for the check (default: %(default)s)")
     add("--seed", type=int, default=PLAN.seed, metavar="N", help="of the prompts (default: %(default)s)")
-    add("--out", type=Path, metavar="FILE", help="where to store the schedule (default: where load looks for it)")
+    add("--out", type=path, metavar="FILE", help="where to store the schedule (default: where load looks for it)")
     add("--resume", action="store_true", help="go on with a calibration that was interrupted")
 
 

@@ -5,7 +5,6 @@ line, answers on stdout, and the exit code of the first thing that failed.
 """
 
 import argparse
-from pathlib import Path
 
 from ..demo import MODEL
 from ..errors import Cancelled, StateError, UsageError
@@ -31,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model_flags(parser.add_argument_group("model"))
     talk = parser.add_argument_group("conversation")
     talk.add_argument("--system-prompt", type=options.utf8, metavar="TEXT", help="system message of the chat template")
-    talk.add_argument("--document", type=Path, metavar="FILE", help="go on with what 'lazymlx cache' or /save saved")
+    talk.add_argument(
+        "--document", type=options.path, metavar="FILE", help="go on with what 'lazymlx cache' or /save saved"
+    )
     options.add_generation_flags(parser.add_argument_group("generation"), MAX_TOKENS)
     options.add_lazy_flags(parser.add_argument_group("what to compute"))
     options.add_refused_flags(parser)

@@ -5,12 +5,10 @@ from.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -18,8 +16,8 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from rich.console import Console
 
 from ..config import LazyConfig
-from ..document import FORMAT
-from ..errors import Cancelled, DocumentError, StateError, UsageError
+from ..document import is_document
+from ..errors import Cancelled, StateError
 from ..explain import Trace, page
 from ..files import check_file, write_text
 from ..generation import LazyResponse
@@ -33,12 +31,12 @@ from .bar import PrefillBar
 from .ctrl_c import CtrlC
 from .documents import path_of, read_document
 from .generate import notes
+from .outputs import check_page
 from .report import computed, megabytes
 from .terminal import write
 
 CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 PAGE = "explain.html"
-HEAD = 1 << 20  # bytes in which a saved document says what it is
 
 
 class Document(NamedTuple):
@@ -132,8 +130,7 @@ class Conversation:
     def save(self, words: str) -> None:
         """Write the session to a file; it replaces an older one, but no file of another kind."""
         path = path_of(words)
-        if os.path.exists(path) and not _is_saved_document(path):
-            raise DocumentError(f"document: {path} exists and is no saved document; choose another name")
+        check_file(path, "save", is_document)
         self.session.save(path)
         note(f"saved {self.session.stats.context_tokens} tokens to {path}, {megabytes(path.stat().st_size)}")
 
@@ -142,10 +139,8 @@ class Conversation:
         if self.answered is None:
             raise StateError("explain: there is no answer to explain; ask a question first")
         path = path_of(words or PAGE)
-        if path.suffix.lower() not in (".html", ".htm"):  # or a slip of the finger would replace a document
-            raise UsageError(f"explain: {path} is no name for a page; expected one that ends with .html")
+        check_page(path, "explain")
         question, trace, stats = self.answered
-        check_file(path, "explain")
         write_text(path, page(trace.history(), self.tokenizer, stats, question), "explain")
         note(f"how deep each token was computed: {path}")
 
@@ -269,11 +264,3 @@ def _printable(text: str) -> str:
 def _shortened(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= 60 else f"{line[:59]}…"
-
-
-def _is_saved_document(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return FORMAT.encode() in file.read(HEAD)
-    except OSError:
-        return False

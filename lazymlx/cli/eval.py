@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("output")
     out.add_argument(
         "--out",
-        type=Path,
+        type=options.path,
         default=Path("out/eval"),
         metavar="FOLDER",
         help="for answers, results and plot (%(default)s)",
@@ -67,7 +67,14 @@ def _add_matrix_flags(group: argparse._ArgumentGroup) -> None:
     add("--lengths", type=lengths, default=(1024,), metavar="N,...", help="tokens of the prompts; 4k is 4096 (1024)")
     add("--n", type=options.number(int, 1), default=SAMPLES, metavar="N", help="samples a cell (default: %(default)s)")
     add("--seed", type=options.number(int, 0), default=0, metavar="N", help="of the samples (default: %(default)s)")
-    add("--data", nargs="+", type=Path, default=[], metavar="FILE", help="LongBench, lost-in-the-middle, RULER: JSONL")
+    add(
+        "--data",
+        nargs="+",
+        type=options.path,
+        default=[],
+        metavar="FILE",
+        help="LongBench, lost-in-the-middle, RULER: JSONL",
+    )
     add("--budget-s", type=options.number(float, 0), metavar="S", help="stop in time, and report what is done")
     add("--schedules", nargs="+", metavar="CUTS", help="several schedules, each a point (default: that of --schedule)")
     add(

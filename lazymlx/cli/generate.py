@@ -6,15 +6,15 @@ lazily and densely, side by side.
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import LazyConfig
 from ..demo import MODEL
 from ..errors import UsageError
-from ..files import check_file, write_json, write_text
+from ..files import write_json, write_text
 from . import options, prompts
 from .bar import PrefillBar
+from .outputs import check_page, check_statistics
 from .terminal import say, write
 
 if TYPE_CHECKING:
@@ -47,9 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="answer with the dense model too, and show both side by side (default: for the embedded document)",
     )
-    output.add_argument("--stats-json", type=Path, metavar="FILE", help="write all figures to a JSON file")
+    output.add_argument("--stats-json", type=options.path, metavar="FILE", help="write all figures to a JSON file")
     output.add_argument(
-        "--explain", type=Path, metavar="FILE", help="write an HTML page that shows how deep each token was computed"
+        "--explain",
+        type=options.path,
+        metavar="FILE",
+        help="write an HTML page that shows how deep each token was computed",
     )
     output.add_argument(
         "--verbose",
@@ -66,9 +69,10 @@ def run(args: argparse.Namespace) -> int:
     options.refuse(args, options.REFUSED)
     lazy = options.lazy_config(args)
     compare = _compares(args)
-    for flag, path in (("--stats-json", args.stats_json), ("--explain", args.explain)):
-        if path is not None:
-            check_file(path, flag)
+    if args.stats_json is not None:
+        check_statistics(args.stats_json, "--stats-json")
+    if args.explain is not None:
+        check_page(args.explain, "--explain")
     prompt = prompts.read_prompt(args)
     name = str(MODEL) if args.model is None else args.model
     if args.verbose:

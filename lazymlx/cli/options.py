@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import Field, fields, replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ..config import STORAGE, LazyConfig
@@ -94,6 +95,14 @@ def memory_size(text: str) -> int:
     if count < 1:
         raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
     return count
+
+
+def path(text: str) -> Path:
+    """The name of a file or a folder; an empty one, as of a shell's variable that is not set, would mean the current
+    folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a name, got an empty text")
+    return Path(text)
 
 
 def utf8(text: str) -> str:

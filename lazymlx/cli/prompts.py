@@ -11,7 +11,7 @@ from typing import Any
 from .. import demo
 from ..config import LazyConfig
 from ..errors import PromptError, UsageError
-from .options import json_object, lazy_config, utf8
+from .options import json_object, lazy_config, path, utf8
 from .terminal import say
 
 DEFAULT_PROMPT = "hello"  # mlx_lm.generate's
@@ -43,7 +43,7 @@ def add_prompt_flags(parser: argparse._ActionsContainer) -> None:
     )
     add("--prompt-file", metavar="FILE", help="read the prompt from a text file")
     add("--question", "-q", type=utf8, metavar="TEXT", help="a question about the prompt, which then is the document")
-    add("--document", type=Path, metavar="FILE", help="ask about a document that 'lazymlx cache' has read and saved")
+    add("--document", type=path, metavar="FILE", help="ask about a document that 'lazymlx cache' has read and saved")
     add("--system-prompt", type=utf8, metavar="TEXT", help="system message of the chat template")
     add("--prefill-response", type=utf8, metavar="TEXT", help="how the answer begins, for the chat template")
     add("--ignore-chat-template", action="store_true", help="use the prompt as it is")
@@ -176,3 +176,8 @@ def _templated(prompt: Prompt, tokenizer: Any, args: argparse.Namespace) -> str:
         )
     except TemplateError as error:
         raise PromptError(f"prompt: the model's chat template refuses it: {error}") from None
+    except TypeError as error:
+        if not args.chat_template_config:
+            raise
+        names = ", ".join(args.chat_template_config)
+        raise UsageError(f"--chat-template-config: the chat template cannot be given {names}: {error}") from None

@@ -12,7 +12,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import UsageError
 from .samples import Sample
@@ -73,10 +73,13 @@ def read(path: Path, limit: int | None = None) -> list[Sample]:
         UsageError: the file cannot be read, is in none of the formats, or has no answers; or a line is malformed.
     """
     samples: list[Sample] = []
-    reader: Reader | None = None
+    form: Format | None = None
     for line in _lines(path):
-        reader = reader or _reader(line)
-        samples.append(reader(line))
+        form = form or _format(line)
+        lacking = [field for field in form.fields if field not in line.fields]
+        if lacking:
+            raise line.error(f"field {lacking[0]!r} is missing; by its first line the file is {form.name}")
+        samples.append(form.reader(line))
         if len(samples) == limit:
             break
     if not samples:
@@ -116,7 +119,7 @@ def _lines(path: Path) -> Iterator[Line]:
 
 def _line(path: Path, number: int, text: str) -> Line:
     try:
-        fields = json.loads(text)
+        fields = json.loads(text.rstrip())
     except json.JSONDecodeError as error:
         why = error.msg.removesuffix(" at")
         raise UsageError(f"--data: {path}, line {number}: not JSON: {why} at column {error.colno}") from None
@@ -201,18 +204,25 @@ def ruler(line: Line) -> Sample:
     )
 
 
-Reader = Callable[[Line], Sample]
-FORMATS: tuple[tuple[str, tuple[str, ...], Reader], ...] = (  # name, fields that tell it, reader
-    ("LongBench", ("dataset", "context", "input"), longbench),
-    ("lost-in-the-middle QA", ("question", "ctxs"), multi_document),
-    ("lost-in-the-middle key-value retrieval", ("ordered_kv_records",), key_value),
-    ("RULER", ("input", "outputs"), ruler),
+class Format(NamedTuple):
+    """A published form of test sets."""
+
+    name: str
+    fields: tuple[str, ...]  # that tell it from the others
+    reader: Callable[[Line], Sample]
+
+
+FORMATS = (
+    Format("LongBench", ("dataset", "context", "input"), longbench),
+    Format("lost-in-the-middle QA", ("question", "ctxs"), multi_document),
+    Format("lost-in-the-middle key-value retrieval", ("ordered_kv_records",), key_value),
+    Format("RULER", ("input", "outputs"), ruler),
 )
 
 
-def _reader(line: Line) -> Reader:
-    for _, fields, reader in FORMATS:
-        if all(field in line.fields for field in fields):
-            return reader
-    forms = "; ".join(f"{name} has {', '.join(fields)}" for name, fields, _ in FORMATS)
+def _format(line: Line) -> Format:
+    for form in FORMATS:
+        if all(field in line.fields for field in form.fields):
+            return form
+    forms = "; ".join(f"{form.name} has {', '.join(form.fields)}" for form in FORMATS)
     raise line.error(f"no known format has fields {', '.join(line.fields) or '(none)'}: {forms}")
