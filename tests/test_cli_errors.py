@@ -239,10 +239,6 @@ def test_a_template_that_refuses_the_messages(refused: Refusal, folder: Path) ->
         (["--explain", "/"], "--explain: / is no name for a page; expected one that ends with .html"),
         (["--stats-json", "a" * 5000], "cannot be written: File name too long"),
         (["--stats-json", ""], "argument --stats-json: expected a name, got an empty text"),
-        (
-            ["--chat-template-config", '{"tokenize": true}'],
-            "--chat-template-config: the chat template cannot be given tokenize",
-        ),
         (["--prompt", "a\udcff"], "--prompt/-p: must be UTF-8 text"),
         (["--question", "a\udcff"], "--question/-q: must be UTF-8 text"),
         (["--stats-json", "/proc/stats.json"], "/proc/stats.json cannot be written"),
