@@ -13,6 +13,7 @@ from lazymlx import LazyConfig, Session, load
 from lazymlx.cli.chat_commands import COMMANDS, complete
 from lazymlx.cli.conversation import CONTROL
 from lazymlx.cli.history import HISTORY, append_history, history_file, load_history
+from lazymlx.cli.line_reader import one_by_one
 from lazymlx.cli.main import main
 
 CONFIG = LazyConfig("2:0.5,4:0.2", min_tokens=16, recent=2, window=2, round_to=1)
@@ -169,6 +170,33 @@ def test_completion(tmp_path: Path) -> None:
     assert complete(f"/read {tmp_path}/bo") == [f"/read {tmp_path}/book.txt", f"/read {tmp_path}/books/"]
     assert complete(f"/save {tmp_path}/") == [f"/save {tmp_path}/book.txt", f"/save {tmp_path}/books/"]
     assert complete(f"/read {tmp_path}/none/x") == complete("/docs b") == complete("/what b") == complete("who") == []
+
+
+def test_a_tab_looks_for_completions_once() -> None:
+    looked = []
+    nth = one_by_one(lambda text: looked.append(text) or [f"{text}{n}" for n in range(3)])
+    assert [nth("a", n) for n in range(4)] == ["a0", "a1", "a2", None]
+    assert [nth("b", 0), nth("b", 1)] == ["b0", "b1"]
+    assert looked == ["a", "b"]
+
+
+def test_how_things_are_stored_does_not_hang_on_what_is_left_behind(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`/lazy off` keeps `--kv-bits`."""
+    held = []
+    for flags in ([], ["--kv-bits", "8", "--quantized-kv-start", "0"]):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"/lazy off\nWho?\n/stats\n")))
+        assert main(["chat", "-m", "3", *flags]) == 0
+        held += re.findall(r"Memory: (.*?) MB of keys", capsys.readouterr().err)
+    assert float(held[1]) < float(held[0]) / 2
+
+
+def test_what_would_change_a_saved_document_is_refused(chat: Chat) -> None:
+    chat("Who?", f"/save {chat.saved}")
+    for flags in (["--schedule", "2:0.5"], ["--lazy", "off"], ["--system-prompt", "Be brief."]):
+        assert chat("Who?", flags=["--document", str(chat.saved), *flags], code=2) == []
+        assert len(chat.errors) == 1 and "--document" in chat.errors[0]
 
 
 def test_the_history_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

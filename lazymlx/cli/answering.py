@@ -21,7 +21,6 @@ from ..session import Session
 from ..stats import LazyStats
 from . import options
 from .ctrl_c import CtrlC
-from .prompts import is_demo
 
 INTERRUPTED = "interrupted"
 
@@ -78,8 +77,8 @@ def open_saved(args: argparse.Namespace, name: str) -> Session:
         LazyMLXError: see `open_model` and `Session.open`.
     """
     model, tokenizer, _ = open_model(args, name, LazyConfig())
-    step_size = args.prefill_step_size or options.PREFILL_STEP_SIZE
-    return Session.open(args.document, model, tokenizer, max_memory=args.max_memory, step_size=step_size)
+    limits = {"max_memory": args.max_memory, "step_size": options.step_size(args)}
+    return Session.open(args.document, model, tokenizer, **limits)
 
 
 def answer(
@@ -95,7 +94,6 @@ def answer(
 ) -> Answer:
     """Answer a prompt, piece by piece to `emit`. Ctrl-C ends it early, with what there is by then."""
     cache = model.make_cache(lazy)
-    step_size = options.DEMO_STEP_SIZE if is_demo(args) else options.PREFILL_STEP_SIZE
     _prepare(args)
     responses = stream_generate(
         model,
@@ -103,7 +101,7 @@ def answer(
         tokens,
         args.max_tokens,
         prompt_cache=cache,
-        prefill_step_size=args.prefill_step_size or step_size,
+        prefill_step_size=options.step_size(args),
         max_memory=args.max_memory,
         sampler=sampler_of(tokenizer, args),
         on_progress=on_progress,

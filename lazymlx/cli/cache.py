@@ -2,12 +2,11 @@
 
 import argparse
 
-from ..demo import MODEL
 from ..errors import UsageError
 from ..files import check_file, is_stream
 from . import options, prompts
 from .bar import PrefillBar
-from .generate import notes
+from .notes import notes
 from .terminal import say
 
 EXAMPLES = """\
@@ -39,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Read and save; whatever can be refused without loading anything is refused first."""
     lazy = options.lazy_config(args)
     prompt = prompts.read_prompt(args)
-    name = str(MODEL) if args.model is None else args.model
+    name = options.model_name(args)
 
     from ..document import is_document  # MLX comes with them, which takes a second
     from ..hub import find
@@ -53,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     say(f"reading {prompt.name} with {'the embedded model' if args.model is None else name}")
     folder = find(name)
     model, tokenizer = load(str(folder), lazy, **options.loading(args))
-    step_size = args.prefill_step_size or options.PREFILL_STEP_SIZE
-    with Session(model, tokenizer, args.system_prompt, max_memory=args.max_memory, step_size=step_size) as session:
+    limits = {"max_memory": args.max_memory, "step_size": options.step_size(args)}
+    with Session(model, tokenizer, args.system_prompt, **limits) as session:
         with PrefillBar("reading") as bar:
             session.read(prompt.text, bar)
         session.save(args.output)

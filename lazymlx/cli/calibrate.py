@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 from .. import __version__, schedules
 from ..calibrate.plan import Plan
 from ..calibrate.prompts import read_texts
-from ..demo import MODEL
 from ..files import write_json
-from .options import lengths, number, path
+from .options import lengths, model_name, number, path
 from .terminal import say, write
 
 EXAMPLES = """\
@@ -73,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from ..loading import load
     from .steps import Steps
 
-    folder = find(str(MODEL) if args.model is None else args.model)
+    folder = find(model_name(args))
     out, flag = (schedules.user_file(folder), "schedule") if args.out is None else (args.out, "--out")
     schedules.check_writable(out, flag)
     model, tokenizer = load(str(folder), LazyConfig.dense())

@@ -6,7 +6,6 @@ line, answers on stdout, and the exit code of the first thing that failed.
 
 import argparse
 
-from ..demo import MODEL
 from ..errors import Cancelled, StateError, UsageError
 from . import options
 from .line_reader import is_interactive, open_reader
@@ -43,20 +42,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Talk until the user leaves, or the script ends."""
     options.refuse(args, REFUSED)
-    wanted, args.lazy = args.lazy, "auto"
-    lazy = options.lazy_config(args)  # what /lazy on and auto go back to
-    args.lazy = wanted
+    lazy = options.lazy_config(args, "auto")  # what /lazy on and auto go back to
+    if args.document is not None:
+        options.refuse_settled(args)
 
     import mlx.core as mx  # which takes a second
 
     from . import answering, chat_commands
     from .conversation import Conversation, described, note
 
-    name = str(MODEL) if args.model is None else args.model
-    model, tokenizer, args.calibrated = answering.open_model(args, name, lazy)
+    name = options.model_name(args)
+    model, tokenizer, calibrated = answering.open_model(args, name, lazy)
     mx.random.seed(args.seed)
     interactive = is_interactive()
-    conversation = Conversation(model, tokenizer, args, interactive=interactive)
+    uncalibrated = None if calibrated else lazy
+    conversation = Conversation(model, tokenizer, args, uncalibrated, interactive=interactive)
     if args.document is not None:
         conversation.open(str(args.document))
     if interactive:

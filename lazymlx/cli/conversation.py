@@ -30,7 +30,7 @@ from .answering import sampler_of
 from .bar import PrefillBar
 from .ctrl_c import CtrlC
 from .documents import path_of, read_document
-from .generate import notes
+from .notes import notes
 from .outputs import check_page
 from .report import computed, megabytes
 from .terminal import write
@@ -57,13 +57,23 @@ class Answered(NamedTuple):
 class Conversation:
     """A session, the documents that were read in it, and how both are shown."""
 
-    def __init__(self, model: Model, tokenizer: TokenizerWrapper, args: argparse.Namespace, *, interactive: bool):
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: TokenizerWrapper,
+        args: argparse.Namespace,
+        uncalibrated: LazyConfig | None,
+        *,
+        interactive: bool,
+    ):
         """Begin a conversation as the flags want it; `model.lazy` is what they say of what is left behind.
 
         Args:
+            uncalibrated: the same as it was before it became the model's, if no schedule is stored for that.
             interactive: whether somebody sits there; then the first Ctrl-C ends an answer, and not the chat.
         """
         self.model, self.tokenizer, self.args, self.interactive = model, tokenizer, args, interactive
+        self.uncalibrated = uncalibrated
         self.sampler = sampler_of(tokenizer, args)
         self.said: set[str] = set()  # notes that need no repetition
         self.session = self._begun(self.config_for(args.lazy))
@@ -171,7 +181,7 @@ class Conversation:
     def config_for(self, words: str) -> LazyConfig:
         """The configuration that "auto", "on", "off" or a schedule stands for."""
         if words == "off":
-            return LazyConfig.dense()
+            return replace(self.model.lazy, schedule=())
         if words == "auto":
             return self.model.lazy
         if words == "on":
@@ -194,8 +204,7 @@ class Conversation:
 
     @property
     def _limits(self) -> dict[str, Any]:
-        default = options.DEMO_STEP_SIZE if self.args.model is None else options.PREFILL_STEP_SIZE
-        return {"max_memory": self.args.max_memory, "step_size": self.args.prefill_step_size or default}
+        return {"max_memory": self.args.max_memory, "step_size": options.step_size(self.args)}
 
     def _begun(self, config: LazyConfig) -> Session:
         return Session(self.model, self.tokenizer, self.args.system_prompt, config, **self._limits)
@@ -236,8 +245,8 @@ class Conversation:
 
     def _warn(self, tokens: int) -> None:
         used, positions = self.session.config, self.model.max_positions
-        default = not self.args.calibrated and used.schedule == self.model.lazy.schedule
-        for text in notes(tokens, positions, options.lazy_config(self.args) if default else None, used):
+        default = used.schedule == self.model.lazy.schedule
+        for text in notes(tokens, positions, self.uncalibrated if default else None, used):
             if text not in self.said:
                 note(text)
             self.said.add(text)

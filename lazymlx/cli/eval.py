@@ -147,7 +147,7 @@ def settings(args: argparse.Namespace, lazy: LazyConfig) -> dict[str, Any]:
 
     shared = {f.name: getattr(lazy, f.name) for f in fields(lazy) if f.name not in ("schedule", "scorer")}
     return {
-        "model": args.model or MODEL.name,
+        "model": MODEL.name if args.model is None else args.model,
         "draft_model": Path(args.draft_model).name if args.draft_model else None,
         "seed": args.seed,
         "chip": machine()["chip"],
@@ -180,7 +180,7 @@ def make_options(args: argparse.Namespace, model: "Model", draft: "Model | None"
 def _load(args: argparse.Namespace, lazy: LazyConfig) -> tuple[Any, Any]:
     from ..loading import load
 
-    return load(args.model or str(MODEL), lazy, **options.loading(args))
+    return load(options.model_name(args), lazy, **options.loading(args))
 
 
 def _draft(args: argparse.Namespace, tokenizer: Any) -> "Model | None":

@@ -5,15 +5,14 @@ lazily and densely, side by side.
 """
 
 import argparse
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..config import LazyConfig
-from ..demo import MODEL
 from ..errors import UsageError
 from ..files import write_json, write_text
 from . import options, prompts
 from .bar import PrefillBar
+from .notes import notes
 from .outputs import check_page, check_statistics
 from .terminal import say, write
 
@@ -74,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.explain is not None:
         check_page(args.explain, "--explain")
     prompt = prompts.read_prompt(args)
-    name = str(MODEL) if args.model is None else args.model
+    name = options.model_name(args)
     if args.verbose:
         _announce(prompt, "the embedded model" if args.model is None else name)
 
@@ -168,29 +167,6 @@ def _announce(prompt: prompts.Prompt, model: str) -> None:
         say(f"giving {prompt.name} to {model}")
     else:
         say(f"asking {model} about {prompt.name}: {prompt.question}")
-
-
-def notes(tokens: int, positions: int | None, uncalibrated: LazyConfig | None, used: LazyConfig) -> Iterator[str]:
-    """What a user had better know before the answer.
-
-    Args:
-        tokens: of the prompt.
-        positions: how many the model was trained on, if it says so.
-        uncalibrated: the configuration asked for, if no schedule is stored for the model.
-        used: the configuration that it became.
-    """
-    from ..machine import advice  # MLX comes with it
-
-    if slow := advice():
-        yield slow
-    if positions is not None and tokens > positions:
-        yield f"warning: the prompt has {tokens} tokens, more than the model's {positions} positions; expect nonsense"
-    default = uncalibrated is not None and uncalibrated.schedule == "auto"
-    if default and used.schedule and tokens >= used.min_tokens:
-        yield (
-            f"no schedule is stored for this model, so the default is used: {used.schedule}; "
-            "set one with --schedule, or find the model's own with 'lazymlx calibrate'"
-        )
 
 
 def _discard(text: str) -> None:

@@ -86,6 +86,19 @@ def is_interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
+def one_by_one(complete: Callable[[str], Sequence[str]]) -> Callable[[str, int], str | None]:
+    """readline's way to ask: for the n-th completion of a text, from 0 on until there is none."""
+    found: Sequence[str] = ()
+
+    def nth(text: str, n: int) -> str | None:
+        nonlocal found
+        if n == 0:
+            found = complete(text)
+        return found[n] if n < len(found) else None
+
+    return nth
+
+
 class PlainLines(LineReader):
     """Lines of a pipe or a file; of a terminal too, if the answers go elsewhere."""
 
@@ -116,7 +129,7 @@ class EditedLines(LineReader):
         self.brackets = "libedit" not in (readline.__doc__ or "")
         readline.set_auto_history(False)  # it would make an entry of every line
         readline.set_completer_delims("")  # the whole line is completed
-        readline.set_completer(lambda text, n: dict(enumerate(complete(text))).get(n))
+        readline.set_completer(one_by_one(complete))
         readline.parse_and_bind("tab: complete" if self.brackets else "bind ^I rl_complete")
         if self.brackets:
             readline.parse_and_bind("set enable-bracketed-paste on")

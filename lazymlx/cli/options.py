@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..config import STORAGE, LazyConfig
+from ..demo import MODEL
 from ..errors import UsageError
 
 # mlx_lm.generate's defaults
@@ -213,7 +214,7 @@ def add_prefill_flags(parser: argparse._ActionsContainer) -> None:
         type=number(int, 1),
         metavar="N",
         help=f"prompt tokens computed at a time; fewer take less memory (default: {PREFILL_STEP_SIZE}; "
-        f"for the embedded document {DEMO_STEP_SIZE})",
+        f"with the embedded model {DEMO_STEP_SIZE})",
     )
     add(
         "--max-memory",
@@ -270,14 +271,40 @@ def number_or_all(text: str) -> int | None:
         raise argparse.ArgumentTypeError(f"must be a whole number or 'all', got {text!r}") from None
 
 
-def lazy_config(args: argparse.Namespace) -> LazyConfig:
-    """The configuration that the lazy flags ask for; it says itself what is wrong with a value."""
-    given = {field.name: getattr(args, field.name) for field in LAZY_FIELDS}
-    if args.lazy == "off":
+def step_size(args: argparse.Namespace) -> int:
+    """Prompt tokens to compute at a time."""
+    return args.prefill_step_size or (DEMO_STEP_SIZE if args.model is None else PREFILL_STEP_SIZE)
+
+
+def lazy_config(args: argparse.Namespace, mode: str | None = None) -> LazyConfig:
+    """The configuration that the lazy flags ask for; it says itself what is wrong with a value.
+
+    Args:
+        mode: in the place of what `--lazy` says.
+    """
+    given, mode = {field.name: getattr(args, field.name) for field in LAZY_FIELDS}, mode or args.lazy
+    if mode == "off":
         return replace(LazyConfig.dense(), **{name: given[name] for name in STORAGE})
-    if args.lazy == "on":
+    if mode == "on":
         given["min_tokens"] = 0
     return LazyConfig(**given)
+
+
+def refuse_settled(args: argparse.Namespace) -> None:
+    """Refuse what would change how a saved document was read.
+
+    Raises:
+        UsageError: it was given.
+    """
+    if args.system_prompt is not None:
+        raise UsageError("--system-prompt: goes without --document, which was read before; leave out one of the two")
+    if lazy_config(args) != LazyConfig():
+        raise UsageError("--document: it keeps the configuration it was saved with; leave out the flags that change it")
+
+
+def model_name(args: argparse.Namespace) -> str:
+    """A model's folder or Hub name."""
+    return str(MODEL) if args.model is None else args.model
 
 
 def loading(args: argparse.Namespace) -> dict[str, Any]:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import demo
-from ..config import LazyConfig
 from ..errors import PromptError, UsageError
-from .options import json_object, lazy_config, path, utf8
+from .options import json_object, path, refuse_settled, utf8
 from .terminal import say
 
 DEFAULT_PROMPT = "hello"  # mlx_lm.generate's
@@ -96,7 +95,6 @@ def _about_saved(args: argparse.Namespace, question: str | None) -> Prompt:
     settled = {
         "prompt": args.prompt,
         "prompt-file": args.prompt_file,
-        "system-prompt": args.system_prompt,
         "prefill-response": args.prefill_response,
         "ignore-chat-template": args.ignore_chat_template,
         "chat-template-config": args.chat_template_config,
@@ -105,8 +103,7 @@ def _about_saved(args: argparse.Namespace, question: str | None) -> Prompt:
     given = [flag for flag, value in settled.items() if value]
     if given:
         raise UsageError(f"--{given[0]}: goes without --document, which was read before; leave out one of the two")
-    if lazy_config(args) != LazyConfig():
-        raise UsageError("--document: it keeps the configuration it was saved with; leave out the flags that change it")
+    refuse_settled(args)
     if question is None or not question.strip():
         raise UsageError("--document: there is no question about it; give one with --question")
     return Prompt("", str(args.document), question)
