@@ -148,7 +148,7 @@ def encode(tokenizer: TokenizerWrapper, prompt: str | mx.array | Sequence[int]) 
     """Token ids of a prompt; a text that does not begin with the first-token marker gets one."""
     if isinstance(prompt, str):
         marked = tokenizer.bos_token is not None and prompt.startswith(tokenizer.bos_token)
-        prompt = tokenizer.encode(prompt, add_special_tokens=not marked)
+        prompt = tokenizer.encode(prompt, add_special_tokens=not marked, verbose=False)
     tokens = [int(token) for token in np.array(prompt).reshape(-1)]
     if not tokens:
         raise PromptError("prompt: it is empty; give at least one token")

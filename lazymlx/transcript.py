@@ -7,17 +7,15 @@ asked about it: both are one message of the user.
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .errors import PromptError
+from .texts import BREAK, about, read_text
 
 Message = dict[str, str]  # role and content
-
-BREAK = "\n\n"  # between documents, and between a document and the question
 
 
 @dataclass(frozen=True)
@@ -91,11 +89,6 @@ def _by_user(content: str) -> Message:
     return {"role": "user", "content": content}
 
 
-def about(documents: str, question: str) -> str:
-    """What the user says to have a question answered from a text; later questions about it go without the text."""
-    return (documents + BREAK if documents else "") + f"Question: {question}"
-
-
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two runs begin with in common."""
     differs = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
@@ -118,10 +111,4 @@ def text_of(text_or_path: str | os.PathLike) -> str:
         if os.path.isfile(text_or_path):
             raise PromptError(f"document: {text_or_path!r} is a text that names a file; to read that, pass a Path")
         return text_or_path
-    path = Path(text_or_path)
-    try:
-        return Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise PromptError(f"document: {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise PromptError(f"document: {path} is not a text in UTF-8") from None
+    return read_text(text_or_path, "document")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lazymlx.cli.main import main
+from lazymlx.errors import RunError
 
 TINY = [
     "bench",
@@ -98,3 +99,16 @@ def test_a_folder_that_cannot_be_written_is_found_out_before_the_work(
     assert main([*TINY, "--only", "memory", "--out", str(tmp_path / "file")]) == 2
     error = capsys.readouterr().err
     assert "--out" in error and "is no folder" in error and "preparing" not in error
+
+
+def test_a_full_disk_ends_the_run_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: dict, flag: str) -> None:
+        raise RunError(f"{flag}: {path} could not be written: No space left on device")
+
+    monkeypatch.setattr("lazymlx.cli.bench.write_json", full)
+    assert main([*TINY, "--only", "memory", "--out", str(tmp_path)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("lazymlx: error: --out: ") == captured.err.count("No space left on device") == 1

@@ -74,7 +74,7 @@ def test_without_pypdf_a_pdf_is_refused_with_the_way_out(tmp_path: Path, monkeyp
 def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "image"
     path.write_bytes(b"\x89PNG\xff")
-    with pytest.raises(PromptError, match="not a text in UTF-8"):
+    with pytest.raises(PromptError, match="is not UTF-8 text"):
         read_document(path)
     with pytest.raises(PromptError, match="Is a directory"):
         read_document(tmp_path)

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "lazymlx"
 # A row may import the rows above it; neighbours in a row do not know each other. Place a new module here.
 ORDER = [
     {"errors"},
-    {"demo", "files", "hub"},
+    {"demo", "files", "hub", "texts"},
     {"config"},
     {"attention", "checkpoint", "compiling", "model_config", "windows"},
     {"selection", "rope", "stats", "progress", "sealed", "schedules", "flops", "stores"},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..bench import plan as plans
 from ..bench.plan import Plan
 from ..config import LazyConfig
-from ..errors import RunError, UsageError
+from ..errors import UsageError
 from ..files import check_folder, write_json
 from .options import lengths, number_or_all, path, words
 from .terminal import say
@@ -171,31 +171,21 @@ def fitted(plan: Plan, pair: "Pair", chosen: bool, quick: bool = False) -> Plan:
 
 
 def _measure(bench: "Bench", on: dict[str, Any], path: Path) -> int:
-    """Run it under a progress bar, storing what is done after each length."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+    """Run it under a progress bar, storing what is done after each length. Returns the exit code."""
     from ..bench.report import document
+    from .long_work import Advance, under_bar
 
     def after_length(length: str) -> None:
         write_json(path, document(bench, on), "--out")
-        if not console.is_terminal:
+        if not sys.stderr.isatty():
             say(f"measured {length} tokens")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("first run", total=bench.runs)
-        bench.after_run = lambda what: progress.update(task, advance=1, description=what)
-        bench.after_length = after_length
-        try:
-            bench.run()
-        except KeyboardInterrupt:
-            code, why = 130, "interrupted"
-        except RuntimeError as error:  # MLX's own, for want of memory above all
-            code, why = RunError.exit_code, f"stopped by an error: {error}"
-        else:
-            code, why = 0, None if bench.complete else "stopped, the time was up (--budget-s gives more)"
+    def measure(advance: Advance) -> str | None:
+        bench.after_run, bench.after_length = advance, after_length
+        bench.run()
+        return None if bench.complete else "stopped, the time was up (--budget-s gives more)"
+
+    code, why = under_bar("first run", bench.runs, measure)
     if why:
         say(f"{why}; what follows was measured before")
     return code

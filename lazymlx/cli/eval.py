@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import LazyConfig, Schedule
 from ..demo import MODEL
-from ..errors import LazyMLXError, ModelError, RunError, UsageError
+from ..errors import ModelError, UsageError
 from . import options
 from .options import lengths, words
 from .terminal import say
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ..model import Model
 
 SAMPLES = 20
-INTERRUPTED = 130
 
 EXAMPLES = """\
 examples:
@@ -212,36 +211,13 @@ def _note_positions(asked: Sequence[int], model: "Model") -> None:
 
 def _ask(matrix: "Matrix", samples: "Iterable[Sample]", total: int, seconds: float | None) -> tuple[int, str | None]:
     """Run the matrix under a progress bar. Returns the exit code, and why it ended early."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from .long_work import Advance, under_bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns,
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
-        task = progress.add_task("answers", total=total)
-        matrix.after_answer = lambda row: progress.update(task, advance=1, description=f"{row['task']} {row['policy']}")
-        try:
-            return 0, None if matrix.run(samples, seconds) else "the time was up"
-        except KeyboardInterrupt:
-            return INTERRUPTED, "interrupted"
-        except LazyMLXError:
-            raise
-        except RuntimeError as error:  # MLX's own, for want of memory above all
-            return RunError.exit_code, f"stopped by an error: {error}"
+    def ask(advance: Advance) -> str | None:
+        matrix.after_answer = lambda row: advance(f"{row['task']} {row['policy']}")
+        return None if matrix.run(samples, seconds) else "the time was up"
+
+    return under_bar("answers", total, ask)
 
 
 def _show(args: argparse.Namespace, store: "Store", model: "Model", complete: bool) -> None:

@@ -14,7 +14,7 @@ from . import options, prompts
 from .bar import PrefillBar
 from .notes import notes
 from .outputs import check_page, check_statistics
-from .terminal import say, write
+from .terminal import INTERRUPTED, say, write
 
 if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
             report.print_comparison(first, dense)
     if args.stats_json is not None:
         write_json(args.stats_json, {"model": name, **report.to_dict(first, dense)}, "--stats-json")
-    return 130 if (dense or first).interrupted else 0
+    return INTERRUPTED if (dense or first).interrupted else 0
 
 
 def _ask_saved(args: argparse.Namespace, name: str, prompt: prompts.Prompt) -> int:
@@ -131,7 +131,7 @@ def _ask_saved(args: argparse.Namespace, name: str, prompt: prompts.Prompt) -> i
     _explain(args, trace, session.tokenizer, answer, prompt.question)
     if args.stats_json is not None:
         write_json(args.stats_json, {"model": name, **report.to_dict(answer, None)}, "--stats-json")
-    return 130 if answer.interrupted else 0
+    return INTERRUPTED if answer.interrupted else 0
 
 
 def _explain(

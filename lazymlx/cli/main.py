@@ -13,7 +13,7 @@ from importlib import import_module
 from .. import __version__
 from ..errors import LazyMLXError
 from .options import Parser
-from .terminal import prepare, say, silence, write
+from .terminal import INTERRUPTED, prepare, say, silence, write
 
 # A command is one line: its name, the module below lazymlx.cli that does it, and its line of help.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -24,8 +24,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("eval", "measure what pruning costs in quality, beside the dense model and rival methods"),
     "bench": ("bench", "measure speed and memory beside stock mlx-lm, on this machine"),
 }
-
-INTERRUPTED = 130  # as shells count it: 128 + SIGINT
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,14 +2,13 @@
 
 import argparse
 import io
-import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .. import demo
 from ..errors import PromptError, UsageError
+from ..texts import about, read_text
 from .options import json_object, path, refuse_settled, utf8
 from .terminal import say
 
@@ -27,7 +26,7 @@ class Prompt:
     @property
     def message(self) -> str:
         """The user's message."""
-        return self.text if self.question is None else f"{self.text}\n\nQuestion: {self.question}"
+        return self.text if self.question is None else about(self.text, self.question)
 
 
 def add_prompt_flags(parser: argparse._ActionsContainer) -> None:
@@ -76,7 +75,7 @@ def read_prompt(args: argparse.Namespace) -> Prompt:
         asked = demo.questions()[0]["question"] if question is None else question
         prompt = Prompt(demo.document(), "the embedded document", asked)
     elif args.prompt_file is not None:
-        prompt = Prompt(read_file(Path(args.prompt_file)), args.prompt_file, question)
+        prompt = Prompt(read_text(args.prompt_file, "prompt"), args.prompt_file, question)
     elif args.prompt == "-":
         prompt = Prompt(read_stdin(), "stdin", question)
     elif args.prompt is None and question is not None:
@@ -112,18 +111,6 @@ def _about_saved(args: argparse.Namespace, question: str | None) -> Prompt:
 def unescape(text: str) -> str:
     """Line breaks and tabs of a prompt typed in a shell, as mlx_lm.generate reads them."""
     return text.replace("\\n", "\n").replace("\\t", "\t")
-
-
-def read_file(path: Path) -> str:
-    """The text of a UTF-8 file."""
-    try:
-        return Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PromptError(
-            f"prompt: {path} is not UTF-8 text (byte {error.start}); convert it, e.g. with iconv"
-        ) from None
-    except OSError as error:
-        raise PromptError(f"prompt: {path} cannot be read: {error.strerror}") from None
 
 
 def read_stdin() -> str:

@@ -7,6 +7,8 @@ from typing import TextIO
 
 from ..errors import RunError
 
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells count it: 128 + SIGINT
+
 
 def say(text: str) -> None:
     """One line on stderr, whatever line breaks a message has brought along."""
