@@ -44,6 +44,7 @@ class Step(NamedTuple):
     start: int  # position of its first token
     stop: int  # the context: all positions so far
     decode: bool  # a generated token, not one of a prompt
+    told: bool  # it is of a prompt whose length is known
     final: bool  # its last token's logits are wanted
     window: int  # rows whose attention scores the others
 
@@ -146,7 +147,7 @@ class LazyCache:
         else:
             self._note_prompt(start, final)
         window = 1 if decode else min(self.config.window, self.offset - self.asking_start)
-        return Step(start, self.offset, decode, final, window)
+        return Step(start, self.offset, decode, told, final, window)
 
     def keep_as(self, config: LazyConfig) -> None:
         """Go on with the storage of another configuration: what is to be packed will be, from the next tokens on.
@@ -256,7 +257,7 @@ class LazyCache:
 
     @property
     def beside(self) -> list[mx.array]:
-        """All but keys and values: no layer's output depends on these."""
+        """All but keys and values: what the next chunk of a prompt does not write to in its first layers."""
         arrays = [stage.positions for stage in self.stages] + self.aux.arrays + [*self.asked.parts]
         return arrays + ([] if self.queries is None else [self.queries])
 

@@ -80,12 +80,12 @@ class Model(Staged):
 
     def advance(self, x: Float[mx.array, "1 L D"], cache: LazyCache) -> Float[mx.array, "1 T V"] | None:
         """Take the embeddings of new tokens into the conversation."""
-        told = cache.expected > 0
         step = cache.begin(x.shape[1])
-        x, asking = self._first_stage(cache, step, x, told)
-        cache.corner = x[:, -1:, :1]
+        x, asking = self._first_stage(cache, step, x)
+        if step.told:
+            cache.corner = x[:, -1:, :1]
         if not cache.config.cuts:
-            return self.answer(x[:, -1:] if told else x) if step.final or not told else None
+            return self.answer(x[:, -1:] if step.told else x) if step.final or not step.told else None
         queries = asking.queries
         if step.decode:
             cache.aux.pass_by(step.start)
@@ -97,11 +97,11 @@ class Model(Staged):
             return None
         return self.answer(self._deepen(cache, step, x[:, -1:], queries[:, :, -step.window :]))
 
-    def _first_stage(self, cache: LazyCache, step: Step, x: mx.array, told: bool) -> tuple[mx.array, Rows]:
+    def _first_stage(self, cache: LazyCache, step: Step, x: mx.array) -> tuple[mx.array, Rows]:
         positions = mx.arange(step.start, step.stop, dtype=mx.int32)
         span = cache.stages[0].append(positions, step.stop, ahead=cache.expected)
         mask: Mask = "causal" if x.shape[1] > 1 else None
-        answering = told and not cache.config.cuts
+        answering = step.told and not cache.config.cuts
         # rotated one by one, many rows lie as the projection left them, and CUDA's kernel takes two thirds of the time
         at = positions if x.shape[1] > FEW_ROWS else step.start
         return self._run(cache, 0, x, at, mask, span, answering=answering, at_once=not step.decode)
@@ -211,10 +211,9 @@ class Model(Staged):
         How many that are follows from the schedule where a stage is still empty; else the device is asked, once a cut.
         """
         config, first = cache.config, cache.turn_start == 0 and not any(stage.filled for stage in cache.stages[1:])
-        came = step.start if step.decode else cache.turn_start  # what is earlier was there before this prompt or token
-        place, asking = mx.arange(cache.aux.places), mx.arange(step.stop - step.window, step.stop, dtype=mx.int32)
+        asking = mx.arange(step.stop - step.window, step.stop, dtype=mx.int32)
         safe = cache.protected(step)
-        protected, active, within = mask_of(safe, len(place)), cache.aux.depth > 0, None
+        protected, active, within = mask_of(safe, cache.aux.places), cache.aux.depth > 0, None
         n_active, n_protected, kept = step.stop, sum(b - a for a, b in safe), []
         for number, cut in enumerate(config.cuts, 1):
             stage, selected = cache.stages[number], active
@@ -225,12 +224,8 @@ class Model(Staged):
                     importance = self._with_links(cache, importance, active & ~protected)
                 selected = select(importance, active, protected, k, config.pool)
             n_active = k + n_protected
-            missing = selected & (cache.aux.depth == number)
-            if config.revive == 0:
-                missing = missing & (place >= came)
-            n_missing, n_old = (n_active, 0) if first else on_host(missing, missing & (place < came))
-            cache.revived += n_old
-            positions = mx.sort(mx.where(missing, place, cache.aux.places))[:n_missing]
+            positions = self._missing(cache, number, step, selected, n_active if first else None)
+            n_missing = positions.shape[0]
             rows, slots = cache.aux.take(positions, number) if n_missing else (x[:, :0], None)
             active = selected & (cache.aux.depth > number)
             if config.revive == 0 and not first:
@@ -249,6 +244,24 @@ class Model(Staged):
             cache.kept = tuple(kept)
             cache.aux.compact()
         return x
+
+    def _missing(
+        self, cache: LazyCache, number: int, step: Step, selected: Bool[mx.array, " P"], count: int | None
+    ) -> Integer[mx.array, " M"]:
+        """Selected tokens that wait at cut `number`, in the order of the conversation, and count those that come back.
+
+        Args:
+            count: how many they are, if that is known: none of them were there before then.
+        """
+        came = step.start if step.decode else cache.turn_start  # what is earlier was there before this prompt or token
+        place = mx.arange(cache.aux.places)
+        missing = selected & (cache.aux.depth == number)
+        if cache.config.revive == 0:
+            missing = missing & (place >= came)
+        if count is None:
+            count, old = on_host(missing, missing & (place < came))
+            cache.revived += old
+        return mx.sort(mx.where(missing, place, cache.aux.places))[:count]
 
     def _how_many(self, cache: LazyCache, cut: Cut, step: Step, candidates: int, protected: int) -> int:
         """Candidates that a cut lets through; in prefill such that all rows are a multiple of `round_to`."""

@@ -27,8 +27,8 @@ class Span:
 
     start: int | mx.array = 0
     stop: int = 0
-    capacity: int = 0
-    context: int = 0
+    capacity: int = 0  # slots that there are to be at least
+    context: int = 0  # positions that there may be
 
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ class StageCache:
         self.gaps = False  # some of these may be empty
 
     def append(self, positions: Integer[mx.array, " L"], context: int, *, ahead: int = 0) -> Span:
-        """Make room for rows; `ahead` more are to come soon."""
+        """Number the slots of the next rows, and note their positions; `ahead` more are to come soon."""
         start, self.filled = self.filled, self.filled + positions.shape[0]
         self.positions = added(self.positions, positions, start, self.filled + ahead, 0, NOWHERE)
         return Span(start, self.filled, self.filled + ahead, context)
