@@ -11,6 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from jaxtyping import Integer
 from mlx_lm.generate import GenerationResponse, generation_stream, wired_limit
 from mlx_lm.sample_utils import greedy_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -211,8 +212,8 @@ def generate_step(
             mx.clear_cache()
 
 
-def to_int(token: mx.array) -> int:
-    """A sampled token `(1,)` as a number (waits for the device)."""
+def to_int(token: Integer[mx.array, " 1"]) -> int:
+    """A sampled token as a number (waits for the device)."""
     return int(np.array(token)[0])
 
 

@@ -59,8 +59,8 @@ def prefill(
     step_size: int = 2048,
     max_memory: int | None = None,
     on_progress: OnProgress | None = None,
-) -> mx.array | None:
-    """Compute a prompt. Returns its last token's logits `(1, V)`, or None if the prompt is not complete.
+) -> Float[mx.array, "1 V"] | None:
+    """Compute a prompt. Returns its last token's logits, or None if the prompt is not complete.
 
     The device may not be done with the logits yet; what else changed in the cache is not begun then. Whatever ends it
     early, the cache is as it was before.

@@ -55,7 +55,12 @@ class AttentionScorer(Scorer):
     def __init__(self, reduce: Reduce = "mean", softcap: float | None = None, sinks: mx.array | None = None):
         self.reduce, self.softcap, self.sinks = reduce, softcap, sinks
 
-    def __call__(self, queries, keys, visible):
+    def __call__(
+        self,
+        queries: Float[mx.array, "H W D_h"],
+        keys: Float[mx.array, "H_kv S D_h"],
+        visible: Bool[mx.array, "W S"] | None,
+    ) -> Float[mx.array, " S"]:
         return self._reduced(attention(queries, keys, visible, self.softcap, self.sinks))
 
     def of(self, logits: Float[mx.array, "H W S"]) -> Float[mx.array, " S"]:
@@ -117,8 +122,10 @@ def smoothed(importance: Float[mx.array, " P"], active: Bool[mx.array, " P"], po
     return compiled(averages)(each, pool)
 
 
-def counted(importance: mx.array, active: mx.array, is_value: mx.array) -> mx.array:
-    """Of each position its importance, and 1; both 0 where it is not active, `(2, P)`."""
+def counted(
+    importance: Float[mx.array, " P"], active: Bool[mx.array, " P"], is_value: Bool[mx.array, "2 1"]
+) -> Float[mx.array, "2 P"]:
+    """Of each position its importance, and 1; both 0 where it is not active."""
     return mx.where(active, mx.where(is_value, importance, 1.0), 0.0)
 
 
@@ -147,13 +154,20 @@ def rank(importance: Float[mx.array, " P"], countdown: Int64[mx.array, " P"]) ->
     return mx.left_shift(ordered, mx.array(32, mx.int64)) + countdown
 
 
-def candidate_keys(importance: mx.array, candidates: mx.array, countdown: mx.array) -> mx.array:
-    """Sort keys of the tokens between which to choose, `(P,)`."""
+def candidate_keys(
+    importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"], countdown: Int64[mx.array, " P"]
+) -> Int64[mx.array, " P"]:
+    """Sort keys of the tokens between which to choose."""
     return mx.where(candidates, rank(importance, countdown), no_candidate())
 
 
-def waiting_keys(importance: mx.array, protected: mx.array, waiting: mx.array, countdown: mx.array) -> mx.array:
-    """Sort keys of the tokens that wait, `(P,)`."""
+def waiting_keys(
+    importance: Float[mx.array, " P"],
+    protected: Bool[mx.array, " P"],
+    waiting: Bool[mx.array, " P"],
+    countdown: Int64[mx.array, " P"],
+) -> Int64[mx.array, " P"]:
+    """Sort keys of the tokens that wait."""
     keys = mx.where(protected, countdown + FIRST, rank(importance, countdown))
     return mx.where(waiting, keys, no_candidate())
 
@@ -179,8 +193,13 @@ def highest(ordered: Int64[mx.array, " P"], k: int) -> Int64[mx.array, " 1"]:
     return ordered[at : at + 1]
 
 
-def chosen(keys: mx.array, threshold: mx.array, active: mx.array, protected: mx.array) -> mx.array:
-    """The candidates from a key on, and the protected tokens on top, `(P,)`."""
+def chosen(
+    keys: Int64[mx.array, " P"],
+    threshold: Int64[mx.array, " 1"],
+    active: Bool[mx.array, " P"],
+    protected: Bool[mx.array, " P"],
+) -> Bool[mx.array, " P"]:
+    """The candidates from a key on, and the protected tokens on top."""
     return ((keys >= threshold) & (keys != no_candidate())) | (active & protected)
 
 
