@@ -281,7 +281,7 @@ def test_json_does_not_replace_what_is_no_file(run: Run, tmp_path: Path) -> None
 
 def test_compare_shows_both_sides(run: Run) -> None:
     run("-p", TEXT, *LAZY, "--compare")
-    lazy, dense = run.stats["lazy"], run.stats["dense"]
+    lazy, dense = run.stats["lazy"], run.stats["dense"]["lazy"]
     assert run.out == run.stats["text"] + "\n"
     assert dense["mode"] == "dense" and dense["computed"] == [dense["context_tokens"]]
     assert lazy["computed_fraction"] < dense["computed_fraction"] == 1

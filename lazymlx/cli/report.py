@@ -120,5 +120,5 @@ def to_dict(first: Answer, dense: Answer | None) -> dict[str, Any]:
     """Everything, ready for JSON: mlx-lm's figures, ours under "lazy", and the dense model's under "dense"."""
     content = {**first.figures(), "lazy": first.lazy.to_dict()}
     if dense is not None:
-        content["dense"] = {**dense.figures(), **dense.lazy.to_dict()}
+        content["dense"] = to_dict(dense, None)
     return content
