@@ -40,7 +40,7 @@ class AuxCache:
     def __init__(self, cuts: int, bits: int | None = None, group_size: int = 64) -> None:
         self.rows = Store(0, bits, group_size)  # (capacity, D)
         self.used = 0
-        self.waiting = (0,) * cuts  # tokens at each cut
+        self.waiting_at = (0,) * cuts  # tokens at each cut
         self.depth = mx.zeros((0,), mx.int32)  # for each position, the stages in which it was computed
         self.slots = mx.zeros((0,), mx.int32)  # for each position that waits, its row
 
@@ -50,11 +50,11 @@ class AuxCache:
         self.rows.write(x.squeeze(0), self.used, self.used + L + ahead)
         self._note(offset, mx.full((L,), 1, mx.int32), mx.arange(self.used, self.used + L, dtype=mx.int32))
         self.used += L
-        self.waiting = (self.waiting[0] + L, *self.waiting[1:])
+        self.waiting_at = (self.waiting_at[0] + L, *self.waiting_at[1:])
 
     def pass_by(self, offset: int) -> None:
         """Note a new token at `offset` that runs through all stages and never waits."""
-        self._note(offset, mx.array([len(self.waiting) + 1], mx.int32), mx.array([0], mx.int32))
+        self._note(offset, mx.array([len(self.waiting_at) + 1], mx.int32), mx.array([0], mx.int32))
 
     def _note(self, offset: int, depth: mx.array, slots: mx.array) -> None:
         capacity = offset + depth.shape[0] + 1  # one place more than there are positions, which is nobody's
@@ -82,10 +82,10 @@ class AuxCache:
 
     def went(self, count: int, cut: int) -> None:
         """Count tokens on from a cut to the next."""
-        waiting = [*self.waiting, 0]
+        waiting = [*self.waiting_at, 0]
         waiting[cut - 1] -= count
         waiting[cut] += count
-        self.waiting = tuple(waiting[:-1])
+        self.waiting_at = tuple(waiting[:-1])
 
     def put_back(self, slots: Integer[mx.array, " L"], x: Float[mx.array, "1 L D"]) -> None:
         """Keep the outputs of a stage for tokens that were taken from these slots; they now wait at the next cut."""
@@ -93,8 +93,8 @@ class AuxCache:
 
     def compact(self) -> None:
         """Drop all rows but those of the tokens that wait."""
-        place, waiting = mx.arange(self.places), sum(self.waiting)
-        waits = (self.depth > 0) & (self.depth <= len(self.waiting))
+        place, waiting = mx.arange(self.places), sum(self.waiting_at)
+        waits = (self.depth > 0) & (self.depth <= len(self.waiting_at))
         positions = mx.sort(mx.where(waits, place, self.places))[:waiting]
         self.rows = self.rows.of(self.slots[positions])
         self.slots = written(self.slots, mx.arange(waiting, dtype=mx.int32), positions, 0)
@@ -103,7 +103,7 @@ class AuxCache:
     def trim(self, offset: int) -> None:
         """Forget all positions from `offset` on (waits for the device)."""
         depth = np.array(self.depth[:offset])
-        waiting = np.flatnonzero(depth <= len(self.waiting))
+        waiting = np.flatnonzero(depth <= len(self.waiting_at))
         self.lay_out(self.rows.of(self.slots[mx.array(waiting.astype(np.int32))]), depth)
 
     def lay_out(self, rows: Store, depth: Integer[np.ndarray, " P"]) -> None:
@@ -112,13 +112,13 @@ class AuxCache:
         Args:
             depth: of every position.
         """
-        cuts = len(self.waiting)
+        cuts = len(self.waiting_at)
         waiting = np.flatnonzero(depth <= cuts)
         slots = np.zeros(len(depth), np.int32)
         slots[waiting] = np.arange(len(waiting))
         self.rows, self.used = rows, len(waiting)
         self.depth, self.slots = mx.array(depth.astype(np.int32)), mx.array(slots)
-        self.waiting = tuple(int((depth == cut).sum()) for cut in range(1, cuts + 1))
+        self.waiting_at = tuple(int((depth == cut).sum()) for cut in range(1, cuts + 1))
 
     def fill(self, arrays: Iterator[mx.array]) -> None:
         """Have the next of these arrays, in the order of `arrays`."""

@@ -85,7 +85,7 @@ class LazyCache:
         self.generated: list[tuple[int, int]] = []  # ranges of positions
         self.safe: mx.array | None = None  # what is protected while the newest answer is generated
         self.queries: mx.array | None = None  # (1, H, w, D_h): before the first cut, of the newest prompt tokens
-        self.asked = Store(0)  # (N, H * D_h): before the first cut, of all prompt tokens, if they may be asked in turn
+        self.prompt_queries = Store(0)  # (N, H * D_h): there too, of all of them, if they may be asked in turn
         self.corner: mx.array | None = None  # of the newest chunk's output, to wait for it
         self.kept: tuple[int, ...] = ()
         self.revived = 0
@@ -214,7 +214,7 @@ class LazyCache:
     @property
     def waiting(self) -> int:
         """Tokens that were left behind, and did not come back."""
-        return sum(self.aux.waiting)
+        return sum(self.aux.waiting_at)
 
     def make_room(self, rows: int) -> None:
         """For so many rows in each stage behind the first cut. All stages grow at once: a new shape costs time."""
@@ -226,7 +226,7 @@ class LazyCache:
     def within(self, budget: int) -> tuple[int, ...]:
         """How many tokens can come back at each cut, at most `budget`; those count too that just came from before."""
         back = [0]
-        for waiting in self.aux.waiting:
+        for waiting in self.aux.waiting_at:
             back.append(min(budget, waiting + back[-1]))
         return tuple(back[1:])
 
@@ -258,7 +258,7 @@ class LazyCache:
     @property
     def beside(self) -> list[mx.array]:
         """All but keys and values: what the next chunk of a prompt does not write to in its first layers."""
-        arrays = [stage.positions for stage in self.stages] + self.aux.arrays + [*self.asked.parts]
+        arrays = [stage.positions for stage in self.stages] + self.aux.arrays + [*self.prompt_queries.parts]
         return arrays + ([] if self.queries is None else [self.queries])
 
     @property
@@ -317,5 +317,5 @@ class LazyCache:
             revived=self.revived,
             guarded=self.guarded,
             kv_bytes=sum(a.nbytes for stage in self.stages for a in stage.arrays),
-            aux_bytes=sum(a.nbytes for a in self.aux.arrays) + self.asked.nbytes,
+            aux_bytes=sum(a.nbytes for a in self.aux.arrays) + self.prompt_queries.nbytes,
         )

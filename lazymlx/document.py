@@ -93,7 +93,7 @@ def load_document(path: str | os.PathLike, model: Model) -> tuple[LazyCache, lis
     cache.kept = tuple(counts["kept"])
     cache.generated = [(start, stop) for start, stop in counts["generated"]]
     cache.queries = arrays.get("queries")
-    cache.asked = query_store(model.query_size).restored("asked", arrays)
+    cache.prompt_queries = query_store(model.query_size).restored("asked", arrays)
     packing = cache.config.packing if cache.packed else None
     for number, (stage, slots) in enumerate(zip(cache.stages, counts["slots"], strict=True)):
         _fill_stage(stage, arrays, f"stage{number}", Slots(*slots), packing)
@@ -130,7 +130,7 @@ def _counts(cache: LazyCache) -> dict[str, Any]:
 def _arrays(cache: LazyCache) -> dict[str, mx.array]:
     """What is in the buffers, without their empty places."""
     arrays = {} if cache.queries is None else {"queries": cache.queries}
-    arrays |= cache.asked.of(slice(cache.offset)).named("asked")
+    arrays |= cache.prompt_queries.of(slice(cache.offset)).named("asked")
     for number, stage in enumerate(cache.stages):
         if stage.filled:
             arrays[f"stage{number}.positions"] = stage.positions[: stage.filled]

@@ -220,7 +220,7 @@ class Model(Staged):
             k = self._how_many(cache, cut, step, n_active - n_protected, n_protected)
             if k < n_active - n_protected:
                 importance = self._importance(cache, number, asking, queries, within)
-                if number == 1 and cache.asked.parts and not step.decode:
+                if number == 1 and cache.prompt_queries.parts and not step.decode:
                     importance = self._with_links(cache, importance, active & ~protected)
                 selected = select(importance, active, protected, k, config.pool)
             n_active = k + n_protected

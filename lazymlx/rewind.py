@@ -19,7 +19,7 @@ from .pools import NOWHERE, StageCache, handles_of
 from .stores import Store
 
 # of a cache; all else is numbers and small arrays. Queries of later tokens do no harm, and are overwritten
-APART = ("stages", "aux", "generated", "safe", "asked")
+APART = ("stages", "aux", "generated", "safe", "prompt_queries")
 STAYS = ("config", "packed")  # a configuration changes in how things are stored alone
 
 
@@ -82,7 +82,7 @@ class Mark:
     def _restored_aux(self, cache: LazyCache) -> AuxCache:
         """The aux cache of then: the rows that are still there, and those that left."""
         now = cache.aux
-        aux = AuxCache(len(now.waiting), now.rows.bits, now.rows.group_size)
+        aux = AuxCache(len(now.waiting_at), now.rows.bits, now.rows.group_size)
         depth, source = np.array(now.depth[: self.offset]), np.array(now.slots[: self.offset])
         depth[self.left] = self.depth
         source[self.left] = now.rows.capacity + np.arange(len(self.left))
@@ -112,7 +112,7 @@ class Slots(NamedTuple):
             pool.keep(slice(self.capacity))
 
 
-def cut(marks: Sequence[Mark | None], offset: int) -> list[Mark | None]:
+def cut_back(marks: Sequence[Mark | None], offset: int) -> list[Mark | None]:
     """The marks of successive turns without those behind `offset`; earlier ones get of these what they would lack."""
     kept, lost = list[Mark | None](), None
     for mark in reversed(marks):

@@ -22,7 +22,7 @@ from .generation import LazyResponse, stream_generate
 from .model import Model
 from .progress import OnProgress, Progress
 from .reading import read
-from .rewind import Mark, cut
+from .rewind import Mark, cut_back
 from .stats import LazyStats
 from .transcript import Message, Transcript, common_prefix, spelled, text_of
 
@@ -301,7 +301,7 @@ class Session:
             cache = self._cache.fork()  # if this is interrupted, nothing happened
             cache.trim(len(self._tokens) - shared)
             mx.eval(cache.state)
-            marks = cut([turn.mark for turn in self._turns], shared)
+            marks = cut_back([turn.mark for turn in self._turns], shared)
             self._turns = [turn._replace(mark=mark) for turn, mark in zip(self._turns, marks, strict=True)]
             self._cache, self._tokens = cache, self._tokens[:shared]
         return list(tokens[shared:])

@@ -13,7 +13,7 @@ from .network import Network
 from .pools import Span
 from .rope import Positions
 from .selection import AttentionScorer, attention
-from .windows import asked
+from .windows import scoring_layer
 
 IN_HAND = 8192  # rows of layers of a prompt that the device may have before it: they are the peak of its memory
 
@@ -45,7 +45,7 @@ class Staged(Network):
         """
         stage, (start, stop) = cache.stages[number], cache.layers_of(number)
         windows, asking, begun = self.windows, None, deque[mx.array]()
-        scoring = asked(windows, start, stop)
+        scoring = scoring_layer(windows, start, stop)
         views: dict[int | None, tuple[int, Mask]] = {None: (0, mask)}
         if at_once:
             mx.async_eval(x)
@@ -96,7 +96,7 @@ class Staged(Network):
     def _scoring(self, cache: LazyCache, number: int) -> tuple[Attention, Float[mx.array, "H_kv S D_h"]]:
         """The attention that scores the tokens of a stage, and its keys in the stage's slots."""
         stage, (start, stop) = cache.stages[number], cache.layers_of(number)
-        scoring = asked(self.windows, start, stop)
+        scoring = scoring_layer(self.windows, start, stop)
         keys = unpacked(stage.pools[scoring - start].read(0, stage.filled)[0])
         return self.family.attention_of(self.layers[scoring]), keys.squeeze(0)
 
@@ -105,10 +105,10 @@ class Staged(Network):
         if not cache.config.links or cache.config.scorer is not None:
             return
         rows = by_token(queries)
-        if not cache.asked.parts:
-            cache.asked = query_store(rows.shape[-1])
-        cache.asked.write(rows, step.start, step.stop + cache.expected)
-        mx.async_eval(cache.asked.parts)
+        if not cache.prompt_queries.parts:
+            cache.prompt_queries = query_store(rows.shape[-1])
+        cache.prompt_queries.write(rows, step.start, step.stop + cache.expected)
+        mx.async_eval(cache.prompt_queries.parts)
 
     def _with_links(
         self, cache: LazyCache, importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"]
@@ -117,7 +117,7 @@ class Staged(Network):
         config, (layer, keys) = cache.config, self._scoring(cache, 0)
         wide = widely(importance, candidates, config.pool)
         at = most(wide, candidates, config.links)
-        rows = cache.asked.at(mx.minimum(at, cache.asked.capacity - 1))
+        rows = cache.prompt_queries.at(mx.minimum(at, cache.prompt_queries.capacity - 1))
         queries = rows.reshape(len(rows), layer.heads, -1).swapaxes(0, 1) * layer.scale
         visible = causal(at, mx.arange(keys.shape[1]), layer.window)
         paid = attention(queries, keys, visible, layer.softcap, layer.sinks).mean(axis=0)

@@ -18,7 +18,7 @@ from .errors import ConfigError
 Windows = Sequence[int | None]  # of each layer; None sees everything
 
 
-def asked(windows: Windows, start: int, stop: int) -> int:
+def scoring_layer(windows: Windows, start: int, stop: int) -> int:
     """Of the layers `[start, stop)` the one whose attention scores tokens; the last one if all have a window."""
     return next((layer for layer in reversed(range(start, stop)) if windows[layer] is None), stop - 1)
 

@@ -53,7 +53,7 @@ def script(model: Model) -> list[Step]:
 
 def held(cache: LazyCache) -> list[object]:
     """What a conversation knows of its tokens."""
-    return [cache.offset, cache.expected, cache.reading, cache.generated, cache.aux.waiting, computed_sets(cache)]
+    return [cache.offset, cache.expected, cache.reading, cache.generated, cache.aux.waiting_at, computed_sets(cache)]
 
 
 @pytest.mark.parametrize("name", CONFIGS)

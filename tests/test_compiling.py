@@ -121,7 +121,7 @@ def test_a_trace_serves_until_buffers_grow(model: Model, traced: None, monkeypat
         stage.grow(1000)
     go_on(model, cache, token, steps=5)
     assert len(traces) == 2
-    while cache.aux.waiting[0]:
+    while cache.aux.waiting_at[0]:
         go_on(model, cache, token, steps=1)
     assert len(traces) <= 3  # the last ones to come back may be fewer
     go_on(model, cache, token, steps=2)

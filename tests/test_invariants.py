@@ -145,7 +145,7 @@ class Invariants:
         slots = np.array(cache.aux.slots[: cache.offset])[waiting].tolist()
         assert len(slots) == len(set(slots))
         assert all(0 <= slot < cache.aux.used <= cache.aux.rows.capacity for slot in slots)
-        assert cache.aux.waiting == tuple(int((depth == cut).sum()) for cut in range(1, len(sets)))
+        assert cache.aux.waiting_at == tuple(int((depth == cut).sum()) for cut in range(1, len(sets)))
 
 
 @given(lazy=lazy_settings(), script=scripts(), chunk=st.sampled_from((1, 4, 2048)))

@@ -66,7 +66,7 @@ def test_queries_are_kept_where_they_will_be_asked():
         [cache] = model.make_cache(LazyConfig("2:0.5", min_tokens=0, links=links))
         cache.expect(20)
         model(mx.arange(20)[None], cache=[cache])
-        kept[links] = cache.asked.nbytes
+        kept[links] = cache.prompt_queries.nbytes
         assert cache.stats().aux_bytes >= kept[links]
     assert kept[0] == 0 < kept[2]
     with_them, without = (estimate_memory(model, 4000, LazyConfig("2:0.5", links=n)).aux for n in (2, 0))

@@ -79,16 +79,16 @@ def test_what_does_wait_cannot_be_traced(model):
 def test_how_many_come_back_is_known_beforehand(model):
     """At every second step the budget at each cut, as long as so many wait; the device agrees."""
     cache, token = read(model, DEFAULT)
-    first, _ = waiting = cache.aux.waiting
+    first, _ = waiting = cache.aux.waiting_at
     steps = 2 * (first // DEFAULT.revive) + 1  # the last one that revives finds fewer
     for step in range(steps):
         token = model(token[None], cache=[cache])[:, -1].argmax(axis=-1)
         if step < steps - 1:
             assert cache.revived == (step // DEFAULT.revive_every + 1) * DEFAULT.revive * len(CUTS)
-            assert cache.aux.waiting == (waiting[0] - (step // 2 + 1) * DEFAULT.revive, waiting[1])
-    assert cache.aux.waiting == (0, waiting[1] - DEFAULT.revive + first % DEFAULT.revive)
+            assert cache.aux.waiting_at == (waiting[0] - (step // 2 + 1) * DEFAULT.revive, waiting[1])
+    assert cache.aux.waiting_at == (0, waiting[1] - DEFAULT.revive + first % DEFAULT.revive)
     depth = np.array(cache.aux.depth[: cache.offset])
-    assert cache.aux.waiting == ((depth == 1).sum(), (depth == 2).sum())
+    assert cache.aux.waiting_at == ((depth == 1).sum(), (depth == 2).sum())
 
 
 def test_shapes_stay_the_same_from_step_to_step():

@@ -250,7 +250,7 @@ def test_cancelling_at_every_report_leaves_no_trace(lazy):
             assert_same(state_of(s), before)
             assert s.messages == messages
             # the aux cache's row for what does not count, and room for queries
-            assert s.nbytes <= held + 128 + s._cache.asked.nbytes
+            assert s.nbytes <= held + 128 + s._cache.prompt_queries.nbytes
         run(None)
         assert_same(state_of(s), after)
 

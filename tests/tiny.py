@@ -319,5 +319,5 @@ class Performance(Engine):
             assert sorted(held(stage)) == sorted(expected)
         counts = tuple(len(positions) for positions in moment.computed)
         assert self.cache.computed() == counts
-        assert self.cache.aux.waiting == tuple(before - behind for before, behind in pairwise(counts))
+        assert self.cache.aux.waiting_at == tuple(before - behind for before, behind in pairwise(counts))
         assert self.cache.stats().revived == moment.revived

@@ -23,7 +23,7 @@ from ..links import by_token, query_store
 from ..model import Model
 from ..staged import last_rows
 from ..stores import Store
-from ..windows import asked
+from ..windows import scoring_layer
 from .prompts import Prompt
 
 WIDEST = 128  # the widest query window that a reading can serve
@@ -60,7 +60,7 @@ class Reading:
         # the input of every layer read, and the output of the last
         self.hidden = [model.family.embedded(model, tokens[:, :-1], None)]
         self.queries: list[mx.array] = []  # of every layer read, the newest
-        self.asked: list[Store] = []  # and of all tokens
+        self.prompt_queries: list[Store] = []  # and of all tokens
 
     def _go_on(self, depth: int) -> None:
         """Read on, up to layer `depth`."""
@@ -71,9 +71,9 @@ class Reading:
             x, asking = self.model._run(self.by_layer, number, self.hidden[-1], 0, mask, span)
             self.hidden.append(x)
             self.queries.append(last_rows(None, asking.queries, WIDEST))
-            self.asked.append(query_store(self.model.query_size))
-            self.asked[-1].write(by_token(asking.queries), 0, self.L + 1)
-            mx.eval(x, self.queries[-1], self.asked[-1].parts)
+            self.prompt_queries.append(query_store(self.model.query_size))
+            self.prompt_queries[-1].write(by_token(asking.queries), 0, self.L + 1)
+            mx.eval(x, self.queries[-1], self.prompt_queries[-1].parts)
 
     def cache(self, config: LazyConfig) -> LazyCache:
         """A conversation that has read the prompt up to its last token, as if `config` had been there all along."""
@@ -86,14 +86,14 @@ class Reading:
         cache.stages[0].pools = [stage.fork().pools[0] for stage in self.by_layer.stages[:depth]]
         if config.cuts:
             cache.aux.append(self.hidden[depth], 0, ahead=1)
-            scoring = asked(self.model.windows, 0, depth)
+            scoring = scoring_layer(self.model.windows, 0, depth)
             cache.queries = last_rows(None, self.queries[scoring], config.window)
-            cache.asked = self.asked[scoring].fork() if config.links else cache.asked
+            cache.prompt_queries = self.prompt_queries[scoring].fork() if config.links else cache.prompt_queries
         return cache
 
     @property
     def nbytes(self) -> int:
-        return self.by_layer.nbytes + sum(a.nbytes for a in [*self.hidden, *self.queries, *self.asked])
+        return self.by_layer.nbytes + sum(a.nbytes for a in [*self.hidden, *self.queries, *self.prompt_queries])
 
     def start(self, config: LazyConfig) -> tuple[LazyCache, Float[mx.array, " V"]]:
         """Take in the last token: the conversation, and the logits of the answer's first token."""
