@@ -15,7 +15,8 @@ from .config import Cut
 Rows = float | int  # tokens computed in a layer; a share of a length need not be whole
 
 
-EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # names of their number in configurations
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")  # their number, by its names
+UNGATED = ("apertus", "nemotron", "starcoder2")  # whose feed-forward has two matrices instead of three
 
 
 @dataclass(frozen=True)
@@ -29,29 +30,39 @@ class Sizes:
     H_kv: int
     D_h: int
     vocab: int
+    ff_matrices: int = 3
+    windows: tuple[int | None, ...] = ()  # tokens that each layer's attention sees; without any, all
 
     @classmethod
-    def of(cls, args: Any) -> "Sizes | None":
-        """The dimensions in a configuration; None for a mixture of experts, which is not counted here."""
+    def of(cls, args: Any, windows: Sequence[int | None] = ()) -> "Sizes | None":
+        """The dimensions in a configuration; None for a mixture of experts, which is not counted here.
+
+        Args:
+            windows: of the layers, see `Sizes.windows`.
+        """
         if any(getattr(args, name, None) for name in EXPERTS) or getattr(args, "intermediate_size", None) is None:
             return None
         H, D = args.num_attention_heads, args.hidden_size
         H_kv, D_h = getattr(args, "num_key_value_heads", None) or H, getattr(args, "head_dim", None) or D // H
         layers = getattr(args, "num_hidden_layers", None) or args.num_layers  # as EXAONE 3 has it
-        return cls(layers, D, args.intermediate_size, H, H_kv, D_h, args.vocab_size)
+        ff_matrices = 2 if args.model_type in UNGATED else 3
+        return cls(layers, D, args.intermediate_size, H, H_kv, D_h, args.vocab_size, ff_matrices, tuple(windows))
 
 
-def layer_flops(sizes: Sizes, rows: Rows) -> float:
-    """One layer over `rows` tokens that attend causally to each other."""
+def layer_flops(sizes: Sizes, rows: Rows, window: int | None = None) -> float:
+    """One layer over `rows` tokens that attend causally to each other, up to a window."""
     projections = sizes.D * (2 * sizes.H + 2 * sizes.H_kv) * sizes.D_h
-    feed_forward = 3 * sizes.D * sizes.D_ff
-    attention = sizes.H * sizes.D_h * rows  # scores and values, half of each masked
-    return 2.0 * rows * (projections + feed_forward + attention)
+    feed_forward = sizes.ff_matrices * sizes.D * sizes.D_ff
+    seen = rows if window is None else min(rows, window)
+    pairs = seen * rows - seen * seen / 2  # the first ones see less than the window
+    return 2.0 * (rows * (projections + feed_forward) + 2 * sizes.H * sizes.D_h * pairs)  # scores and values
 
 
 def prefill_flops(sizes: Sizes, rows: Sequence[Rows]) -> float:
     """A prefill that computes `rows[i]` tokens in layer i, and the head for the last token."""
-    return sum(layer_flops(sizes, r) for r in rows) + 2.0 * sizes.D * sizes.vocab
+    windows = sizes.windows or (None,) * len(rows)
+    each = (layer_flops(sizes, r, window) for r, window in zip(rows, windows, strict=True))
+    return sum(each) + 2.0 * sizes.D * sizes.vocab
 
 
 def rows_by_layer(layers: int, cuts: Sequence[Cut], tokens: Sequence[Rows]) -> list[Rows]:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from lazymlx.errors import LazyMLXError
-from lazymlx.eval.readme import Missing, Readme
+from lazymlx.eval.readme import Readme
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,9 +22,6 @@ def main() -> int:
         outdated = readme.outdated()
         if outdated and not args.check:
             args.readme.write_text(readme.rendered(draw=True), encoding="utf-8")
-    except Missing as nothing:
-        print(f"quality_table: {nothing}", file=sys.stderr)
-        return 0
     except LazyMLXError as error:
         print(f"quality_table: error: {error}", file=sys.stderr)
         return error.exit_code

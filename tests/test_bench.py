@@ -21,7 +21,7 @@ from lazymlx.bench.shapes import SHAPES, shape_args
 from lazymlx.config import LazyConfig, Schedule
 from lazymlx.errors import UsageError
 from lazymlx.files import write_json
-from lazymlx.flops import Sizes, cache_share, ideal_speedup
+from lazymlx.flops import Sizes, cache_share, ideal_speedup, layer_flops
 from lazymlx.machine import has_openblas
 
 MACHINE = {"date": "2026-01-02T03:04:05+00:00", "chip": "Some Chip", "device": "metal", "cores": 8}
@@ -95,6 +95,24 @@ def test_ideal_speedup_counts_the_tokens_that_were_kept() -> None:
 @pytest.mark.parametrize(("shape", "share"), [("llama-2-7b", 0.51), ("llama-3-8b", 0.54)])
 def test_cache_share(shape: str, share: float) -> None:
     assert cache_share(Sizes.of(shape_args(shape)), PROG, 4096) == pytest.approx(share, abs=0.006)
+
+
+def test_a_window_bounds_what_a_layer_sees() -> None:
+    rows, window = 10_000, 1_000
+    by_hand = sum(min(at, window) for at in range(1, rows + 1))
+    free, bound = (layer_flops(LLAMA_2_7B, rows, seen) for seen in (None, window))
+    pairs = rows * (rows + 1) / 2
+    assert free - bound == pytest.approx(4 * LLAMA_2_7B.H * LLAMA_2_7B.D_h * (pairs - by_hand), rel=1e-3)
+    assert layer_flops(LLAMA_2_7B, rows, rows + 1) == free
+    windowed = replace(LLAMA_2_7B, windows=(window,) * 32)
+    assert ideal_speedup(windowed, PROG, 32_768) < ideal_speedup(LLAMA_2_7B, PROG, 32_768)
+
+
+def test_a_feed_forward_without_a_gate_has_two_matrices() -> None:
+    args = shape_args("llama-2-7b")
+    args.model_type = "nemotron"
+    D, D_ff = args.hidden_size, args.intermediate_size
+    assert layer_flops(LLAMA_2_7B, 10) - layer_flops(Sizes.of(args), 10) == pytest.approx(2 * 10 * D * D_ff)
 
 
 # the pair

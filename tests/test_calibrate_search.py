@@ -121,6 +121,15 @@ def test_a_speed_is_reached_at_the_least_loss(target: float) -> None:
         assert found.loss.failed == 0
 
 
+def test_a_speed_that_no_cut_reaches_is_refused() -> None:
+    """As in a model whose windows allow late cuts alone."""
+    trials = Trials(Truth(needs((8, 0.1))), PROMPTS, 0.01)
+    late = Search(LAYERS, speedup, trials, BASE, fits=lambda cuts: cuts[0].layer > LAYERS - 2)
+    with pytest.raises(UsageError, match="no cut that this model can have reaches 3"):
+        late.safest(3.0)
+    assert late.safest(1.05).config.cuts
+
+
 @pytest.mark.parametrize(
     ("truth", "limit", "expected"),
     [
@@ -190,7 +199,8 @@ def test_nothing_is_kept_of_a_calibration_that_measured_nothing(tmp_path: Path) 
 
 def test_losses_say_how_sure_they_are() -> None:
     """The bound is the loss at which so few failures would be seen in one case of twenty."""
-    assert Loss(0, 100, 0.0).at_most == pytest.approx(1 - 0.05 ** (1 / 100))
-    assert Loss(1, 50, 0.0).at_most > Loss(1, 100, 0.0).at_most > 0.01
-    assert Loss(5, 5, 0.0).at_most == 1.0
+    assert Loss(0, 100, 0.0).at_most() == pytest.approx(1 - 0.05 ** (1 / 100))
+    assert Loss(0, 100, 0.0).at_most(8) == pytest.approx(1 - (0.05 / 8) ** (1 / 100))
+    assert Loss(1, 50, 0.0).at_most() > Loss(1, 100, 0.0).at_most() > 0.01
+    assert Loss(5, 5, 0.0).at_most() == 1.0
     assert str(Loss(2, 40, 0.5)) == "2 of 40 answers differ (5.0%), KL 0.500"

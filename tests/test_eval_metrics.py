@@ -14,6 +14,10 @@ def test_normalisation_is_that_of_squad() -> None:
     [
         ("exact", "The cat.", ["dog", "cat"], 1.0),
         ("exact", "cat sat", ["cat"], 0.0),
+        ("exact", "The.", ["the"], 1.0),  # an article is an answer where it is all that was asked for
+        ("exact", "a", ["the"], 0.0),
+        ("exact", "", ["the"], 0.0),
+        ("contains", "", ["the"], 0.0),
         ("contains", 'It is "Drelmina Thorsu", they say.', ["drelmina thorsu"], 1.0),
         ("contains", "407185", ["40718"], 0.0),  # whole words only
         ("subspan", "407185", ["40718"], 1.0),  # lost-in-the-middle's does not mind

@@ -125,7 +125,7 @@ def test_a_line_has_a_score_per_task_and_means_of_the_rest(tmp_path: Path) -> No
     (line,) = report.lines(found, 1024)
     assert line["scores"] == {"facts": 1.0, "quote": 0.0} and line["mean"] == 0.5
     assert report.texts(line, ["facts", "quote"]) == [
-        "lazy 8:0.25", "100", "0", "50.0", "200 ms", "", "2.00x", "60%",
+        "lazy 8:0.25", "1", "100", "0", "50.0", "200 ms", "", "2.00x", "60%",
     ]  # fmt: skip
     assert report.lengths(found) == [1024, 4096]
 
@@ -167,7 +167,7 @@ def test_the_readme_is_rendered_from_stored_runs(tmp_path: Path) -> None:
     assert len(before.outdated()) == 2
     readme.write_text(before.rendered(draw=True), encoding="utf-8")
     text = readme.read_text(encoding="utf-8")
-    assert "| lazy 8:0.25 | 100 | 100.0 | 100 ms | 2.00x | 2.00x | 60% |" in text
+    assert "| lazy 8:0.25 | 1 | 100 | 100.0 | 100 ms | 2.00x | 2.00x | 60% |" in text
     assert "old" not in text and "\nbetween\n" in text and text.endswith("\nend\n")
     assert "](results/run.png)" in text and (results / "run.png").is_file()
     assert Readme(readme, results).outdated() == []
@@ -185,13 +185,13 @@ def test_the_script_checks_without_changing_anything(
     assert script(monkeypatch, "--check", *flags) == 0
 
 
-def test_a_readme_without_markers_is_no_failure(
+def test_a_readme_without_markers_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     (tmp_path / "README.md").write_text("nothing", encoding="utf-8")
-    assert script(monkeypatch, "--check", "--readme", tmp_path / "README.md") == 0
+    assert script(monkeypatch, "--check", "--readme", tmp_path / "README.md") == 2
     assert "has no quality markers" in capsys.readouterr().err
-    assert script(monkeypatch, "--readme", tmp_path / "none.md") == 0
+    assert script(monkeypatch, "--readme", tmp_path / "none.md") == 2
     assert "there is no" in capsys.readouterr().err
 
 

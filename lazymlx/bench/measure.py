@@ -67,7 +67,7 @@ class Bench:
         resolve = self.pair.ours.resolve
         self._variants = {length: self.plan.variants(resolve, length) for length in sorted(self.plan.lengths)}
         self._curve = self.plan.curve(resolve)
-        self._sizes = Sizes.of(self.pair.args)
+        self._sizes = Sizes.of(self.pair.args, self.pair.ours.windows)
         self._budget = Budget(self.plan.budget_s, self.clock)
         self._seconds: dict[Variant, tuple[int, float]] = {}  # length and time of the newest run
 

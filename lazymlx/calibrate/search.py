@@ -14,6 +14,7 @@ from math import inf
 import numpy as np
 
 from ..config import Cut, LazyConfig
+from ..errors import UsageError
 from .plan import LEAST_KEPT
 from .trials import Loss, Trials
 
@@ -190,10 +191,16 @@ class Search:
     # at a given speed
 
     def safest(self, target: float) -> Found:
-        """The configuration of the least loss among those whose ideal speed-up is at least `target`."""
+        """The configuration of the least loss among those whose ideal speed-up is at least `target`.
+
+        Raises:
+            UsageError: there is none.
+        """
         singles = [
             cuts for layer in range(1, self.layers) if (cuts := self._reaching((), layer, target)) and self.fits(cuts)
         ]
+        if not singles:
+            raise UsageError(f"target-speedup: no cut that this model can have reaches {target:g}; ask for less")
         (config, loss), *_ = self.trials.rank([self._config(cuts) for cuts in singles], "one cut")
         for number in range(2, MOST_CUTS + 1):
             more = [self._config(cuts) for cuts in filter(self.fits, self._with_one_more(config.cuts, target))]

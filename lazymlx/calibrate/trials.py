@@ -45,16 +45,19 @@ class Loss:
         kl = sum(outcome.kl for outcome in outcomes) / max(len(outcomes), 1)
         return cls(sum(outcome.differs for outcome in outcomes), len(outcomes), kl)
 
-    @property
-    def at_most(self) -> float:
-        """The loss that this one speaks for with 95% confidence (Clopper and Pearson's upper bound)."""
+    def at_most(self, checks: int = 1) -> float:
+        """The loss that this one speaks for with 95% confidence (Clopper and Pearson's upper bound).
+
+        Args:
+            checks: how many might have been made until one passed; the confidence is shared among them (Bonferroni).
+        """
         low, high = self.share, 1.0
         for _ in range(40):
             p = (low + high) / 2
             seen_so_few = sum(
                 math.comb(self.prompts, i) * p**i * (1 - p) ** (self.prompts - i) for i in range(self.failed + 1)
             )
-            low, high = (p, high) if seen_so_few > 0.05 else (low, p)
+            low, high = (p, high) if seen_so_few > 0.05 / checks else (low, p)
         return high
 
     def __str__(self) -> str:

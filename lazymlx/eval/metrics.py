@@ -23,14 +23,19 @@ def normalised(text: str) -> str:
     return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
 
 
+def _comparable(text: str) -> str:
+    """Normalised, with its articles if nothing is left without: one may be all that was asked for."""
+    return normalised(text) or " ".join(text.lower().translate(PUNCTUATION).split())
+
+
 def exact(answer: str, references: Sequence[str], classes: Sequence[str] = ()) -> float:
     """The answer is a reference, once both are normalised."""
-    return float(any(normalised(answer) == normalised(reference) for reference in references))
+    return float(any(_comparable(answer) == _comparable(reference) for reference in references))
 
 
 def contains(answer: str, references: Sequence[str], classes: Sequence[str] = ()) -> float:
     """A reference's words stand in the answer, normalised, in their order and as whole words."""
-    return float(any(f" {normalised(reference)} " in f" {normalised(answer)} " for reference in references))
+    return float(any(f" {_comparable(reference)} " in f" {_comparable(answer)} " for reference in references))
 
 
 def subspan(answer: str, references: Sequence[str], classes: Sequence[str] = ()) -> float:

@@ -118,16 +118,14 @@ def tasks(content: dict[str, Any], length: int) -> list[str]:
 
 def title(content: dict[str, Any], length: int) -> str:
     """What a table is about."""
-    counts = [cell["n"] for cell in content["cells"] if cell["length"] == length]
-    n = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
     where = f"{length:,} tokens" if length else "prompts from files"
     on = content["machine"]
-    return f"{content['model']['name']}, {where}, n = {n} a cell, {on['chip']} ({on['device']})"
+    return f"{content['model']['name']}, {where}, {on['chip']} ({on['device']})"
 
 
 def headings(content: dict[str, Any], length: int) -> list[str]:
     names = [name.rsplit("/", 1)[-1] for name in tasks(content, length)]
-    return ["policy", *names, "mean", "TTFT", "speed-up", "FLOP-ideal", "computed"]
+    return ["policy", "n", *names, "mean", "TTFT", "speed-up", "FLOP-ideal", "computed"]
 
 
 def texts(line: Line, names: Sequence[str]) -> list[str]:
@@ -135,6 +133,7 @@ def texts(line: Line, names: Sequence[str]) -> list[str]:
     scores = [f"{100 * line['scores'][name]:.0f}" if name in line["scores"] else "" for name in names]
     return [
         f"{line['policy']} {line['point']}".strip(),
+        f"{line['n']}",
         *scores,
         f"{100 * line['mean']:.1f}",
         f"{1000 * line['ttft_s']:.0f} ms",

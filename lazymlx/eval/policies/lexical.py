@@ -17,7 +17,8 @@ STRIDE = 8  # every eighth block is an anchor
 class Lexical(SubsetPolicy):
     """No model at all: blocks are kept that share rare tokens with the prompt's end, or hold rare ones.
 
-    Beginning and end are always kept, within the count. Tokens are read closed up, as the source does it.
+    Beginning and end are always kept, 160 tokens together: of a short prompt with a small share that is all. Tokens are
+    read closed up, as the source does it.
     """
 
     name = "lexical"
