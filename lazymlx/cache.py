@@ -1,6 +1,7 @@
 """`LazyCache`: the state of one conversation, and the account of which positions are what."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
 from typing import NamedTuple
@@ -161,8 +162,16 @@ class LazyCache:
                 f"the cache is kept in {now.kv_bits} bits, in groups of {now.kv_group_size}, and cannot be changed to "
                 f"{config.kv_bits} bits in groups of {config.kv_group_size}"
             )
+        rows, asked = self.aux.rows, (config.aux_bits, config.kv_group_size)
+        if rows.bits is not None and config.aux_bits is None:
+            config, asked = replace(config, aux_bits=rows.bits), (rows.bits, config.kv_group_size)
+        if rows.bits is not None and asked != (rows.bits, rows.group_size):
+            raise StateError(
+                f"hidden states are kept in {rows.bits} bits, in groups of {rows.group_size}, and cannot be changed to "
+                f"{asked[0]} bits in groups of {asked[1]}"
+            )
         if config.aux_bits is not None:
-            self.aux.rows.pack(config.aux_bits, config.kv_group_size)
+            rows.pack(config.aux_bits, config.kv_group_size)
         self.config = config
 
     def _pack(self, bits: int, group_size: int) -> None:
@@ -276,7 +285,7 @@ class LazyCache:
 
     def trim(self, n: int) -> int:
         """Forget the last `n` positions, in every stage and in the aux cache. Returns how many there were to forget."""
-        n = min(n, self.offset)
+        n = max(min(n, self.offset), 0)
         if n == 0:
             return 0
         self.offset -= n

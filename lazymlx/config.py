@@ -248,8 +248,10 @@ class LazyConfig:
             )
         if self.revive is not None:
             _check_int("revive", self.revive, 0, " or None (on the command line 'all')")
-        if not 0 <= self.guard <= 1:
+        if isinstance(self.guard, bool) or not isinstance(self.guard, int | float) or not 0 <= self.guard <= 1:
             raise ConfigError(f"guard: must be a probability, from 0 to 1, got {self.guard!r}")
+        if self.scorer is not None and not callable(self.scorer):
+            raise ConfigError(f"scorer: must be a Scorer, got {self.scorer!r}")
         _check_choice("reduce", self.reduce, ("mean", "max"))
         _check_choice("attend", self.attend, ("computed", "selected"))
         _check_choice("kv_bits", self.kv_bits, (None, *BITS))
@@ -311,5 +313,5 @@ def _check_int(name: str, value: object, least: int, also: str = "") -> None:
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if isinstance(value, bool) or value not in choices:
+    if value not in [choice for choice in choices if type(choice) is type(value)]:
         raise ConfigError(f"{name}: must be one of {', '.join(map(str, choices))}, got {value!r}")

@@ -21,7 +21,7 @@ from .config import STORAGE
 from .errors import UsageError
 from .model import Model
 from .progress import OnProgress, Progress
-from .reading import encode, prefill, template_tail
+from .reading import encode, prefill, template_tail, token_ids
 from .stats import LazyStats
 
 Sampler = Callable[[mx.array], mx.array]
@@ -76,11 +76,9 @@ def stream_generate(
         PromptError: the prompt is empty.
         UsageError: an option that a lazy cache cannot serve.
         TooLargeError: the prompt would take more memory than it may.
-        Cancelled: by `on_progress`; the cache is as it was before.
+        Cancelled: by `on_progress`; the cache is as it was before, but for what the options say of how it is kept.
     """
-    check_options(options)
-    if max_tokens == 0 or max_tokens < -1:
-        raise UsageError(f"max_tokens: must be at least 1, or -1 for no limit, got {max_tokens}")
+    check_request(max_tokens, options)
     tokens = encode(tokenizer, prompt)
     cache = conversation(model, options)
     tail = template_tail(tokenizer, tokens)
@@ -125,15 +123,21 @@ def conversation(model: Model, options: dict[str, Any]) -> list[LazyCache]:
     return cache
 
 
-def check_options(options: dict[str, Any]) -> None:
-    """Refuse what a lazy cache cannot serve; drop such options where they ask for nothing."""
+def check_request(max_tokens: int, options: dict[str, Any]) -> None:
+    """Refuse what makes no sense or a lazy cache cannot serve; drop such options where they ask for nothing.
+
+    Raises:
+        UsageError: the message names the option.
+    """
+    if max_tokens == 0 or max_tokens < -1:
+        raise UsageError(f"max_tokens: must be at least 1, or -1 for no limit, got {max_tokens}")
     for name, reason in REFUSED.items():
         if options.pop(name, None) is not None:
             raise UsageError(f"{name}: {reason}")
 
 
 def generate_step(
-    prompt: Sequence[int],
+    prompt: Sequence[int] | mx.array,
     model: Model,
     *,
     max_tokens: int = 256,
@@ -151,7 +155,8 @@ def generate_step(
 
     Args:
         sampler: from log probabilities `(1, V)` to a token `(1,)`; greedy by default.
-        logits_processors: from all tokens so far `(L,)` and logits `(1, V)` to logits.
+        logits_processors: from the tokens of this prompt and its answer so far `(L,)` and logits `(1, V)` to logits;
+            of a conversation's past they see nothing.
         prompt_cache: of `model.make_cache()`; updated in place.
         prefill_step_size: tokens computed at a time in prefill, in every stage; bounds the peak memory.
         max_memory: bytes that may be taken, weights included; None is what the device recommends.
@@ -163,9 +168,9 @@ def generate_step(
     Yields:
         A token, and its log probabilities `(V,)`.
     """
-    cache = prompt_cache or model.make_cache()
+    cache, prompt = prompt_cache or model.make_cache(), token_ids(prompt)
     sampler = sampler or greedy_sampler
-    history = mx.array(list(prompt) if logits_processors else [])  # nobody else looks at it
+    history = mx.array(prompt if logits_processors else [])  # nobody else looks at it
 
     def tell(progress: Progress) -> bool | None:
         if prompt_progress_callback is not None:

@@ -51,7 +51,7 @@ def read(
 
 def prefill(
     model: Model,
-    tokens: Sequence[int],
+    tokens: Sequence[int] | mx.array,
     prompt_cache: list[LazyCache],
     *,
     complete: bool = True,
@@ -68,10 +68,12 @@ def prefill(
     Args:
         tail: how many of the last tokens are the chat template's.
     """
-    if step_size < 1:
-        raise UsageError(f"prefill_step_size: must be at least 1, got {step_size}")
-    if not tokens:
-        raise PromptError("prompt: it is empty; give at least one token")
+    if not isinstance(step_size, int) or step_size < 1:
+        raise UsageError(f"prefill_step_size: must be a whole number of at least 1, got {step_size}")
+    tokens = token_ids(tokens)
+    if not 0 <= min(tokens) <= max(tokens) < model.vocab_size:
+        found = f"{min(tokens)} to {max(tokens)}"
+        raise PromptError(f"prompt: expected tokens from 0 to {model.vocab_size - 1}, got some from {found}")
     L, cache = len(tokens), prompt_cache[0]
     ensure_fits(model, cache, L, step_size=step_size, max_memory=max_memory)
     before = Mark(cache)
@@ -80,7 +82,7 @@ def prefill(
     cache.on_rows = meter.report
     try:
         with mx.stream(generation_stream):
-            logits = _by_chunks(model, mx.array(list(tokens)), prompt_cache, step_size, meter)
+            logits = _by_chunks(model, mx.array(tokens), prompt_cache, step_size, meter)
             if logits is not None and _is_unsure(logits, cache):
                 logits = _ask_again(model, tokens[-1], prompt_cache)
         meter.finish()
@@ -146,13 +148,24 @@ def planned_work(cache: LazyCache, tokens: int) -> list[int]:
 
 def encode(tokenizer: TokenizerWrapper, prompt: str | mx.array | Sequence[int]) -> list[int]:
     """Token ids of a prompt; a text that does not begin with the first-token marker gets one."""
-    if isinstance(prompt, str):
-        marked = tokenizer.bos_token is not None and prompt.startswith(tokenizer.bos_token)
-        prompt = tokenizer.encode(prompt, add_special_tokens=not marked, verbose=False)
-    tokens = [int(token) for token in np.array(prompt).reshape(-1)]
-    if not tokens:
+    if not isinstance(prompt, str):
+        return token_ids(prompt)
+    marked = tokenizer.bos_token is not None and prompt.startswith(tokenizer.bos_token)
+    return token_ids(tokenizer.encode(prompt, add_special_tokens=not marked, verbose=False))
+
+
+def token_ids(tokens: mx.array | Sequence[int]) -> list[int]:
+    """Tokens of a single prompt as numbers.
+
+    Raises:
+        PromptError: there are none, or they are several prompts or no whole numbers.
+    """
+    ids = np.array(tokens)
+    if ids.size == 0:
         raise PromptError("prompt: it is empty; give at least one token")
-    return tokens
+    if ids.size != ids.shape[-1] or not np.issubdtype(ids.dtype, np.integer):
+        raise PromptError(f"prompt: expected the token ids of one prompt, got {ids.dtype} of shape {ids.shape}")
+    return ids.reshape(-1).tolist()
 
 
 def template_tail(tokenizer: TokenizerWrapper, tokens: Sequence[int]) -> int:

@@ -20,7 +20,7 @@ from .stores import Store
 
 # of a cache; all else is numbers and small arrays. Queries of later tokens do no harm, and are overwritten
 APART = ("stages", "aux", "generated", "safe", "prompt_queries")
-STAYS = ("config", "packed")  # a configuration changes in how things are stored alone
+STAYS = ("config", "packed")  # of these, what has been packed stays packed, and the configuration says so
 
 
 class Mark:
@@ -29,7 +29,8 @@ class Mark:
     def __init__(self, cache: LazyCache):
         past = vars(handles_of(cache))
         self.counts = {name: value for name, value in past.items() if name not in APART + STAYS}
-        self.generated = list(cache.generated)
+        self.generated, self.config = list(cache.generated), cache.config
+        self.packing = packing_of(cache)
         self.slots = [Slots.of(stage) for stage in cache.stages]
         self.aux: AuxCache | None = handles_of(cache.aux)
         self.left = np.array([], int)  # positions whose hidden states left the aux cache since, once sealed
@@ -62,6 +63,8 @@ class Mark:
         _pack_as(aux.rows, cache.aux.rows)
         for stage, slots in zip(cache.stages, self.slots, strict=True):
             slots.restore(stage)
+        if packing_of(cache) == self.packing:
+            cache.config = self.config
         for name, value in self.counts.items():
             setattr(cache, name, value)
         cache.generated, cache.aux, cache.safe = list(self.generated), aux, None
@@ -122,6 +125,11 @@ def cut_back(marks: Sequence[Mark | None], offset: int) -> list[Mark | None]:
             mark, lost = None, mark
         kept.append(mark)
     return kept[::-1]
+
+
+def packing_of(cache: LazyCache) -> tuple[bool, int | None]:
+    """What is packed of a conversation: keys and values, and to how many bits its hidden states."""
+    return cache.packed, cache.aux.rows.bits
 
 
 def _pack_as(rows: Store, other: Store) -> None:

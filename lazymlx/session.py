@@ -18,7 +18,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from .config import LazyConfig
 from .document import load_document, save_document
 from .errors import StateError
-from .generation import LazyResponse, stream_generate
+from .generation import LazyResponse, check_request, stream_generate
 from .model import Model
 from .progress import OnProgress, Progress
 from .reading import read
@@ -181,7 +181,10 @@ class Session:
 
         Raises:
             StateError: the newest thing that happened is not a question.
+            UsageError: of an option; the old answer stays.
+            Cancelled: before the first token; the question is forgotten with its old answer then.
         """
+        check_request(max_tokens, dict(options))
         if not self._turns or self._turns[-1].question is None:
             raise StateError("retry: there is no answer to replace; ask a question first")
         question = self.undo()

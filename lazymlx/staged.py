@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Integer
 
 from .attention import Mask, causal, unpacked
 from .cache import LazyCache, Step
+from .errors import UsageError
 from .layers import Attention, Rows, last_output
 from .links import by_token, most, query_store, widely, with_links
 from .network import Network
@@ -91,6 +92,8 @@ class Staged(Network):
         all_visible = len(asking) == 1 and not stage.gaps and within is None and in_sight
         visible = None if all_visible else stage.visible(asking, within, layer.window)
         importance = (config.scorer or default)(queries.squeeze(0) * layer.scale, keys, visible)
+        if importance.shape != keys.shape[1:2]:
+            raise UsageError(f"scorer: expected an importance for each of {keys.shape[1]} keys, got {importance.shape}")
         return stage.by_position(importance, cache.aux.places)
 
     def _scoring(self, cache: LazyCache, number: int) -> tuple[Attention, Float[mx.array, "H_kv S D_h"]]:

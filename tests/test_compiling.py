@@ -16,6 +16,7 @@ from lazymlx import compiling
 from lazymlx.cache import LazyCache
 from lazymlx.compiling import Replay
 from lazymlx.config import LazyConfig
+from lazymlx.errors import StateError
 from lazymlx.model import Model
 from lazymlx.selection import Scorer
 
@@ -150,13 +151,16 @@ def test_a_step_writes_keys_and_values_in_their_place(traced: None) -> None:
 
 
 def test_rows_that_were_packed_stay_so(traced: None, model: Model) -> None:
-    """Under a configuration that asks for other bits, too."""
+    """A configuration that asks for other bits is refused, and one that asks for none is told."""
     cache, token = read(model, LazyConfig(CUTS, min_tokens=0, aux_bits=8, kv_group_size=32))
     go_on(model, cache, token, steps=2)
-    for bits in (4, None):
-        cache.keep_as(LazyConfig(CUTS, min_tokens=0, aux_bits=bits, kv_group_size=32))
-        go_on(model, cache, token, steps=2)
-        assert cache.aux.rows.bits == 8
+    with pytest.raises(StateError, match="kept in 8 bits, in groups of 32, and cannot be changed to 4 bits"):
+        cache.keep_as(LazyConfig(CUTS, min_tokens=0, aux_bits=4, kv_group_size=32))
+    with pytest.raises(StateError, match="cannot be changed to 8 bits in groups of 64"):
+        cache.keep_as(LazyConfig(CUTS, min_tokens=0))
+    cache.keep_as(LazyConfig(CUTS, min_tokens=0, kv_group_size=32))
+    go_on(model, cache, token, steps=2)
+    assert cache.aux.rows.bits == cache.config.aux_bits == 8
 
 
 def test_a_fork_stays_as_it_was(model: Model, traced: None) -> None:

@@ -264,3 +264,19 @@ def test_every_field_says_what_it_is():
 def test_a_configurations_error_is_the_callers():
     assert issubclass(ConfigError, ValueError) and issubclass(ConfigError, LazyMLXError)
     assert ConfigError.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        ({"kv_bits": 8.0}, "kv_bits: must be one of"),
+        ({"aux_bits": True}, "aux_bits: must be one of"),
+        ({"kv_group_size": 64.0}, "kv_group_size: must be one of"),
+        ({"guard": "x"}, "guard: must be a probability"),
+        ({"guard": None}, "guard: must be a probability"),
+        ({"scorer": "mine"}, "scorer: must be a Scorer"),
+    ],
+)
+def test_values_of_another_type_are_refused(values, said):
+    with pytest.raises(ConfigError, match=said):
+        LazyConfig(**values)

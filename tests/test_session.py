@@ -14,7 +14,7 @@ from reference import SETTINGS, ReferenceLazyLLM
 from talking import DOCUMENT, FORGETFUL, LAZY, SHAPE, TEMPLATE, answer, session, speller, talker, weights
 
 from lazymlx.config import LazyConfig
-from lazymlx.errors import Cancelled, PromptError, StateError
+from lazymlx.errors import Cancelled, PromptError, StateError, UsageError
 from lazymlx.layers import Attention
 from lazymlx.progress import Meter
 from lazymlx.session import Session
@@ -504,3 +504,37 @@ def test_nothing_is_left_on_the_device():
     del s
     mx.clear_cache()
     assert mx.get_active_memory() - before < 100_000  # the model itself, which other tests may hold
+
+
+# --- requests that come to nothing ------------------------------------------------------------------
+
+
+def test_a_retry_that_makes_no_sense_keeps_the_old_answer():
+    s = read_session()
+    answer(s, QUESTION)
+    before, messages = state_of(s), s.messages
+    for options in ({"max_tokens": 0}, {"draft_model": talker()}):
+        with pytest.raises(UsageError):
+            list(s.retry(**options))
+        assert s.messages == messages
+        assert_same(state_of(s), before)
+    assert list(s.retry(6))
+
+
+def test_how_things_are_kept_is_not_changed_by_a_turn_that_was_cancelled():
+    s = read_session()
+    config = s.config
+    with pytest.raises(Cancelled):
+        answer(s, QUESTION, quantized_kv_start=10_000, on_progress=lambda _: False)
+    assert s.config == config
+
+
+def test_hidden_states_that_were_packed_come_back_from_a_file(tmp_path):
+    s = read_session()
+    answer(s, QUESTION, aux_bits=8, kv_group_size=32)
+    with pytest.raises(StateError, match="hidden states are kept in 8 bits"):
+        answer(s, OTHER, aux_bits=4, kv_group_size=32)
+    s.save(tmp_path / "saved")
+    opened = Session.open(tmp_path / "saved", s.model, s.tokenizer)
+    assert opened.config == s.config
+    np.testing.assert_allclose(answer(opened, OTHER)[1], answer(s, OTHER)[1], atol=1e-4)
