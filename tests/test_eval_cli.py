@@ -1,6 +1,7 @@
 """`lazymlx eval` as a person uses it, on a tiny random model."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,18 @@ def test_a_draft_with_another_tokenizer_is_refused(
     assert (
         "--draft-model: its tokenizer is another one (it shares 8192 of its 8193 tokens with the model's 8192)" in error
     )
+
+
+def test_a_run_goes_on_with_the_same_weights_alone(
+    tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Under the same name, too."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_folder, folder)
+    flags = ["eval", "--model", str(folder), "--tasks", "facts", "--policies", "dense", "--n", "1", *SMALL]
+    flags += ["--out", str(tmp_path / "run")]
+    assert main(flags) == 0
+    weights = next(folder.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert main([*flags, "--resume"]) == 2
+    assert "--resume: " in (said := capsys.readouterr().err) and "weights was" in said

@@ -142,12 +142,16 @@ def asked_policies(args: argparse.Namespace) -> Sequence[str]:
 
 def settings(args: argparse.Namespace, lazy: LazyConfig) -> dict[str, Any]:
     """What all answers of a run have in common, the machine for their times; points are named with each answer."""
+    from ..hub import find
     from ..machine import machine
+    from ..schedules import fingerprint
 
     shared = {f.name: getattr(lazy, f.name) for f in fields(lazy) if f.name not in ("schedule", "scorer")}
     return {
         "model": MODEL.name if args.model is None else args.model,
+        "weights": fingerprint(find(options.model_name(args))),
         "draft_model": Path(args.draft_model).name if args.draft_model else None,
+        "draft_weights": fingerprint(find(args.draft_model)) if args.draft_model else None,
         "seed": args.seed,
         "chip": machine()["chip"],
         "lazy": shared,
