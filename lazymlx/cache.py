@@ -162,14 +162,14 @@ class LazyCache:
                 f"the cache is kept in {now.kv_bits} bits, in groups of {now.kv_group_size}, and cannot be changed to "
                 f"{config.kv_bits} bits in groups of {config.kv_group_size}"
             )
-        rows, asked = self.aux.rows, (config.aux_bits, config.kv_group_size)
-        if rows.bits is not None and config.aux_bits is None:
-            config, asked = replace(config, aux_bits=rows.bits), (rows.bits, config.kv_group_size)
-        if rows.bits is not None and asked != (rows.bits, rows.group_size):
-            raise StateError(
-                f"hidden states are kept in {rows.bits} bits, in groups of {rows.group_size}, and cannot be changed to "
-                f"{asked[0]} bits in groups of {asked[1]}"
-            )
+        rows = self.aux.rows
+        if rows.bits is not None:
+            config = replace(config, aux_bits=config.aux_bits or rows.bits)  # what is packed stays so
+            if (config.aux_bits, config.kv_group_size) != (rows.bits, rows.group_size):
+                raise StateError(
+                    f"hidden states are kept in {rows.bits} bits, in groups of {rows.group_size}, and cannot be "
+                    f"changed to {config.aux_bits} bits in groups of {config.kv_group_size}"
+                )
         if config.aux_bits is not None:
             rows.pack(config.aux_bits, config.kv_group_size)
         self.config = config

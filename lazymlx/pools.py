@@ -160,9 +160,9 @@ class StageCache:
         """Forget all positions from `offset` on (waits for the device)."""
         held = np.array(self.positions[: self.filled])
         slots = np.flatnonzero(held < offset)
-        if (
-            len(slots) > self.capacity // 2 and slots[-1] == len(slots) - 1
-        ):  # what goes is last and little: nothing moves
+        if len(slots) == self.filled:
+            return
+        if len(slots) > self.capacity // 2 and slots[-1] == len(slots) - 1:  # little goes, from the end: nothing moves
             self.filled = len(slots)
             self.positions[self.filled :] = NOWHERE
             return

@@ -22,7 +22,7 @@ from .rewind import Mark
 
 def read(
     model: Model,
-    tokens: Sequence[int],
+    tokens: Sequence[int] | mx.array,
     prompt_cache: list[LazyCache],
     *,
     prefill_step_size: int = 2048,
@@ -45,13 +45,13 @@ def read(
     """
     options = {"step_size": prefill_step_size, "max_memory": max_memory, "on_progress": on_progress}
     with wired_limit(model):
-        prefill(model, tokens, prompt_cache, complete=False, **options)
+        prefill(model, token_ids(tokens), prompt_cache, complete=False, **options)
     mx.clear_cache()
 
 
 def prefill(
     model: Model,
-    tokens: Sequence[int] | mx.array,
+    tokens: list[int],
     prompt_cache: list[LazyCache],
     *,
     complete: bool = True,
@@ -70,7 +70,6 @@ def prefill(
     """
     if not isinstance(step_size, int) or step_size < 1:
         raise UsageError(f"prefill_step_size: must be a whole number of at least 1, got {step_size}")
-    tokens = token_ids(tokens)
     if not 0 <= min(tokens) <= max(tokens) < model.vocab_size:
         found = f"{min(tokens)} to {max(tokens)}"
         raise PromptError(f"prompt: expected tokens from 0 to {model.vocab_size - 1}, got some from {found}")
