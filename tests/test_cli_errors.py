@@ -236,6 +236,7 @@ def test_a_template_that_refuses_the_messages(refused: Refusal, folder: Path) ->
         (["--stats-json", "/nowhere/stats.json"], "--stats-json: there is no folder /nowhere"),
         (["--stats-json", "/"], "/ is a folder"),
         (["--explain", "/nowhere/page.html"], "--explain: there is no folder /nowhere"),
+        (["--explain", "x.html", "--stats-json", "./x.html"], "--stats-json: x.html is where --explain goes"),
         (["--explain", "/"], "--explain: / is no name for a page; expected one that ends with .html"),
         (["--stats-json", "a" * 5000], "cannot be written: File name too long"),
         (["--stats-json", ""], "argument --stats-json: expected a name, got an empty text"),

@@ -72,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
         check_statistics(args.stats_json, "--stats-json")
     if args.explain is not None:
         check_page(args.explain, "--explain")
+        if args.stats_json is not None and args.stats_json.resolve() == args.explain.resolve():
+            raise UsageError(f"--stats-json: {args.stats_json} is where --explain goes; name another place")
     prompt = prompts.read_prompt(args)
     name = options.model_name(args)
     if args.verbose:
