@@ -121,7 +121,7 @@ def probabilities(
     if isinstance(keys, Quantized):
         logits = keys.product(grouped, transpose=True)
     else:
-        logits = grouped @ keys.swapaxes(-1, -2)
+        logits = products(grouped, keys)
     logits = logits.astype(mx.float32).reshape(B, H, L, -1)
     if softcap is not None:
         logits = mx.tanh(logits / softcap) * softcap
@@ -131,6 +131,16 @@ def probabilities(
         return mx.softmax(logits, axis=-1)
     beside = mx.broadcast_to(sinks.astype(mx.float32)[:, None, None], (B, H, L, 1))
     return mx.softmax(mx.concatenate([logits, beside], axis=-1), axis=-1)[..., :-1]
+
+
+def products(
+    rows: Float[mx.array, "B H_kv R D_h"], keys: Float[mx.array, "B H_kv S D_h"]
+) -> Float[mx.array, "B H_kv R S"]:
+    """Of rows and keys. One row goes twice: CUDA's product of one reads short rows such as keys at a quarter of the
+    memory's speed."""
+    if rows.shape[2] > 1:
+        return rows @ keys.swapaxes(-1, -2)
+    return (mx.repeat(rows, 2, axis=2) @ keys.swapaxes(-1, -2))[:, :, :1]
 
 
 def weighted(probability: Float[mx.array, "B H L S"], values: Stored) -> Float[mx.array, "B H L D_h"]:

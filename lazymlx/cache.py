@@ -102,7 +102,7 @@ class LazyCache:
             cache._pack(*form.config.packing)
         cache.go_on_from(behind)
         for stage in cache.stages[1:]:
-            stage.filled, stage.gaps = stage.capacity, True
+            stage.open()
         return cache
 
     @property

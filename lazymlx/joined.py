@@ -72,6 +72,17 @@ def _settings(part: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(part).items() if not name.startswith("_")}
 
 
+def projected(
+    part: nn.Module, x: Float[mx.array, "B L N"], onto: Float[mx.array, "B L D"] | None = None
+) -> Float[mx.array, "B L D"]:
+    """A projection of rows, on top of what it is to be added to: within the product, where that costs nothing."""
+    if onto is None:
+        return part(x)
+    if x.shape[1] == 1 or type(part) is not nn.Linear or "bias" in part:
+        return onto + part(x)  # MLX's CUDA backend has a product of one row that is cheap, but does not add
+    return mx.addmm(onto, x, part["weight"].T)
+
+
 class SwiGLU(nn.Module):
     """Llama's feed-forward, of upstream's parts.
 
@@ -85,13 +96,16 @@ class SwiGLU(nn.Module):
             self[name] = part
         self.joined: Joined | None = None
 
-    def __call__(self, x: Float[mx.array, "B L D"]) -> Float[mx.array, "B L D"]:
+    def __call__(
+        self, x: Float[mx.array, "B L D"], onto: Float[mx.array, "B L D"] | None = None
+    ) -> Float[mx.array, "B L D"]:
+        """Its output, on top of what it is to be added to."""
         parts = self["gate_proj"], self["up_proj"]
         if self.joined is not None and self.joined.serves(x, parts):
             gate, up = self.joined.apart(x)
         else:
             gate, up = parts[0](x), parts[1](x)
-        return self["down_proj"](swiglu(gate, up))
+        return projected(self["down_proj"], swiglu(gate, up), onto)
 
     def join(self) -> None:
         """Join what can be joined."""

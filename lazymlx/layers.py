@@ -16,14 +16,14 @@ from jaxtyping import Float, Integer
 from mlx_lm.models.rope_utils import DynamicNTKScalingRoPE
 
 from .attention import FEW_ROWS, Mask, Quantized, Stored, attend, attend_few, unpacked
-from .joined import Joined, alike
+from .joined import Joined, alike, projected
 from .pools import KVPool, Span
 from .rope import Positions, rotate
 
 ByHead = tuple[Float[mx.array, "B L H D_h"], Float[mx.array, "B L H_kv D_h"], Float[mx.array, "B L H_kv D_h"]]
 Project = Callable[["Attention", mx.array], ByHead]
 Turned = Callable[["Attention", mx.array, mx.array, "Rows"], tuple[mx.array, mx.array]]
-Output = Callable[["Attention", mx.array, mx.array], mx.array]
+Gate = Callable[["Attention", mx.array, mx.array], mx.array]
 
 
 class Rows:
@@ -83,14 +83,6 @@ def fused(name: str) -> Project:
     return project
 
 
-def projected(name: str) -> Output:
-    """Attention's output is that of one projection."""
-    return lambda attention, out, x: attention[name](out)
-
-
-BY_O_PROJ = projected("o_proj")
-
-
 class Attention(nn.Module):
     """Multi-head or grouped-query attention.
 
@@ -104,7 +96,8 @@ class Attention(nn.Module):
         turned: a change to rotated queries and keys.
         window: tokens that a token sees, itself included; None for all before it.
         softcap, sinks: see `attend`; the sinks are a part of upstream's attention.
-        output: from the heads' outputs (and the layer's input) to the attention's.
+        gate: a change to the heads' outputs, of which the layer's input decides.
+        output: name of the part that projects these.
         precise: dtypes in which logits need float32.
     """
 
@@ -120,7 +113,8 @@ class Attention(nn.Module):
         turned: Turned | None = None,
         window: int | None = None,
         softcap: float | None = None,
-        output: Output = BY_O_PROJ,
+        gate: Gate | None = None,
+        output: str = "o_proj",
         precise: tuple[mx.Dtype, ...] = (),
     ):
         super().__init__()
@@ -130,14 +124,20 @@ class Attention(nn.Module):
         self.heads = args.num_attention_heads
         self.kv_heads = kv_heads or args.num_key_value_heads
         self.scale: float = scale or theirs.scale
-        self.project, self.rotated_by, self.turned, self.output = project, rope, turned, output
+        self.project, self.rotated_by, self.turned = project, rope, turned
+        self.gate, self.projected_by = gate, output
         self.window, self.softcap, self.precise = window, softcap, precise
         self.joined: Joined | None = None
 
     def __call__(
-        self, x: Float[mx.array, "B L D"], mask: Mask = None, cache: Rows | None = None
+        self,
+        x: Float[mx.array, "B L D"],
+        mask: Mask = None,
+        cache: Rows | None = None,
+        onto: Float[mx.array, "B L D"] | None = None,
     ) -> Float[mx.array, "B L D"]:
-        """Attention's output; the rows that come as `cache` get to know their queries."""
+        """Attention's output, on top of what it is to be added to; the rows that come as `cache` get to know their
+        queries."""
         rows = cache or Rows(0, None, Span(context=x.shape[1]))
         queries, keys, values = self._rotated(x, rows)
         if self.turned is not None:
@@ -150,8 +150,8 @@ class Attention(nn.Module):
             out, rows.logits = attend_few(asking, keys, unpacked(values), self.scale, mask)
         else:
             out = attend(asking, keys, values, scale=self.scale, mask=mask, softcap=self.softcap, sinks=self.sinks)
-        out = out.astype(queries.dtype).transpose(0, 2, 1, 3)
-        return self.output(self, out.reshape(*x.shape[:2], -1), x)
+        out = out.astype(queries.dtype).transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1)
+        return projected(self[self.projected_by], out if self.gate is None else self.gate(self, out, x), onto)
 
     def _rotated(self, x: mx.array, rows: Rows) -> tuple[mx.array, mx.array, mx.array]:
         """Queries and keys, rotated, and values: `(B, heads, L, D_h)`."""

@@ -99,9 +99,10 @@ class Model(Staged):
 
     def _first_stage(self, cache: LazyCache, step: Step, x: mx.array) -> tuple[mx.array, Rows]:
         positions = mx.arange(step.start, step.stop, dtype=mx.int32)
-        span = cache.stages[0].append(positions, step.stop, ahead=cache.expected)
         mask: Mask = "causal" if x.shape[1] > 1 else None
         answering = step.told and not cache.config.cuts
+        # one slot more in decode, as the tables of positions have: what is scored is as long as they are
+        span = cache.stages[0].append(positions, step.stop, ahead=1 if step.decode else cache.expected)
         # rotated one by one, many rows lie as the projection left them, and CUDA's kernel takes two thirds of the time
         at = positions if x.shape[1] > FEW_ROWS else step.start
         return self._run(cache, 0, x, at, mask, span, answering=answering, at_once=not step.decode)
@@ -128,13 +129,12 @@ class Model(Staged):
     def _within_budget(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array, budget: int) -> mx.array:
         """Decode: the new token, and at each cut the best `budget` of the tokens that wait there. Never waits.
 
-        How many come back is known beforehand. Behind the first cut shapes stay as they are from step to step, so what
+        How many come back is known beforehand. From the first cut on shapes stay as they are from step to step, so what
         is done there is traced once and repeated (`Replay`).
         """
         config, stages = cache.config, cache.stages[1:]
         cache.make_room(1 + budget)
         new = mx.arange(step.start, step.stop, dtype=mx.int32)
-        importance = self._importance(cache, 1, new, queries[:, :, :1], None)
         protected, form = cache.protected_while_generating(step), cache.form
         back = cache.within(budget)
         slots = [mx.arange(s.filled, s.filled + 1 + n, dtype=mx.int32) for s, n in zip(stages, back, strict=True)]
@@ -142,12 +142,12 @@ class Model(Staged):
         if config.attend == "selected":
             kept = [step.stop if step.stop < config.min_tokens else cut.count(step.stop) for cut in config.cuts]
         context = step.stop if self.stretched else cache.aux.places  # the latter is the same for many steps
-        sizes = context, cache.aux.rows.capacity, *(stage.capacity for stage in stages)
+        sizes = context, cache.aux.rows.capacity, *(stage.capacity for stage in cache.stages)
         # a scorer of one's own may look at values
         same = kept is None and not self.stretched and config.scorer is None
         me: Any = weakref.proxy(self)  # a trace is kept by the model, and must not keep it
         function = partial(Model._behind_cuts, me, form, back, kept, context)
-        given = x, new, slots, importance, protected, cache.behind
+        given = x, new, slots, queries, self._scored(cache, 0), protected, cache.behind
         x, behind = self.replay(function, (form, back, sizes) if same else None, self.layers, *given)
         cache.go_on_from(behind)
         cache.came_back(back)
@@ -162,11 +162,12 @@ class Model(Staged):
         x: Float[mx.array, "1 1 D"],
         new: Integer[mx.array, " 1"],
         slots: list[Integer[mx.array, " _"]],
-        importance: Float[mx.array, " P"],
+        queries: Float[mx.array, "1 H 1 D_h"],
+        scored: list[mx.array],
         protected: Bool[mx.array, " P"],
         behind: list[mx.array],
     ) -> tuple[Float[mx.array, "1 1 D"], list[mx.array]]:
-        """A decode step within the budget from the scores of the first cut on: a pure function of arrays.
+        """A decode step within the budget from the first cut on: a pure function of arrays.
 
         Args:
             form: of the conversation.
@@ -175,17 +176,18 @@ class Model(Staged):
             context: positions that there may be.
             x, new: the new token's row, and its position.
             slots: for the rows of each stage.
+            queries, scored: of the layer that scores at the first cut: the new token's, and all keys with their
+                positions.
             behind: the conversation behind the first cut.
 
         Returns:
             The row as it leaves the last stage, and the conversation behind the first cut.
         """
         cache = LazyCache.of(form, behind)
-        within, asking, moved = None, None, []
+        self._score_by(cache, 0, scored)
+        within, logits, moved = None, None, []
         for number, n in enumerate(back, 1):
-            if asking is not None:
-                logits = None if asking.logits is None else asking.logits[:, :, :1]
-                importance = self._importance(cache, number, new, asking.queries[:, :, :1], within, logits)
+            importance = self._importance(cache, number, new, queries, within, logits)
             stage, depth, pool = cache.stages[number], cache.aux.depth, form.config.pool
             active = depth >= number if within is None else within
             rows, positions = x, new
@@ -198,7 +200,8 @@ class Model(Staged):
                 within = active & (selected | (depth == number)) & (cache.aux.depth > number)
             span = stage.put(positions, slots[number - 1], context)
             rows, asking = self._run(cache, number, rows, positions, stage.visible(positions, within), span, within)
-            x = rows[:, :1]
+            x, queries = rows[:, :1], asking.queries[:, :, :1]
+            logits = None if asking.logits is None else asking.logits[:, :, :1]
             if n and number < len(back):
                 moved.append(Moved(came_from, rows[:, 1:]))
         for each in moved:  # only now: a buffer that was read from is copied before it is written to

@@ -123,6 +123,10 @@ class StageCache:
             pool.fill(arrays)
         self.positions = next(arrays)
 
+    def open(self) -> None:
+        """Count all slots, empty ones too, as in use: shapes are then the same for many steps."""
+        self.filled, self.gaps = self.capacity, True
+
     def visible(
         self,
         positions: Integer[mx.array, " L"],
@@ -151,7 +155,8 @@ class StageCache:
     def by_position(self, importance: Float[mx.array, " S"], places: int) -> Float[mx.array, " P"]:
         """Bring values of the slots into the order of the positions; 0 where nothing was computed."""
         if self.whole:
-            return mx.pad(importance, (0, places - importance.shape[0]))
+            held = importance[:places]
+            return mx.pad(held, (0, places - len(held))) if len(held) < places else held
         scattered = mx.zeros((places,), importance.dtype)
         scattered[mx.minimum(self.positions[: self.filled], places - 1)] = importance
         return scattered

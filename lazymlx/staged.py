@@ -14,6 +14,7 @@ from .network import Network
 from .pools import Span
 from .rope import Positions
 from .selection import AttentionScorer, attention
+from .stores import Store
 from .windows import scoring_layer
 
 IN_HAND = 8192  # rows of layers of a prompt that the device may have before it: they are the peak of its memory
@@ -98,10 +99,24 @@ class Staged(Network):
 
     def _scoring(self, cache: LazyCache, number: int) -> tuple[Attention, Float[mx.array, "H_kv S D_h"]]:
         """The attention that scores the tokens of a stage, and its keys in the stage's slots."""
-        stage, (start, stop) = cache.stages[number], cache.layers_of(number)
-        scoring = scoring_layer(self.windows, start, stop)
-        keys = unpacked(stage.pools[scoring - start].read(0, stage.filled)[0])
-        return self.family.attention_of(self.layers[scoring]), keys.squeeze(0)
+        stage, layer = cache.stages[number], scoring_layer(self.windows, *cache.layers_of(number))
+        keys = unpacked(self._scoring_keys(cache, number).read(0, stage.filled))
+        return self.family.attention_of(self.layers[layer]), keys.squeeze(0)
+
+    def _scoring_keys(self, cache: LazyCache, number: int) -> Store:
+        start, stop = cache.layers_of(number)
+        return cache.stages[number].pools[scoring_layer(self.windows, start, stop) - start].keys
+
+    def _scored(self, cache: LazyCache, number: int) -> list[mx.array]:
+        """All keys that score the tokens of a stage, and the positions of their slots."""
+        return [*self._scoring_keys(cache, number).parts, cache.stages[number].positions]
+
+    def _score_by(self, cache: LazyCache, number: int, scored: list[mx.array]) -> None:
+        """Have these in a stage of which nothing else is known."""
+        arrays, stage = iter(scored), cache.stages[number]
+        self._scoring_keys(cache, number).fill(arrays)
+        stage.positions = next(arrays)
+        stage.open()
 
     def _note_queries(self, cache: LazyCache, step: Step, queries: Float[mx.array, "1 H L D_h"]) -> None:
         """Keep the queries of a prompt's tokens, where the most important ones will be asked in turn."""

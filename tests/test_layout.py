@@ -24,6 +24,7 @@ ORDER = [
     {"rewind"},
     {"joined"},
     {"layers"},
+    {"block"},
     {"families"},
     {"network"},
     {"staged"},

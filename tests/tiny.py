@@ -110,9 +110,9 @@ class NotingAttention(Attention):
         super().__init__(args, theirs)
         self.layer, self.notes = layer, notes
 
-    def __call__(self, x: mx.array, mask: mx.array | str | None, cache: Rows):
+    def __call__(self, x: mx.array, mask: mx.array | str | None, cache: Rows, onto: mx.array | None = None):
         self.notes.calls.append(Call(self.layer, np.array(cache.at(x.shape[1])), mask, cache.span))
-        return super().__call__(x, mask, cache)
+        return super().__call__(x, mask, cache, onto)
 
 
 def noting_model(stock: llama.Model) -> tuple[Model, Notes]:

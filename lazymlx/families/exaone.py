@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from ..layers import Attention, heads_normed, projected
+from ..layers import Attention, heads_normed
 from .family import Family, Places
 
 
 def exaone3(args: Any, index: int, theirs: Any) -> Attention:
-    return Attention(args, theirs, output=projected("out_proj"))
+    return Attention(args, theirs, output="out_proj")
 
 
 def exaone4(args: Any, index: int, theirs: Any) -> Attention:

@@ -15,7 +15,7 @@ def gpt_oss(args: Any, index: int, theirs: Any) -> Attention:
 
 
 def gated(attention: Attention, out: mx.array, x: mx.array) -> mx.array:
-    return attention["o_proj"](out * mx.sigmoid(attention["gate_proj"](x)))
+    return out * mx.sigmoid(attention["gate_proj"](x))
 
 
 def afmoe(args: Any, index: int, theirs: Any) -> Attention:
@@ -26,7 +26,7 @@ def afmoe(args: Any, index: int, theirs: Any) -> Attention:
         project=heads_normed,
         rope="rope" if windowed else None,
         window=args.sliding_window if windowed else None,
-        output=gated,
+        gate=gated,
     )
 
 

@@ -14,6 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from jaxtyping import Float, Integer
 
+from ..block import Block
 from ..joined import SwiGLU
 from ..layers import Attention
 
@@ -56,6 +57,7 @@ class Family:
         logits: from the configuration, normalised rows and the head's projection to logits.
         places: where upstream keeps the parts.
         swiglu: the feed-forwards are Llama's.
+        block: and so is all that a layer does with them, and with attention.
         inside: where upstream keeps the language model, in one that sees as well (only text is served).
     """
 
@@ -66,6 +68,7 @@ class Family:
     logits: Logits = lambda args, x, project: project(x)
     places: Places = Places()
     swiglu: bool = False
+    block: bool = False
     inside: str | None = None
 
     def within(self, title: str, upstream: str, inside: str = "language_model") -> "Family":
@@ -88,6 +91,8 @@ class Family:
             holder[name] = self.attention(core.args, index, holder[name])
             if self.swiglu:
                 layer["mlp"] = SwiGLU(layer["mlp"])
+            if self.block:
+                self.layers(model)[index] = Block(layer)
         return model
 
     def sanitize(self, model: nn.Module, weights: dict[str, mx.array]) -> dict[str, mx.array]:

@@ -5,7 +5,7 @@ from typing import Any
 import mlx.core as mx
 from jaxtyping import Float
 
-from ..layers import Attention, ByHead, fused, projected
+from ..layers import Attention, ByHead, fused
 from .family import Family, Places
 
 
@@ -22,7 +22,7 @@ def by_group(attention: Attention, x: Float[mx.array, "B L D"]) -> ByHead:
 
 
 def internlm2(args: Any, index: int, theirs: Any) -> Attention:
-    return Attention(args, theirs, project=by_group, output=projected("wo"))
+    return Attention(args, theirs, project=by_group, output="wo")
 
 
 def ling_normed(attention: Attention, x: Float[mx.array, "B L D"]) -> ByHead:
@@ -32,7 +32,7 @@ def ling_normed(attention: Attention, x: Float[mx.array, "B L D"]) -> ByHead:
 
 def ling(args: Any, index: int, theirs: Any) -> Attention:
     project = ling_normed if args.use_qk_norm else fused("query_key_value")
-    return Attention(args, theirs, project=project, output=projected("dense"))
+    return Attention(args, theirs, project=project, output="dense")
 
 
 FUSED = {
