@@ -129,6 +129,29 @@ def test_a_trace_serves_until_buffers_grow(model: Model, traced: None, monkeypat
     assert len(traces) <= 4
 
 
+def test_what_is_scored_first_is_as_long_as_the_tables(model: Model) -> None:
+    """So both grow at once, and a trace has to be made anew once, not twice; nor is anything padded."""
+    cache, token = read(model, prompt=random_tokens(250))
+    for _ in range(20):
+        go_on(model, cache, token, steps=1)
+        assert cache.stages[0].capacity == cache.aux.places
+
+
+def test_slots_in_which_nothing_is_any_more_change_nothing(model: Model) -> None:
+    """What is forgotten leaves them, more of them than there are positions."""
+    cache, token = read(model, prompt=random_tokens(1000))
+    cache.trim(300)
+    cache.expect(3)
+    mx.eval(feed(model, [cache], [1, 2, 3]), cache.state)
+    assert cache.aux.places < cache.stages[0].capacity
+    fork = cache.fork()
+    stage = fork.stages[0]
+    stage.positions = stage.positions[: stage.filled]
+    for pool in stage.pools:
+        pool.keep(slice(0, stage.filled))
+    assert_same(go_on(model, cache, token, steps=6), go_on(model, fork, token, steps=6))
+
+
 def test_a_step_writes_keys_and_values_in_their_place(traced: None) -> None:
     """The device never holds them twice; unless there is a fork, which keeps what it has."""
     model = twin_of(stock_model(tiny_args(head_dim=256)))

@@ -1,16 +1,20 @@
 """Projections of the same rows as one product: where they may be joined, and when the parts take over again."""
 
+from pathlib import Path
+from typing import NamedTuple
+
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
+from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 from tiny import random_tokens, stock_model, tiny_args, twin_of
 from zoo import pair as models
 
 from lazymlx.attention import FEW_ROWS
 from lazymlx.config import LazyConfig
-from lazymlx.joined import Joined, alike
+from lazymlx.joined import Joined, alike, projected
 from lazymlx.model import Model
 
 NORMED = ["qwen3", "olmo2", "stablelm", "gemma3_text", "cohere", "exaone4", "hunyuan_v1_dense"]
@@ -56,6 +60,50 @@ def test_many_rows_take_the_parts() -> None:
     joined = Joined(parts)
     assert joined.serves(mx.zeros((1, FEW_ROWS, 64)), parts)
     assert not joined.serves(mx.zeros((1, FEW_ROWS + 1, 64)), parts)
+
+
+LINEAR = {
+    "plain": lambda: nn.Linear(64, 96, bias=False),
+    "biased": lambda: nn.Linear(64, 96),
+    "quantised": lambda: nn.Linear(64, 96, bias=False).to_quantized(64, 4),
+    "adapted": lambda: adapted(nn.Linear(64, 96, bias=False)),
+}
+
+
+def adapted(linear: nn.Linear) -> LoRALinear:
+    lora = LoRALinear.from_base(linear, r=2)
+    lora.lora_b = mx.random.normal(lora.lora_b.shape)
+    return lora
+
+
+@pytest.mark.parametrize("L", [1, 2, 20])
+@pytest.mark.parametrize("kind", LINEAR)
+def test_a_projection_is_added_to_what_is_there(kind: str, L: int) -> None:
+    mx.random.seed(0)
+    part, x, onto = LINEAR[kind](), mx.random.normal((1, L, 64)), mx.random.normal((1, L, 96))
+    assert mx.allclose(projected(part, x, onto), onto + part(x), atol=1e-5)
+    assert mx.array_equal(projected(part, x), part(x))
+
+
+def test_several_rows_are_added_up_within_products(tmp_path: Path) -> None:
+    """Twice a layer. A single row, whose product is another kernel, is added as ever."""
+    model = twin_of(stock_model(tiny_args()))
+    several, single = (sums(model(mx.array([tokens])), tmp_path) for tokens in ([1, 2, 3], [1]))
+    assert several.within == 2 * len(model.layers) and single.within == 0
+    assert single.beside - several.beside == 2 * len(model.layers)
+
+
+class Sums(NamedTuple):
+    """How often a computation adds two arrays, in norms and rotations too."""
+
+    within: int  # products
+    beside: int
+
+
+def sums(of: mx.array, folder: Path) -> Sums:
+    mx.export_to_dot(str(folder / "graph.dot"), of)
+    graph = (folder / "graph.dot").read_text()
+    return Sums(graph.count('label ="AddMM"'), graph.count('label ="Add"'))
 
 
 def one_token(model: Model) -> mx.array:
