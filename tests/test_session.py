@@ -261,11 +261,11 @@ def test_a_failure_in_any_layer_leaves_no_trace(lazy, monkeypatch):
     s = session(lazy, step_size=40)
     whole, calls = Attention.__call__, Counter()
 
-    def failing(self, *args):
+    def failing(self, *args, **options):
         calls["layers"] += 1
         if calls["layers"] == calls["fails at"]:
             raise KeyboardInterrupt
-        return whole(self, *args)
+        return whole(self, *args, **options)
 
     monkeypatch.setattr(Attention, "__call__", failing)
     for run in (lambda: s.read(DOCUMENT), lambda: answer(s, QUESTION, 2), lambda: answer(s, OTHER, 2)):
@@ -404,9 +404,9 @@ def test_fifty_turns_compute_each_token_once_and_grow_linearly(monkeypatch):
     s = read_session(LazyConfig("2:0.4,4:0.2", window=3, min_tokens=0, round_to=4, revive=None))
     layer_of = {id(layer.self_attn): n for n, layer in enumerate(s.model.layers)}
 
-    def counting(self, x, *args):
+    def counting(self, x, *args, **options):
         rows[layer_of[id(self)]] += x.shape[1]
-        return whole(self, x, *args)
+        return whole(self, x, *args, **options)
 
     monkeypatch.setattr(Attention, "__call__", counting)
     for turn in range(50):
