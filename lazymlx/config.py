@@ -289,9 +289,10 @@ class LazyConfig:
         """Decode steps from one revival within the budget to the next.
 
         Smoothing brings up to `pool // 2` tokens ahead of those that are attended to, so what a quotation goes on with
-        is there before its turn; a third of that leaves a margin. 1 where scores are hardly smoothed.
+        is there before its turn; a third of that leaves a margin. 1 where scores are hardly smoothed, or attention goes
+        to selected tokens alone, which every step selects anew.
         """
-        return max(1, self.pool // 6)
+        return max(1, self.pool // 6) if self.attend == "computed" else 1
 
     @property
     def packing(self) -> tuple[int, int]:
