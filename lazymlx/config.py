@@ -196,7 +196,8 @@ class LazyConfig:
         default=7,
         metadata={
             "help": "left-behind tokens that may come back at a time, at each cut: a number (at every second token "
-            "of an answer; at every one with a pool below 12), 'all' (at every one; the paper), or 0 (never)"
+            "of an answer, the cuts in turn; at every one with a pool below 12), 'all' (at every one; the paper), or 0 "
+            "(never)"
         },
     )
     min_tokens: int = field(default=1024, metadata={"help": "shorter prompts are computed in full"})

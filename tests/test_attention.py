@@ -27,10 +27,11 @@ def test_few_rows_see_what_the_mask_shows(L, heads, kv_heads, dtype, atol):
 
 @pytest.mark.parametrize("heads, kv_heads", [(4, 4), (4, 2)])
 @pytest.mark.parametrize("L", [1, 2])
-def test_probabilities_of_a_single_row_too(L, heads, kv_heads):
+@pytest.mark.parametrize("S", [11, 16])
+def test_probabilities_of_a_single_row_too(L, S, heads, kv_heads):
     rng = np.random.default_rng(L)
-    queries, keys = (rng.normal(size=(1, h, n, 16)) for h, n in ((heads, L), (kv_heads, 11)))
-    mask = np.arange(11) < 7
+    queries, keys = (rng.normal(size=(1, h, n, 16)) for h, n in ((heads, L), (kv_heads, S)))
+    mask = np.arange(S) < 7
     found = probabilities(mx.array(queries), mx.array(keys), mx.array(np.tile(mask, (L, 1))))
     weights = np.where(mask, np.exp(queries @ np.repeat(keys, heads // kv_heads, axis=1).swapaxes(-1, -2)), 0)
     np.testing.assert_allclose(np.array(found), weights / weights.sum(axis=-1, keepdims=True), atol=1e-5)
