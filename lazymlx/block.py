@@ -10,25 +10,24 @@ from jaxtyping import Float
 
 from .attention import Mask
 from .joined import SwiGLU
-from .layers import Attention, Rows
+from .layers import Rows
 
 
 class Block(nn.Module):
     """A layer.
 
     Args:
-        theirs: upstream's, with our attention and feed-forward in it; its parts become this one's.
+        theirs: upstream's, with our attention in it; its parts become this one's.
     """
 
     def __init__(self, theirs: nn.Module):
         super().__init__()
         for name, part in theirs.items():
             self[name] = part
+        self["mlp"] = SwiGLU(self["mlp"])
 
     def __call__(
         self, x: Float[mx.array, "B L D"], mask: Mask = None, cache: Rows | None = None
     ) -> Float[mx.array, "B L D"]:
-        attention, feed_forward = self["self_attn"], self["mlp"]
-        assert isinstance(attention, Attention) and isinstance(feed_forward, SwiGLU)
-        x = attention(self["input_layernorm"](x), mask, cache, onto=x)
-        return feed_forward(self["post_attention_layernorm"](x), onto=x)
+        x = self["self_attn"](self["input_layernorm"](x), mask, cache, onto=x)
+        return self["mlp"](self["post_attention_layernorm"](x), onto=x)

@@ -57,7 +57,7 @@ class Family:
         logits: from the configuration, normalised rows and the head's projection to logits.
         places: where upstream keeps the parts.
         swiglu: the feed-forwards are Llama's.
-        block: and so is all that a layer does with them, and with attention.
+        block: all that a layer does is, see `Block`; its feed-forward too.
         inside: where upstream keeps the language model, in one that sees as well (only text is served).
     """
 
@@ -89,10 +89,10 @@ class Family:
             for step in outer:
                 holder = holder[step]
             holder[name] = self.attention(core.args, index, holder[name])
-            if self.swiglu:
-                layer["mlp"] = SwiGLU(layer["mlp"])
             if self.block:
                 self.layers(model)[index] = Block(layer)
+            elif self.swiglu:
+                layer["mlp"] = SwiGLU(layer["mlp"])
         return model
 
     def sanitize(self, model: nn.Module, weights: dict[str, mx.array]) -> dict[str, mx.array]:
@@ -119,7 +119,7 @@ class Family:
         """Join what projects the same rows, see `joined`; once the weights are what they will be."""
         for layer in self.layers(model):
             self.attention_of(layer).join()
-            if self.swiglu:
+            if self.swiglu or self.block:
                 layer["mlp"].join()
 
     def attention_of(self, layer: nn.Module) -> Attention:

@@ -16,7 +16,7 @@ def maybe_normed(args: Any, index: int, theirs: Any) -> Attention:
 
 
 LIKE_QWEN3 = {
-    "qwen3": Family("Qwen3", "qwen3", normed, swiglu=True, block=True),
+    "qwen3": Family("Qwen3", "qwen3", normed, block=True),
     "qwen3_moe": Family("Qwen3 MoE", "qwen3_moe", normed),
     "apertus": Family("Apertus", "apertus", normed),
     "dots1": Family("dots.llm1", "dots1", normed),
