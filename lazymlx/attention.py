@@ -86,9 +86,12 @@ def attend_few(
     values: Float[mx.array, "B H_kv S D_h"],
     scale: float,
     mask: Bool[mx.array, "L S"],
-) -> Float[mx.array, "B H L D_h"]:
+) -> tuple[Float[mx.array, "B H L D_h"], Float[mx.array, "B H L S"]]:
     """Attention of a few rows, as of a decode step that revives, in three kernels and as precise as MLX's own fallback.
     CUDA's fused kernel is planned anew for each shape of a mask, 60 ms a time.
+
+    Returns:
+        The output, and the logits, scaled and with what is not seen hidden.
     """
     B, H, L, _ = queries.shape
     grouped = by_group(queries, keys.shape[1])
@@ -96,7 +99,7 @@ def attend_few(
     hidden = mx.where(mask, 0.0, -mx.inf).astype(queries.dtype)
     hidden = mx.tile(hidden, (grouped.shape[2] // L, 1))
     logits = mx.addmm(hidden, grouped, keys.swapaxes(-1, -2), alpha=scale).reshape(B, H, L, -1)
-    return weighted(mx.softmax(logits, axis=-1, precise=True), values)
+    return weighted(mx.softmax(logits, axis=-1, precise=True), values), logits
 
 
 def by_group(x: Float[mx.array, "B H L N"], kv_heads: int) -> Float[mx.array, "B H_kv R N"]:

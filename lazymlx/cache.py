@@ -94,14 +94,15 @@ class LazyCache:
         self.on_rows: Callable[[int, int, int], None] | None = None  # told of a prompt: stage, rows done, rows to do
 
     @classmethod
-    def around(cls, form: Form, cut: int, arrays: Sequence[mx.array]) -> "LazyCache":
-        """Another conversation at one of its cuts, of which nothing but arrays is known: any slot may be empty."""
+    def of(cls, form: Form, behind: Sequence[mx.array]) -> "LazyCache":
+        """Another conversation behind its first cut, of which nothing but arrays is known: any slot may be empty."""
         cache = cls(form.config, form.layers)
         cache.aux = AuxCache(len(form.config.cuts), form.aux_bits, form.aux_group_size)
         if form.packed:
             cache._pack(*form.config.packing)
-        cache.go_on_from(cut, arrays)
-        cache.stages[cut].open()
+        cache.go_on_from(behind)
+        for stage in cache.stages[1:]:
+            stage.open()
         return cache
 
     @property
@@ -231,31 +232,30 @@ class LazyCache:
             for stage in behind:
                 stage.grow(stage.filled + rows + AHEAD)
 
-    def back_at(self, cut: int, step: Step) -> int:
-        """How many tokens come back at a cut in a decode step, within the budget.
+    def within(self, budget: int) -> tuple[int, ...]:
+        """How many tokens can come back at each cut, at most `budget`; those count too that just came from before."""
+        back = [0]
+        for waiting in self.aux.waiting_at:
+            back.append(min(budget, waiting + back[-1]))
+        return tuple(back[1:])
 
-        The cuts take turns, each one step later than the one before it: so all steps take about as long, and what came
-        back at one cut waits for the turn of the next.
-        """
-        assert self.config.revive is not None
-        turn = (step.start - self.prompt_end - (cut - 1)) % self.config.revive_every == 0
-        return min(self.config.revive, self.aux.waiting_at[cut - 1]) if turn else 0
+    def came_back(self, back: Sequence[int]) -> None:
+        """Count so many tokens on from each cut, and their rows and one more in each stage behind."""
+        for cut, n in enumerate(back, 1):
+            self.aux.went(n, cut)
+            self.stages[cut].filled += 1 + n
+        self.revived += sum(back)
 
-    def came_back(self, cut: int, n: int) -> None:
-        """Count so many tokens on from a cut, and their rows and one more in the stage behind."""
-        self.aux.went(n, cut)
-        self.stages[cut].filled += 1 + n
-        self.revived += n
+    @property
+    def behind(self) -> list[mx.array]:
+        """What a decode step changes behind the first cut, within a budget."""
+        return [a for stage in self.stages[1:] for a in stage.arrays] + self.aux.arrays
 
-    def at(self, cut: int) -> list[mx.array]:
-        """What a decode step changes at a cut, within a budget."""
-        return [*self.stages[cut].arrays, *self.aux.arrays]
-
-    def go_on_from(self, cut: int, arrays: Sequence[mx.array]) -> None:
-        """Have these arrays in the place of those at a cut."""
-        remaining = iter(arrays)
-        self.stages[cut].fill(remaining)
-        self.aux.fill(remaining)
+    def go_on_from(self, behind: Sequence[mx.array]) -> None:
+        """Have these arrays in the place of those behind the first cut."""
+        arrays = iter(behind)
+        for part in (*self.stages[1:], self.aux):
+            part.fill(arrays)
 
     # what mlx-lm's loops ask of a cache
 

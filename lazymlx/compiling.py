@@ -6,7 +6,7 @@ function read is in the trace as it was: other arrays, such as weights, and all 
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 
@@ -26,38 +26,30 @@ def _compiled(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
     return mx.compile(function)
 
 
-class Trace(NamedTuple):
-    """What a function did, and all that it read beside its arguments."""
-
-    key: object
-    function: Callable[..., Any]
-    read: list[tuple[Any, Any, Any]]
-
-
 class Replay:
-    """Functions of arrays that read a model's parts too: traced once, and again when one of those was replaced.
+    """A function of arrays that reads a model's parts too: traced once, and again when one of those was replaced.
 
-    Only the newest trace of each is kept. A part that is written to in its place, rather than replaced, goes unnoticed.
+    Only the newest trace is kept. A part that is written to in its place, rather than replaced, goes unnoticed.
     """
 
     def __init__(self) -> None:
-        self._traces: dict[object, Trace] = {}
+        self._key: object = None
+        self._function: Callable[..., Any] | None = None
+        self._read: list[tuple[Any, Any, Any]] = []
 
-    def __call__(self, name: object, function: Callable[..., Any], key: object, parts: list[Any], *arrays: Any) -> Any:
+    def __call__(self, function: Callable[..., Any], key: object, parts: Any, *arrays: Any) -> Any:
         """Call a function, or repeat what it did.
 
         Args:
-            name: under which its trace is kept.
-            key: all that it decides on beside the arrays; None if it cannot be repeated.
-            parts: modules that hold what else it reads.
+            key: all that the function decides on beside the arrays; None if it cannot be repeated.
+            parts: modules, or containers of them, that hold what else it reads.
             arrays: its arguments: arrays, or lists of them.
         """
         if key is None or not compiles():
             return function(*arrays)
-        trace, key = self._traces.get(name), (key, [id(part) for part in parts])
-        if trace is None or trace.key != key or not _unchanged(trace.read):
-            trace = self._traces[name] = Trace(key, mx.compile(function), list(_entries(parts)))
-        return trace.function(*arrays)
+        if self._function is None or key != self._key or not _unchanged(self._read):
+            self._function, self._key, self._read = mx.compile(function), key, list(_entries(parts))
+        return self._function(*arrays)
 
 
 def _entries(container: Any) -> Iterator[tuple[Any, Any, Any]]:

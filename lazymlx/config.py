@@ -196,8 +196,7 @@ class LazyConfig:
         default=7,
         metadata={
             "help": "left-behind tokens that may come back at a time, at each cut: a number (at every second token "
-            "of an answer, the cuts in turn; at every one with a pool below 12), 'all' (at every one; the paper), or 0 "
-            "(never)"
+            "of an answer; at every one with a pool below 12), 'all' (at every one; the paper), or 0 (never)"
         },
     )
     min_tokens: int = field(default=1024, metadata={"help": "shorter prompts are computed in full"})
@@ -290,10 +289,9 @@ class LazyConfig:
         """Decode steps from one revival within the budget to the next.
 
         Smoothing brings up to `pool // 2` tokens ahead of those that are attended to, so what a quotation goes on with
-        is there before its turn; a third of that leaves a margin. 1 where scores are hardly smoothed, or attention goes
-        to selected tokens alone, which every step selects anew.
+        is there before its turn; a third of that leaves a margin. 1 where scores are hardly smoothed.
         """
-        return max(1, self.pool // 6) if self.attend == "computed" else 1
+        return max(1, self.pool // 6)
 
     @property
     def packing(self) -> tuple[int, int]:

@@ -35,6 +35,7 @@ class Rows:
         self.span = span
         self.first = first  # slot from which on to look; what is before lies outside of the layer's window
         self.queries: mx.array  # set by the attention: rotated, (B, H, L, D_h)
+        self.logits: mx.array | None = None  # and these, if it has them at hand: (B, H, L, S)
 
     def at(self, L: int) -> Integer[mx.array, " L"]:
         """The position of each of `L` rows."""
@@ -146,7 +147,7 @@ class Attention(nn.Module):
         asking = queries.astype(mx.float32) if queries.dtype in self.precise else queries
         few = asking.shape[2] <= FEW_ROWS and self.softcap is None and self.sinks is None
         if few and isinstance(mask, mx.array) and not isinstance(keys, Quantized):
-            out = attend_few(asking, keys, unpacked(values), self.scale, mask)
+            out, rows.logits = attend_few(asking, keys, unpacked(values), self.scale, mask)
         else:
             out = attend(asking, keys, values, scale=self.scale, mask=mask, softcap=self.softcap, sinks=self.sinks)
         out = out.astype(queries.dtype).transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1)

@@ -8,8 +8,9 @@ fixed, so that a decode step never waits.
 """
 
 import weakref
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -29,13 +30,6 @@ from .stores import check_packing
 from .windows import resolved
 
 
-class Passed(NamedTuple):
-    """What a decode step hands on from cut to cut; lists, empty where there is nothing, since traces take those."""
-
-    within: list[mx.array]  # the positions that attention is limited to
-    moved: list[mx.array]  # of the tokens that came through the cut before: the slots of their rows, and the new rows
-
-
 class Model(Staged):
     """A causal language model that can be lazy. Without a cache it is the plain dense model.
 
@@ -47,7 +41,7 @@ class Model(Staged):
         super().__init__(args, family)
         self.lazy = LazyConfig()
         self.stretched = any(self.family.attention_of(layer).stretched for layer in self.layers)
-        self.replay = Replay()  # of what a decode step does at each cut
+        self.replay = Replay()  # of decode steps that revive
 
     def make_cache(self, lazy: LazyConfig | None = None) -> list[LazyCache]:
         """An empty conversation, as mlx-lm's loops want it: a list, here with a single entry for all layers."""
@@ -118,109 +112,101 @@ class Model(Staged):
         config = cache.config
         if not step.decode or config.revive is None:
             return self._exactly(cache, step, x, queries)
-        return self._within_budget(cache, step, x, queries[:, :, :1])
+        resting = config.revive == 0 or cache.waiting == 0 or (step.start - cache.prompt_end) % config.revive_every
+        if resting and config.attend == "computed":
+            return self._pass_through(cache, step, x)
+        return self._within_budget(cache, step, x, queries, config.revive)
 
-    def _within_budget(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array) -> mx.array:
-        """Decode: the new token, and at a cut whose turn it is the best of the tokens that wait there. Never waits."""
-        config, passed, moved = cache.config, Passed([], []), []
-        cache.make_room(1 + (config.revive or 0))
-        new = mx.arange(step.start, step.stop, dtype=mx.int32)
-        for cut in range(1, len(cache.stages)):
-            n = cache.back_at(cut, step)
-            if n or config.attend == "selected":
-                x, queries, passed = self._at_cut(cache, step, cut, n, (x, new, queries), passed)
-                moved += [Moved(*passed.moved)] if passed.moved else []
-            else:
-                span, passed = cache.stages[cut].append(new, step.stop), Passed([], [])
-                x, asking = self._run(cache, cut, x, step.start, None, span)
-                queries = asking.queries
-        for each in moved:  # only now: a buffer that was read from is copied before it is written to
-            cache.aux.put_back(*each)
+    def _pass_through(self, cache: LazyCache, step: Step, x: mx.array) -> mx.array:
+        """Decode with nothing to revive: the new token alone."""
+        cache.make_room(1)
+        position = mx.arange(step.start, step.stop, dtype=mx.int32)
+        for number in range(1, len(cache.stages)):
+            span = cache.stages[number].append(position, step.stop)
+            x, _ = self._run(cache, number, x, step.start, None, span)
         return x
 
-    def _at_cut(
-        self, cache: LazyCache, step: Step, cut: int, n: int, row: tuple[mx.array, ...], passed: Passed
-    ) -> tuple[mx.array, mx.array, Passed]:
-        """A decode step at a cut where `n` tokens come back.
+    def _within_budget(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array, budget: int) -> mx.array:
+        """Decode: the new token, and at each cut the best `budget` of the tokens that wait there. Never waits.
 
-        How many is known beforehand, and shapes stay as they are from step to step, so it is traced once and repeated
-        (`Replay`).
+        How many come back is known beforehand. From the first cut on shapes stay as they are from step to step, so what
+        is done there is traced once and repeated (`Replay`).
         """
-        config, form, stage = cache.config, cache.form, cache.stages[cut]
-        slots = mx.arange(stage.filled, stage.filled + 1 + n, dtype=mx.int32)
+        config, stages = cache.config, cache.stages[1:]
+        cache.make_room(1 + budget)
+        new = mx.arange(step.start, step.stop, dtype=mx.int32)
+        protected, form = cache.protected_while_generating(step), cache.form
+        back = cache.within(budget)
+        slots = [mx.arange(s.filled, s.filled + 1 + n, dtype=mx.int32) for s, n in zip(stages, back, strict=True)]
         kept = None
         if config.attend == "selected":
-            kept = step.stop if step.stop < config.min_tokens else config.cuts[cut - 1].count(step.stop)
+            kept = [step.stop if step.stop < config.min_tokens else cut.count(step.stop) for cut in config.cuts]
         context = step.stop if self.stretched else cache.aux.places  # the latter is the same for many steps
-        sizes = context, cache.aux.rows.capacity, cache.stages[cut - 1].capacity, stage.capacity, len(passed.moved)
+        sizes = context, cache.aux.rows.capacity, *(stage.capacity for stage in cache.stages)
         # a scorer of one's own may look at values
         same = kept is None and not self.stretched and config.scorer is None
         me: Any = weakref.proxy(self)  # a trace is kept by the model, and must not keep it
-        function = partial(Model._bring_back, me, form, cut, n, kept, context)
-        scoring, stored = self._scoring(cache, cut - 1)
-        scored, protected = [*stored.parts, cache.stages[cut - 1].positions], cache.protected_while_generating(step)
-        given = *row, slots, scored, protected, *passed, cache.at(cut)
-        layers = [scoring, *self.layers[slice(*cache.layers_of(cut))]]
-        key = (form, n, sizes) if same else None
-        x, queries, within, moved, arrays = self.replay(cut, function, key, layers, *given)
-        cache.go_on_from(cut, arrays)
-        cache.came_back(cut, n)
-        return x, queries, Passed(within, moved)
+        function = partial(Model._behind_cuts, me, form, back, kept, context)
+        given = x, new, slots, queries, self._scored(cache, 0), protected, cache.behind
+        x, behind = self.replay(function, (form, back, sizes) if same else None, self.layers, *given)
+        cache.go_on_from(behind)
+        cache.came_back(back)
+        return x
 
-    def _bring_back(
+    def _behind_cuts(
         self,
         form: Form,
-        cut: int,
-        n: int,
-        kept: int | None,
+        back: Sequence[int],
+        kept: Sequence[int] | None,
         context: int,
         x: Float[mx.array, "1 1 D"],
         new: Integer[mx.array, " 1"],
+        slots: list[Integer[mx.array, " _"]],
         queries: Float[mx.array, "1 H 1 D_h"],
-        slots: Integer[mx.array, " _"],
         scored: list[mx.array],
         protected: Bool[mx.array, " P"],
-        within: list[mx.array],
-        moved: list[mx.array],
-        arrays: list[mx.array],
-    ) -> tuple[Float[mx.array, "1 1 D"], Float[mx.array, "1 H 1 D_h"], list[mx.array], list[mx.array], list[mx.array]]:
-        """The best tokens that wait at a cut, and the new one, through the stage behind it: a pure function of arrays.
+        behind: list[mx.array],
+    ) -> tuple[Float[mx.array, "1 1 D"], list[mx.array]]:
+        """A decode step within the budget from the first cut on: a pure function of arrays.
 
         Args:
             form: of the conversation.
-            n: tokens that come back.
-            kept: tokens that attention is limited to; None if it goes to all that are computed in the stage.
+            back: tokens that come back at each cut.
+            kept: tokens that attention is limited to behind each cut; None if it goes to all that are computed there.
             context: positions that there may be.
-            x, new, queries: the new token's row, its position, and its queries in the layer that scores.
-            slots: for the stage's rows.
-            scored: the keys of that layer, and their positions.
-            within, moved: see `Passed`.
-            arrays: the conversation at the cut.
+            x, new: the new token's row, and its position.
+            slots: for the rows of each stage.
+            queries, scored: of the layer that scores at the first cut: the new token's, and all keys with their
+                positions.
+            behind: the conversation behind the first cut.
 
         Returns:
-            The new token's row and queries behind the stage, the same to be passed on, and the conversation at the cut.
+            The row as it leaves the last stage, and the conversation behind the first cut.
         """
-        cache = LazyCache.around(form, cut, arrays)
-        before = cache.stages[cut - 1]
-        self._scoring(cache, cut - 1)[1].fill(iter(scored[:-1]))
-        before.positions = scored[-1]
-        before.open()
-        stage, depth, pool = cache.stages[cut], cache.aux.depth, form.config.pool
-        active = within[0] if within else depth >= cut
-        importance = self._importance(cache, cut, new, queries, *within or [None])
-        rows, positions, came_from = x, new, []
-        if n:
-            best = best_waiting(importance, active, protected, depth == cut, n, pool)
-            revived, slots_before = cache.aux.take(best, cut, *([Moved(*moved)] if moved else []))
-            rows, positions = mx.concatenate([x, revived], axis=1), mx.concatenate([new, best])
-            came_from = [slots_before] if cut < len(form.config.cuts) else []
-        if kept is not None:
-            selected = select(importance, active, protected, kept, pool)
-            within = [active & (selected | (depth == cut)) & (cache.aux.depth > cut)]
-        span, seen = stage.put(positions, slots, context), within[0] if within else None
-        rows, asking = self._run(cache, cut, rows, positions, stage.visible(positions, seen), span, seen)
-        moved = [*came_from, rows[:, 1:]] if came_from else []
-        return rows[:, :1], asking.queries[:, :, :1], within, moved, cache.at(cut)
+        cache = LazyCache.of(form, behind)
+        self._score_by(cache, 0, scored)
+        within, logits, moved = None, None, []
+        for number, n in enumerate(back, 1):
+            importance = self._importance(cache, number, new, queries, within, logits)
+            stage, depth, pool = cache.stages[number], cache.aux.depth, form.config.pool
+            active = depth >= number if within is None else within
+            rows, positions = x, new
+            if n:
+                best = best_waiting(importance, active, protected, depth == number, n, pool)
+                revived, came_from = cache.aux.take(best, number, *moved[-1:])
+                rows, positions = mx.concatenate([x, revived], axis=1), mx.concatenate([new, best])
+            if kept is not None:
+                selected = select(importance, active, protected, kept[number - 1], pool)
+                within = active & (selected | (depth == number)) & (cache.aux.depth > number)
+            span = stage.put(positions, slots[number - 1], context)
+            rows, asking = self._run(cache, number, rows, positions, stage.visible(positions, within), span, within)
+            x, queries = rows[:, :1], asking.queries[:, :, :1]
+            logits = None if asking.logits is None else asking.logits[:, :, :1]
+            if n and number < len(back):
+                moved.append(Moved(came_from, rows[:, 1:]))
+        for each in moved:  # only now: a buffer that was read from is copied before it is written to
+            cache.aux.put_back(*each)
+        return x, cache.behind
 
     def _exactly(self, cache: LazyCache, step: Step, x: mx.array, queries: mx.array) -> mx.array:
         """A prompt, or a decode step that revives all that was selected: as many rows as it takes.

@@ -61,7 +61,13 @@ class AttentionScorer(Scorer):
         keys: Float[mx.array, "H_kv S D_h"],
         visible: Bool[mx.array, "W S"] | None,
     ) -> Float[mx.array, " S"]:
-        each = attention(queries, keys, visible, self.softcap, self.sinks)
+        return self._reduced(attention(queries, keys, visible, self.softcap, self.sinks))
+
+    def of(self, logits: Float[mx.array, "H W S"]) -> Float[mx.array, " S"]:
+        """The same of attention's logits, from which nothing is missing."""
+        return self._reduced(mx.softmax(logits.astype(mx.float32), axis=-1))
+
+    def _reduced(self, each: Float[mx.array, "H W S"]) -> Float[mx.array, " S"]:
         return each.mean(axis=1).max(axis=0) if self.reduce == "max" else each.mean(axis=(0, 1))
 
 

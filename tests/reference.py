@@ -220,7 +220,7 @@ class ReferenceLazyLLM:
         self.compute(0, new, visible=active[0])
         for j, (_, keep) in enumerate(self.cuts, start=1):
             before = active[-1]
-            if decode and self.rests(j):
+            if decode and self.rests():
                 self.compute(j, new, self.computed(j) | new)
                 active.append(self.computed(j))
                 computed_now.append(new)
@@ -262,11 +262,10 @@ class ReferenceLazyLLM:
         else:
             self.prompt_end = self.length
 
-    def rests(self, j: int) -> bool:
-        """Not in the paper: with a budget, tokens come back at every `revive_every`-th token of an answer alone, at
-        each cut one token later than at the one before it."""
+    def rests(self) -> bool:
+        """Not in the paper: with a budget, tokens come back at every `revive_every`-th token of an answer alone."""
         budget = self.revive is not None and self.attend == "computed"
-        return budget and (self.length - self.prompt_end - j) % self.revive_every > 0
+        return budget and (self.length - 1 - self.prompt_end) % self.revive_every > 0
 
     def computed(self, stage: int) -> Positions:
         """C_j: the positions whose keys and values exist in this stage's layers."""

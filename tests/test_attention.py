@@ -16,12 +16,13 @@ def test_few_rows_see_what_the_mask_shows(L, heads, kv_heads, dtype, atol):
     mask = rng.random((L, 11)) < 0.5
     mask[:, 4] = True  # every row sees something
     arrays = (mx.array(part, dtype) for part in (queries, keys, values))
-    out = attend_few(*arrays, scale=0.25, mask=mx.array(mask))
+    out, logits = attend_few(*arrays, scale=0.25, mask=mx.array(mask))
     keys, values = (np.repeat(part, heads // kv_heads, axis=1) for part in (keys, values))
     expected = np.where(mask, 0.25 * queries @ keys.swapaxes(-1, -2), -np.inf)
     weights = np.exp(expected - expected.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    assert out.dtype == dtype
+    assert out.dtype == logits.dtype == dtype
+    np.testing.assert_allclose(np.array(logits.astype(mx.float32)), expected, atol=atol)
     np.testing.assert_allclose(np.array(out.astype(mx.float32)), weights @ values, atol=atol)
 
 

@@ -77,16 +77,16 @@ def test_what_does_wait_cannot_be_traced(model):
 
 
 def test_how_many_come_back_is_known_beforehand(model):
-    """At every second step the budget, at the two cuts in turn, as long as so many wait; the device agrees."""
+    """At every second step the budget at each cut, as long as so many wait; the device agrees."""
     cache, token = read(model, DEFAULT)
-    first, second = cache.aux.waiting_at
-    steps = 2 * (first // DEFAULT.revive) + 1  # the last one finds fewer at the first cut
+    first, _ = waiting = cache.aux.waiting_at
+    steps = 2 * (first // DEFAULT.revive) + 1  # the last one that revives finds fewer
     for step in range(steps):
         token = model(token[None], cache=[cache])[:, -1].argmax(axis=-1)
-        back = min((step // 2 + 1) * DEFAULT.revive, first), (step + 1) // 2 * DEFAULT.revive
-        assert cache.revived == sum(back)
-        assert cache.aux.waiting_at == (first - back[0], second + back[0] - back[1])
-    assert cache.aux.waiting_at[0] == 0
+        if step < steps - 1:
+            assert cache.revived == (step // DEFAULT.revive_every + 1) * DEFAULT.revive * len(CUTS)
+            assert cache.aux.waiting_at == (waiting[0] - (step // 2 + 1) * DEFAULT.revive, waiting[1])
+    assert cache.aux.waiting_at == (0, waiting[1] - DEFAULT.revive + first % DEFAULT.revive)
     depth = np.array(cache.aux.depth[: cache.offset])
     assert cache.aux.waiting_at == ((depth == 1).sum(), (depth == 2).sum())
 
@@ -98,10 +98,9 @@ def test_shapes_stay_the_same_from_step_to_step():
     notes.take()
     for step in range(STEPS):
         token = model(token[None], cache=[cache])[:, -1].argmax(axis=-1)
+        deep = 1 if step % DEFAULT.revive_every else 1 + DEFAULT.revive
         for call in notes.take():
-            stage = sum(call.layer >= layer for layer, _ in CUTS)
-            back = stage > 0 and (step - stage + 1) % DEFAULT.revive_every == 0
-            assert len(call.rows) == (1 + DEFAULT.revive if back else 1)
+            assert len(call.rows) == (1 if call.layer < CUTS[0][0] else deep)
 
 
 def test_there_is_room_for_all_that_come_back(model, monkeypatch):
