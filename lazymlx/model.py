@@ -147,7 +147,8 @@ class Model(Staged):
         same = kept is None and not self.stretched and config.scorer is None
         me: Any = weakref.proxy(self)  # a trace is kept by the model, and must not keep it
         function = partial(Model._behind_cuts, me, form, back, kept, context)
-        given = x, new, slots, queries, self._scored(cache, 0), protected, cache.behind
+        scored = [*self._scoring(cache, 0)[1].parts, cache.stages[0].positions]
+        given = x, new, slots, queries, scored, protected, cache.behind
         x, behind = self.replay(function, (form, back, sizes) if same else None, self.layers, *given)
         cache.go_on_from(behind)
         cache.came_back(back)
@@ -184,7 +185,10 @@ class Model(Staged):
             The row as it leaves the last stage, and the conversation behind the first cut.
         """
         cache = LazyCache.of(form, behind)
-        self._score_by(cache, 0, scored)
+        first, arrays = cache.stages[0], iter(scored)  # of which nothing else is known here
+        self._scoring(cache, 0)[1].fill(arrays)
+        first.positions = next(arrays)
+        first.open()
         within, logits, moved = None, None, []
         for number, n in enumerate(back, 1):
             importance = self._importance(cache, number, new, queries, within, logits)

@@ -85,10 +85,11 @@ class Staged(Network):
             logits: of their attention, scaled and hidden, if they are at hand.
         """
         stage, config = cache.stages[number - 1], cache.config
-        layer, keys = self._scoring(cache, number - 1)
+        layer, stored = self._scoring(cache, number - 1)
         default = AttentionScorer(config.reduce, layer.softcap, layer.sinks)
         if logits is not None and config.scorer is None:
             return stage.by_position(default.of(logits.squeeze(0)), cache.aux.places)
+        keys = unpacked(stored.read(0, stage.filled)).squeeze(0)
         in_sight = layer.window is None or cache.offset <= layer.window
         all_visible = len(asking) == 1 and not stage.gaps and within is None and in_sight
         visible = None if all_visible else stage.visible(asking, within, layer.window)
@@ -97,26 +98,11 @@ class Staged(Network):
             raise UsageError(f"scorer: expected an importance for each of {keys.shape[1]} keys, got {importance.shape}")
         return stage.by_position(importance, cache.aux.places)
 
-    def _scoring(self, cache: LazyCache, number: int) -> tuple[Attention, Float[mx.array, "H_kv S D_h"]]:
+    def _scoring(self, cache: LazyCache, number: int) -> tuple[Attention, Store]:
         """The attention that scores the tokens of a stage, and its keys in the stage's slots."""
-        stage, layer = cache.stages[number], scoring_layer(self.windows, *cache.layers_of(number))
-        keys = unpacked(self._scoring_keys(cache, number).read(0, stage.filled))
-        return self.family.attention_of(self.layers[layer]), keys.squeeze(0)
-
-    def _scoring_keys(self, cache: LazyCache, number: int) -> Store:
         start, stop = cache.layers_of(number)
-        return cache.stages[number].pools[scoring_layer(self.windows, start, stop) - start].keys
-
-    def _scored(self, cache: LazyCache, number: int) -> list[mx.array]:
-        """All keys that score the tokens of a stage, and the positions of their slots."""
-        return [*self._scoring_keys(cache, number).parts, cache.stages[number].positions]
-
-    def _score_by(self, cache: LazyCache, number: int, scored: list[mx.array]) -> None:
-        """Have these in a stage of which nothing else is known."""
-        arrays, stage = iter(scored), cache.stages[number]
-        self._scoring_keys(cache, number).fill(arrays)
-        stage.positions = next(arrays)
-        stage.open()
+        layer = scoring_layer(self.windows, start, stop)
+        return self.family.attention_of(self.layers[layer]), cache.stages[number].pools[layer - start].keys
 
     def _note_queries(self, cache: LazyCache, step: Step, queries: Float[mx.array, "1 H L D_h"]) -> None:
         """Keep the queries of a prompt's tokens, where the most important ones will be asked in turn."""
@@ -132,7 +118,8 @@ class Staged(Network):
         self, cache: LazyCache, importance: Float[mx.array, " P"], candidates: Bool[mx.array, " P"]
     ) -> Float[mx.array, " P"]:
         """Importance at the first cut of a prompt, once its most important tokens were asked in turn."""
-        config, (layer, keys) = cache.config, self._scoring(cache, 0)
+        config, (layer, stored) = cache.config, self._scoring(cache, 0)
+        keys = unpacked(stored.read(0, cache.stages[0].filled)).squeeze(0)
         wide = widely(importance, candidates, config.pool)
         at = most(wide, candidates, config.links)
         rows = cache.prompt_queries.at(mx.minimum(at, cache.prompt_queries.capacity - 1))
