@@ -1,7 +1,7 @@
 """A scorer of one's own: which tokens a cut lets through is one expression."""
 
 from lazymlx import LazyConfig, Scorer, Session, demo, load
-from lazymlx.selection import attention
+from lazymlx.engine.selection import attention
 
 
 class Loudest(Scorer):

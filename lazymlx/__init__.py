@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import LazyConfig, Schedule
+    from .costs.memory import estimate_memory
+    from .engine.selection import Scorer
     from .errors import LazyMLXError
     from .generation import generate, stream_generate
-    from .loading import load
-    from .memory import estimate_memory
+    from .loading.load import load
     from .progress import Progress
-    from .selection import Scorer
-    from .session import Session
+    from .session.session import Session
     from .stats import LazyStats
 
 __version__ = "0.1.0"
@@ -27,11 +27,11 @@ _HOME = {
     "LazyStats": "stats",
     "Progress": "progress",
     "Schedule": "config",
-    "Scorer": "selection",
-    "Session": "session",
-    "estimate_memory": "memory",
+    "Scorer": "engine.selection",
+    "Session": "session.session",
+    "estimate_memory": "costs.memory",
     "generate": "generation",
-    "load": "loading",
+    "load": "loading.load",
     "stream_generate": "generation",
 }
 

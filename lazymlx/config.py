@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from .errors import ConfigError
 
 if TYPE_CHECKING:
-    from .selection import Scorer
+    from .engine.selection import Scorer
 
 Reduce = Literal["mean", "max"]
 Attend = Literal["computed", "selected"]

@@ -16,12 +16,12 @@ from mlx_lm.generate import GenerationResponse, generation_stream, wired_limit
 from mlx_lm.sample_utils import greedy_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from .cache import LazyCache
+from .cache.conversation import LazyCache
 from .config import STORAGE
+from .engine.model import Model
 from .errors import UsageError
-from .model import Model
+from .prefill import encode, prefill, template_tail, token_ids
 from .progress import OnProgress, Progress
-from .reading import encode, prefill, template_tail, token_ids
 from .stats import LazyStats
 
 Sampler = Callable[[mx.array], mx.array]

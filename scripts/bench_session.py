@@ -30,7 +30,7 @@ from rich.table import Table
 from lazymlx import LazyConfig, Session, demo
 from lazymlx.bench.models import Pair, make_pair
 from lazymlx.machine import machine
-from lazymlx.transcript import Transcript, common_prefix
+from lazymlx.session.transcript import Transcript, common_prefix
 
 ASKED = (1, 2, 10)  # the questions that are reported
 STEP = 2048  # tokens that stock reads at a time, its default

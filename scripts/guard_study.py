@@ -17,17 +17,17 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from lazymlx.attention import unpacked
 from lazymlx.calibrate.measure import Dense, Meter, Reading, chat_tokens, log_softmax
 from lazymlx.calibrate.prompts import Prompt, Writer
 from lazymlx.config import Cut, LazyConfig, Schedule
 from lazymlx.demo import MODEL
+from lazymlx.engine.selection import attention
 from lazymlx.errors import LazyMLXError
 from lazymlx.files import check_file, holds, write_json
 from lazymlx.generation import template_tail
-from lazymlx.loading import load
+from lazymlx.loading.load import load
 from lazymlx.machine import machine
-from lazymlx.selection import attention
+from lazymlx.nn.attend import unpacked
 
 ABOUT = ("prompt", "kind", "layer", "keep", "kl")
 CONFIDENCE = "answer's confidence"

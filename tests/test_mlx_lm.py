@@ -19,9 +19,9 @@ from talking import speller
 from tiny import stock_model, tiny_args, twin_of
 
 from lazymlx import LazyConfig
+from lazymlx.engine.model import Model
 from lazymlx.errors import UsageError
 from lazymlx.generation import generate_step, stream_generate
-from lazymlx.model import Model
 
 DENSE = {"no cut": LazyConfig.dense(), "keep all": LazyConfig("3:1.0", min_tokens=0)}
 PROMPT = np.random.default_rng(4).integers(64, size=40).tolist()

@@ -12,8 +12,8 @@ from time import perf_counter
 import mlx.core as mx
 from mlx_lm.generate import wired_limit
 
-from ..compiling import compiles
-from ..flops import Sizes, ideal_speedup
+from ..costs.flops import Sizes, ideal_speedup
+from ..nn.compiling import compiles
 from .models import Pair
 from .plan import Plan, Variant
 from .runs import Record, measured_memory, new_record, timed

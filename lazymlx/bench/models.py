@@ -13,11 +13,11 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import dequantize_model, load_model
 
 from .. import demo
+from ..engine.model import Model
 from ..errors import UsageError
-from ..hub import find
-from ..loading import load
+from ..loading.hub import find
+from ..loading.load import load
 from ..machine import on_cpu
-from ..model import Model
 from .shapes import shape_args
 
 GROUP_SIZE = 64  # of quantised weights

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..errors import UsageError
-from ..families import family_of
+from ..nn.families import family_of
 
 
 def _llama(layers: int, D: int, D_ff: int, heads: tuple[int, int], vocab: int, **others: Any) -> dict[str, Any]:

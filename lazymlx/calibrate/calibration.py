@@ -14,9 +14,9 @@ from typing import Any
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..config import Cut, LazyConfig, Schedule
-from ..flops import Sizes, ideal_speedup, rows_by_layer
-from ..model import Model
-from ..windows import possible
+from ..costs.flops import Sizes, ideal_speedup, rows_by_layer
+from ..engine.model import Model
+from ..nn.windows import possible
 from .measure import Meter, Outcome
 from .plan import Plan
 from .prompts import Writer

@@ -16,14 +16,14 @@ import numpy as np
 from jaxtyping import Float, Integer
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from ..cache import LazyCache
+from ..cache.conversation import LazyCache
+from ..cache.rows import Store
 from ..config import LazyConfig
+from ..engine.links import by_token, query_store
+from ..engine.model import Model
+from ..engine.staged import last_rows
 from ..generation import encode, template_tail
-from ..links import by_token, query_store
-from ..model import Model
-from ..staged import last_rows
-from ..stores import Store
-from ..windows import scoring_layer
+from ..nn.windows import scoring_layer
 from .prompts import Prompt
 
 WIDEST = 128  # the widest query window that a reading can serve

@@ -10,14 +10,14 @@ from mlx_lm.sample_utils import make_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..config import LazyConfig
+from ..engine.model import Model
 from ..errors import UsageError
 from ..generation import REFUSED, LazyResponse, OnStep, stream_generate
-from ..hub import find
-from ..loading import load
-from ..model import Model
+from ..loading.hub import find
+from ..loading.load import load
+from ..loading.stored import find_stored
 from ..progress import OnProgress
-from ..schedules import find_stored
-from ..session import Session
+from ..session.session import Session
 from ..stats import LazyStats
 from . import options
 from .ctrl_c import CtrlC

@@ -40,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
     prompt = prompts.read_prompt(args)
     name = options.model_name(args)
 
-    from ..document import is_document  # MLX comes with them, which takes a second
-    from ..hub import find
-    from ..loading import load
-    from ..schedules import find_stored
-    from ..session import Session
+    from ..loading.hub import find
+    from ..loading.load import load
+    from ..loading.stored import find_stored
+    from ..session.saved import is_document  # MLX comes with them, which takes a second
+    from ..session.session import Session
 
     check_file(args.output, "--output", is_document)
     if is_stream(args.output):

@@ -3,10 +3,11 @@
 import argparse
 from datetime import UTC, datetime
 
-from .. import __version__, schedules
+from .. import __version__
 from ..calibrate.plan import Plan
 from ..calibrate.prompts import read_texts
 from ..files import write_json
+from ..loading import stored as schedules
 from .options import lengths, model_name, number, path
 from .terminal import say, write
 
@@ -68,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
     from ..calibrate.calibration import Calibrator  # MLX comes with it, which takes a second
     from ..calibrate.trials import Journal
     from ..config import LazyConfig
-    from ..hub import find
-    from ..loading import load
+    from ..loading.hub import find
+    from ..loading.load import load
     from .steps import Steps
 
     folder = find(model_name(args))

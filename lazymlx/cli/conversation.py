@@ -16,14 +16,14 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from rich.console import Console
 
 from ..config import LazyConfig
-from ..document import is_document
+from ..engine.model import Model
 from ..errors import Cancelled, StateError
 from ..explain import Trace, page
 from ..files import check_file, write_text
 from ..generation import LazyResponse
-from ..model import Model
 from ..progress import Progress
-from ..session import Session
+from ..session.saved import is_document
+from ..session.session import Session
 from ..stats import LazyStats
 from . import options
 from .answering import sampler_of

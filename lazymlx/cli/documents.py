@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from ..errors import PromptError
-from ..transcript import text_of
+from ..session.transcript import text_of
 
 PDF = b"%PDF-"
 

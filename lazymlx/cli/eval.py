@@ -17,11 +17,11 @@ from .options import lengths, words
 from .terminal import say
 
 if TYPE_CHECKING:
+    from ..engine.model import Model
     from ..eval.policies import Options
     from ..eval.run import Matrix
     from ..eval.samples import Sample
     from ..eval.store import Store
-    from ..model import Model
 
 SAMPLES = 20
 
@@ -142,9 +142,9 @@ def asked_policies(args: argparse.Namespace) -> Sequence[str]:
 
 def settings(args: argparse.Namespace, lazy: LazyConfig) -> dict[str, Any]:
     """What all answers of a run have in common, the machine for their times; points are named with each answer."""
-    from ..hub import find
+    from ..loading.hub import find
+    from ..loading.stored import fingerprint
     from ..machine import machine
-    from ..schedules import fingerprint
 
     shared = {f.name: getattr(lazy, f.name) for f in fields(lazy) if f.name not in ("schedule", "scorer")}
     return {
@@ -181,13 +181,13 @@ def make_options(args: argparse.Namespace, model: "Model", draft: "Model | None"
 
 
 def _load(args: argparse.Namespace, lazy: LazyConfig) -> tuple[Any, Any]:
-    from ..loading import load
+    from ..loading.load import load
 
     return load(options.model_name(args), lazy, **options.loading(args))
 
 
 def _draft(args: argparse.Namespace, tokenizer: Any) -> "Model | None":
-    from ..loading import load
+    from ..loading.load import load
 
     if args.draft_model is None:
         return None

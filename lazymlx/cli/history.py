@@ -5,7 +5,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from ..schedules import user_folder
+from ..loading.stored import user_folder
 
 HISTORY = 1000  # messages that are remembered
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import demo
 from ..errors import PromptError, UsageError
-from ..texts import about, read_text
+from ..prompts import about, read_text
 from .options import json_object, path, refuse_settled, utf8
 from .terminal import say
 

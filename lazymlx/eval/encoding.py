@@ -6,7 +6,7 @@ from typing import NamedTuple
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..errors import UsageError
-from ..reading import encode, template_tail
+from ..prefill import encode, template_tail
 
 ANSWER = "\N{SECTION SIGN}answer\N{SECTION SIGN}"  # stands for an answer while a follow-up is rendered
 ASK = "\n\nAnswer:"  # what makes a model without a chat template answer

@@ -9,8 +9,8 @@ from time import perf_counter
 
 from mlx_lm.generate import wired_limit
 
+from ..engine.model import Model
 from ..errors import UsageError
-from ..model import Model
 from .encoding import Encoder, Prompt
 from .metrics import METRICS
 from .policies import POLICIES, Options, Policy

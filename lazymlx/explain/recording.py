@@ -12,7 +12,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from ..cache import LazyCache
+from ..cache.conversation import LazyCache
 from ..errors import StateError
 
 LAG = 2  # steps that the device may still be busy with

@@ -15,9 +15,9 @@ from mlx_lm.generate import generation_stream
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ...config import Cut, LazyConfig, Schedule
-from ...flops import Sizes, prefill_flops
+from ...costs.flops import Sizes, prefill_flops
+from ...engine.model import Model
 from ...generation import to_int
-from ...model import Model
 
 STEP_SIZE = 2048  # rows computed at a time in prefill, as in generation
 

@@ -4,9 +4,9 @@ from abc import abstractmethod
 from collections.abc import Collection
 
 from ...config import LazyConfig, Schedule
-from ...flops import rows_by_layer
-from ...model import Model
-from ...reading import prefill
+from ...costs.flops import rows_by_layer
+from ...engine.model import Model
+from ...prefill import prefill
 from .base import STEP_SIZE, Conversation, Options, Policy, prefill_share
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 
-from ...selection import Scorer
+from ...engine.selection import Scorer
 from .engine import ScheduledPolicy
 
 

@@ -4,10 +4,11 @@ import mlx.core as mx
 import numpy as np
 from jaxtyping import Float, Integer
 
-from ...attention import Mask, unpacked
-from ...layers import Rows
-from ...model import Model
-from ...pools import StageCache
+from ...cache.masks import Mask
+from ...cache.rows import unpacked
+from ...cache.stage import StageCache
+from ...engine.model import Model
+from ...nn.attention import Rows
 from .base import STEP_SIZE
 
 

@@ -5,9 +5,9 @@ import math
 import mlx.core as mx
 import numpy as np
 
-from ...flops import Sizes, prefill_flops
-from ...model import Model
-from ...selection import attention
+from ...costs.flops import Sizes, prefill_flops
+from ...engine.model import Model
+from ...engine.selection import attention
 from .reader import Reader
 from .subset import SubsetPolicy, in_place, pooled
 

@@ -11,7 +11,7 @@ from itertools import repeat
 import mlx.core as mx
 import numpy as np
 
-from ...model import Model
+from ...engine.model import Model
 from .base import Conversation, Policy, prefill_share
 from .reader import Reader
 

@@ -1,0 +1,1 @@
+"""What a prompt takes, computed in one place: rows in each stage, operations, memory."""

@@ -1,0 +1,185 @@
+"""How much memory a prompt will take, known before it is read.
+
+On Metal an allocation that fails ends the process, and nothing can catch it: what does not fit has to be refused
+beforehand. The estimate is a sum of buffers whose sizes are known, and of a layer's intermediates, for which the
+factors below were fitted to measured peaks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from ..cache.conversation import LazyCache
+from ..cache.rows import STEP
+from ..config import PRESETS, LazyConfig
+from ..engine.links import BITS, GROUP_SIZE
+from ..engine.model import Model
+from ..engine.staged import IN_HAND
+from ..errors import TooLargeError
+
+FUSED_HEADS = (64, 80, 96, 128)  # head sizes for which a GPU never holds all attention scores
+LEAST_STEP = 64
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes at the worst moment of reading a prompt.
+
+    Attributes:
+        weights: of the model.
+        stage_0: keys and values of every token, in the layers before the first cut.
+        deep: keys and values of the tokens that are computed behind the cuts.
+        aux: hidden states of the tokens that are left behind, and what is kept to select them.
+        working: what a chunk needs while it is computed, as far as it exceeds what comes later.
+    """
+
+    weights: int
+    stage_0: int
+    deep: int
+    aux: int
+    working: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.stage_0 + self.deep + self.aux + self.working
+
+
+def estimate_memory(
+    model: Model, n_tokens: int, config: LazyConfig | None = None, *, step_size: int = 2048, context: int = 0
+) -> MemoryEstimate:
+    """What a prompt of `n_tokens` takes.
+
+    Args:
+        config: what is left behind; None is the model's own configuration.
+        step_size: tokens computed at a time in prefill.
+        context: tokens that the conversation holds already.
+    """
+    shape = _Shape(model)
+    config = model.resolve(config or model.lazy)
+    N = context + n_tokens
+    edges = [cut.layer for cut in config.cuts]
+    rows = [_kept(config, keep, N) for _, keep in config.cuts]
+    depths = [stop - start for start, stop in pairwise([*edges, shape.layers])]
+    kv_bits = config.kv_bits if context + n_tokens > config.quantized_kv_start else None
+    kv, hidden = (shape.share(bits, config.kv_group_size) for bits in (kv_bits, config.aux_bits))
+    stage_0 = int(kv * (edges[0] if edges else shape.layers) * shape.pool(N))
+    deep = int(kv * sum(layers * shape.pool(n) for layers, n in zip(depths, rows, strict=True)))
+    aux = int(hidden * _rounded(N) * shape.width) if config.cuts else 0
+    if config.cuts and config.links:
+        aux += int(shape.share(BITS, GROUP_SIZE) * _rounded(N) * shape.queries)
+
+    first = shape.chunk(min(step_size, n_tokens), N, edges[0] if edges else shape.layers)
+    first += 0 if kv_bits is None else shape.pool(N)  # a layer is unpacked
+    behind = [
+        shape.chunk(min(step_size, n), n, layers, masked=context > 0) + 3 * n * shape.width
+        for n, layers in zip(rows, depths, strict=True)
+    ]
+    return MemoryEstimate(shape.weights, stage_0, deep, aux, max(first - deep, *behind, 0))
+
+
+class _Shape:
+    """The sizes of a model, in bytes."""
+
+    def __init__(self, model: Model):
+        attention = model.family.attention_of(model.layers[0])
+        width, size = model.family.norm(model)["weight"].shape[-1], model.dtype.size
+        queries, keys, _ = attention.project(attention, mx.zeros((1, 1, width), model.dtype))  # for their shapes alone
+        self.layers, self.value = len(model.layers), size
+        self.weights = sum(w.nbytes for _, w in tree_flatten(model.parameters()) if isinstance(w, mx.array))
+        self.width, self.queries, self.token = width * size, queries.size * size, 2 * keys.size * size
+        self.hidden = _feed_forward(model.family.core(model).args) * size
+        self.scores = queries.shape[2] * size  # of one query and one key, in all heads
+        self.on_gpu = mx.default_device() == mx.Device(mx.gpu)
+        self.fused = self.on_gpu and attention.softcap is None and queries.shape[-1] in FUSED_HEADS
+
+    def pool(self, rows: int) -> int:
+        """Keys and values of one layer."""
+        return _rounded(rows) * self.token
+
+    def share(self, bits: int | None, group_size: int) -> float:
+        """What packed values take of their size: each group has a scale and a bias of its own."""
+        return 1.0 if bits is None else bits / (8 * self.value) + 2 / group_size
+
+    def chunk(self, L: int, S: int, layers: int, *, masked: bool = False) -> int:
+        """Intermediates for `L` rows that attend to `S`. A GPU has those of some of the `layers` in hand at a time."""
+        row = 3 * self.hidden + 8 * self.width + 2 * self.queries + self.token
+        mask = 1 if masked or not self.fused else 0
+        in_hand = min(max(IN_HAND, 2 * L), layers * L) if self.on_gpu else L
+        return in_hand * (row + S * (mask if self.fused else mask + self.scores))
+
+
+def _feed_forward(args: Any) -> int:
+    """Size of a feed-forward's inner layer; of experts, all that a token passes through."""
+    experts = getattr(args, "num_experts_per_tok", None) or 1
+    of_an_expert = getattr(args, "moe_intermediate_size", None) or args.intermediate_size
+    return max(args.intermediate_size, experts * of_an_expert)
+
+
+def _kept(config: LazyConfig, keep: float, N: int) -> int:
+    """Tokens that are computed behind a cut, about."""
+    if N < config.min_tokens:
+        return N
+    extra = config.sink + config.recent + config.window + config.round_to
+    return min(int(keep * N) + extra, N)
+
+
+def _rounded(rows: int) -> int:
+    return -(-rows // STEP) * STEP
+
+
+def memory_limit() -> int | None:
+    """Bytes that the device recommends to stay below; None where it does not say."""
+    limit = mx.device_info().get("max_recommended_working_set_size")
+    return int(limit) if limit else None
+
+
+def ensure_fits(model: Model, cache: LazyCache, n_tokens: int, *, step_size: int, max_memory: int | None) -> None:
+    """Refuse a prompt that would take more than may be taken.
+
+    Args:
+        max_memory: bytes for the model and this conversation; None is what the device recommends for all together,
+            less what others (sessions, models) have taken of it.
+
+    Raises:
+        TooLargeError: the message names the figure, and what would fit.
+    """
+    limit = memory_limit() if max_memory is None else max_memory
+    if limit is None:
+        return
+
+    def needed(config: LazyConfig, step_size: int) -> MemoryEstimate:
+        return estimate_memory(model, n_tokens, config, step_size=step_size, context=cache.offset)
+
+    need, whose = needed(cache.config, step_size), "they may take"
+    if max_memory is None:
+        limit -= max(mx.get_active_memory() - need.weights - cache.nbytes, 0)
+        whose = "the device has room for"
+    if need.total > limit:
+        advice = _advice(cache.config, step_size, lambda *change: needed(*change).total <= limit)
+        raise TooLargeError(
+            f"memory: {cache.offset + n_tokens} tokens need about {_size(need.total)}, {_size(need.weights)} of it for "
+            f"the weights, but {whose} at most {_size(max(limit, 0))}; {advice}"
+        )
+
+
+def _advice(config: LazyConfig, step_size: int, fits: Callable[[LazyConfig, int], bool]) -> str:
+    """The least change with which a prompt fits."""
+    smaller = step_size // 2
+    while smaller >= LEAST_STEP:
+        if fits(config, smaller):
+            return f"a prefill step size of {smaller} would fit"
+        smaller //= 2
+    for preset in PRESETS:
+        if fits(replace(config, schedule=preset), step_size):
+            return f"the schedule '{preset}' would fit"
+        if fits(replace(config, schedule=preset), LEAST_STEP):
+            return f"the schedule '{preset}' with a prefill step size of {LEAST_STEP} would fit"
+    return "no schedule would fit; shorten the prompt, or use a smaller model"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

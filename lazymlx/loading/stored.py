@@ -1,0 +1,118 @@
+"""Schedules on the disk: what `lazymlx calibrate` found for a model, and what `load` uses from then on.
+
+A file holds a JSON object: the fields of `LazyConfig` that were found, and beside them how well they did. It lies in
+the user's cache folder under the model's name, or travels in the model's folder as `lazymlx.json`. A fingerprint tells
+when another model has taken the place of the one that was calibrated.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ..config import LazyConfig
+from ..errors import ConfigError
+from ..files import check_file, check_folder, holds
+
+BESIDE = "lazymlx.json"
+FIELDS = tuple(f.name for f in dataclasses.fields(LazyConfig) if f.name != "scorer")  # a scorer is Python
+SAMPLE = 1 << 20  # bytes at the end of a weights file that stand for all of it
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A schedule that was found on the disk."""
+
+    path: Path
+    settings: Mapping[str, Any]  # fields of `LazyConfig`
+    own: bool  # of the user's own calibration, and not of the model's folder
+
+    def applied(self, lazy: LazyConfig, fixed: Collection[str] = ()) -> LazyConfig:
+        """`lazy` with the stored fields; those that are `fixed`, or set otherwise than the default, stay."""
+        free = {f.name for f in dataclasses.fields(lazy) if getattr(lazy, f.name) == f.default} - set(fixed)
+        try:
+            return dataclasses.replace(lazy, **{k: v for k, v in self.settings.items() if k in free})
+        except ConfigError as error:
+            raise ConfigError(f"{error} (in {self.path}; calibrate the model again, or delete the file)") from None
+
+
+def find_stored(folder: Path) -> Stored | None:
+    """The schedule to use for the model in a folder: the user's calibration, or the one that came with the model."""
+    own, beside = user_file(folder), folder / BESIDE
+    if own.is_file() and not is_stale(folder):
+        return Stored(own, _settings(read(own), own), own=True)
+    if beside.is_file():
+        return Stored(beside, _settings(read(beside), beside), own=False)
+    return None
+
+
+def is_stale(folder: Path) -> bool:
+    """Whether the user's calibration under this model's name was made for another model."""
+    own = user_file(folder)
+    return own.is_file() and read(own).get("fingerprint") != fingerprint(folder)
+
+
+def user_file(folder: Path) -> Path:
+    """Where the user's calibration of the model in `folder` is kept."""
+    return user_folder() / f"{name_of(folder)}.json"
+
+
+def user_folder() -> Path:
+    """The cache folder of the XDG base directory specification, which wants relative paths to be ignored."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    cache = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
+    return cache / "lazymlx" / "schedules"
+
+
+def name_of(folder: Path) -> str:
+    """What a model is called in a file's name: owner and name on the Hub, or the last two parts of its path."""
+    folder = folder.resolve()
+    if folder.parent.name == "snapshots":  # of the Hub's cache: models--OWNER--NAME/snapshots/REVISION
+        return folder.parent.parent.name.removeprefix("models--")
+    return "--".join(folder.parts[1:][-2:]).lstrip(".") or "model"
+
+
+def fingerprint(folder: Path) -> str:
+    """Changes with a model's configuration or weights; reads a small part of them."""
+    digest = sha256(json.dumps(read(folder / "config.json"), sort_keys=True).encode())
+    for path in sorted(folder.glob("model*.safetensors")):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            file.seek(max(size - SAMPLE, 0))
+            digest.update(f"{path.name} {size}".encode() + file.read())
+    return digest.hexdigest()[:32]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"schedule: {path} is not readable as JSON: {error}; mend it or delete it") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"schedule: {path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _settings(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    if "schedule" not in record:
+        raise ConfigError(f"schedule: {path} must name a 'schedule'")
+    return {name: record[name] for name in FIELDS if name in record}
+
+
+def check_writable(path: Path, flag: str) -> None:
+    """Refuse a place where no schedule can be written, before one is computed.
+
+    Args:
+        flag: what the user gave the path with.
+
+    Raises:
+        UsageError: the folder cannot be made or written to, or what is there already is no schedule.
+    """
+    check_folder(path.parent, flag)
+    if path.parent.is_dir():
+        check_file(path, flag, lambda there: holds(there, "schedule"))

@@ -1,0 +1,127 @@
+"""The arithmetic of attention, for what MLX's fused kernel does not do: few bits, caps, and the probabilities.
+
+Everything here is a pure function of arrays. Keys and values come as arrays or, packed in few bits, as `Quantized`.
+"""
+
+import mlx.core as mx
+from jaxtyping import Bool, Float
+
+from ..cache.masks import Mask
+from ..cache.rows import Quantized, Stored, unpacked
+
+FEW_ROWS = 8  # so many queries need no fused kernel, and read packed keys as they are
+ALIGNED = 8  # cuBLAS wants rows of logits to begin at multiples of so many
+MOST_LOGITS = 1 << 27  # logits that exist at a time where they cannot stay inside of a kernel: 512 MiB of float32
+
+
+def attend(
+    queries: Float[mx.array, "B H L D_h"],
+    keys: Stored,
+    values: Stored,
+    *,
+    scale: float,
+    mask: Mask = None,
+    softcap: float | None = None,
+    sinks: Float[mx.array, " H"] | None = None,
+) -> Float[mx.array, "B H L D_h"]:
+    """Attention of every query to the keys that `mask` shows.
+
+    Args:
+        mask: which keys each query sees; "causal" if the queries are the last of the keys; None for all.
+        softcap: logits are squeezed into (-softcap, softcap) (Gemma 2).
+        sinks: a logit per head that takes its share of the attention and has no value (gpt-oss).
+    """
+    few = queries.shape[2] <= FEW_ROWS and sinks is None and isinstance(keys, Quantized)
+    if softcap is None and not few:
+        keys, values = unpacked(keys), unpacked(values)
+        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
+    L, S = queries.shape[2], keys.shape[2]
+    rows = max(1, MOST_LOGITS // (queries.shape[0] * queries.shape[1] * S))
+    outs = []
+    for start in range(0, L, rows):
+        part = queries[:, :, start : start + rows] * scale
+        seen = visible_to(mask, start, part.shape[2], L, S)
+        probability = probabilities(part, keys, seen, softcap=softcap, sinks=sinks)
+        outs.append(weighted(probability.astype(queries.dtype), values))
+    return mx.concatenate(outs, axis=2) if len(outs) > 1 else outs[0]
+
+
+def attend_few(
+    queries: Float[mx.array, "B H L D_h"],
+    keys: Float[mx.array, "B H_kv S D_h"],
+    values: Float[mx.array, "B H_kv S D_h"],
+    scale: float,
+    mask: Bool[mx.array, "L S"],
+) -> tuple[Float[mx.array, "B H L D_h"], Float[mx.array, "B H L S"]]:
+    """Attention of a few rows, as of a decode step that revives, in three kernels and as precise as MLX's own fallback.
+    CUDA's fused kernel is planned anew for each shape of a mask, 60 ms a time.
+
+    Returns:
+        The output, and the logits, scaled and with what is not seen hidden.
+    """
+    B, H, L, _ = queries.shape
+    grouped = by_group(queries, keys.shape[1])
+    # the same for all heads and layers of a stage: where a step is traced, it is made once
+    hidden = mx.where(mask, 0.0, -mx.inf).astype(queries.dtype)
+    hidden = mx.tile(hidden, (grouped.shape[2] // L, 1))
+    logits = mx.addmm(hidden, grouped, keys.swapaxes(-1, -2), alpha=scale).reshape(B, H, L, -1)
+    return weighted(mx.softmax(logits, axis=-1, precise=True), values), logits
+
+
+def by_group(x: Float[mx.array, "B H L N"], kv_heads: int) -> Float[mx.array, "B H_kv R N"]:
+    """Rows of the heads that share keys, together: no copies of the keys are needed then."""
+    B, H, L, _ = x.shape
+    return x.reshape(B, kv_heads, H // kv_heads * L, -1)
+
+
+def probabilities(
+    queries: Float[mx.array, "B H L D_h"],
+    keys: Stored,
+    visible: Bool[mx.array, "L S"] | None = None,
+    *,
+    softcap: float | None = None,
+    sinks: Float[mx.array, " H"] | None = None,
+) -> Float[mx.array, "B H L S"]:
+    """Attention probabilities in float32; the queries are already scaled."""
+    B, H, L, _ = queries.shape
+    grouped = by_group(queries, keys.shape[1])
+    if isinstance(keys, Quantized):
+        logits = keys.product(grouped, transpose=True)
+    else:
+        logits = products(grouped, keys)
+    logits = logits.astype(mx.float32).reshape(B, H, L, -1)
+    if softcap is not None:
+        logits = mx.tanh(logits / softcap) * softcap
+    if visible is not None:
+        logits = mx.where(visible, logits, -mx.inf)
+    if sinks is None:
+        return mx.softmax(logits, axis=-1)
+    beside = mx.broadcast_to(sinks.astype(mx.float32)[:, None, None], (B, H, L, 1))
+    return mx.softmax(mx.concatenate([logits, beside], axis=-1), axis=-1)[..., :-1]
+
+
+def products(
+    rows: Float[mx.array, "B H_kv R D_h"], keys: Float[mx.array, "B H_kv S D_h"]
+) -> Float[mx.array, "B H_kv R S"]:
+    """Of rows and keys. One row goes twice where it pays: CUDA's product of one reads keys at a third of the memory's
+    speed, that of several at half of it, but at an eighth where the number of keys is odd."""
+    if rows.shape[2] > 1 or keys.shape[2] % ALIGNED:
+        return rows @ keys.swapaxes(-1, -2)
+    return (mx.repeat(rows, 2, axis=2) @ keys.swapaxes(-1, -2))[:, :, :1]
+
+
+def weighted(probability: Float[mx.array, "B H L S"], values: Stored) -> Float[mx.array, "B H L D_h"]:
+    """The values, averaged with these weights."""
+    B, H, L, _ = probability.shape
+    grouped = by_group(probability, values.shape[1])
+    out = values.product(grouped, transpose=False) if isinstance(values, Quantized) else grouped @ values
+    return out.reshape(B, H, L, -1)
+
+
+def visible_to(mask: Mask, start: int, rows: int, L: int, S: int) -> Bool[mx.array, "rows S"] | None:
+    """The part of a mask for some of the `L` queries."""
+    if mask is None:
+        return None
+    if isinstance(mask, str):
+        return mx.arange(S)[None] <= (mx.arange(start, start + rows) + S - L)[:, None]
+    return mask[start : start + rows]

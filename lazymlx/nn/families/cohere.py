@@ -1,0 +1,29 @@
+"""Cohere: logits are scaled; the newer one has windowed layers, and no positions in the others."""
+
+from typing import Any
+
+import mlx.core as mx
+
+from ..attention import Attention, heads_normed, separate
+from .family import Family, Linear
+
+
+def maybe_normed(args: Any, index: int, theirs: Any) -> Attention:
+    return Attention(args, theirs, project=heads_normed if args.use_qk_norm else separate)
+
+
+def windowed_or_nope(args: Any, index: int, theirs: Any) -> Attention:
+    """float16 is too narrow for its logits, upstream found."""
+    if theirs.use_sliding_window:
+        return Attention(args, theirs, window=args.sliding_window, precise=(mx.float16,))
+    return Attention(args, theirs, rope=None, precise=(mx.float16,))
+
+
+def scaled(args: Any, x: mx.array, project: Linear) -> mx.array:
+    return project(x) * args.logit_scale
+
+
+COHERE = {
+    "cohere": Family("Command R", "cohere", maybe_normed, swiglu=True, logits=scaled),
+    "cohere2": Family("Command R7B, Command A", "cohere2", windowed_or_nope, swiglu=True, logits=scaled),
+}

@@ -1,0 +1,181 @@
+"""How a prompt gets into the cache: from text to tokens, and from tokens to the last one's logits.
+
+mlx-lm's loop feeds a prompt in chunks and its last token alone. This one tells the cache how long the prompt is,
+computes the last token together with the last chunk, and prepares a chunk while the device works on the one before.
+"""
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import numpy as np
+from jaxtyping import Float
+from mlx_lm.generate import generation_stream, wired_limit
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from .cache.conversation import LazyCache
+from .cache.undo import Mark
+from .costs.memory import ensure_fits
+from .engine.model import Model
+from .errors import PromptError, UsageError
+from .progress import Meter, OnProgress
+
+
+def read(
+    model: Model,
+    tokens: Sequence[int] | mx.array,
+    prompt_cache: list[LazyCache],
+    *,
+    prefill_step_size: int = 2048,
+    max_memory: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Read the beginning of a prompt: stage 0 only, whatever is asked later.
+
+    Args:
+        tokens: the next ones; the rest of the prompt goes to `stream_generate` with the same cache.
+        prompt_cache: of `model.make_cache()`; updated in place.
+        prefill_step_size: tokens computed at a time; bounds the peak memory.
+        max_memory: bytes that may be taken, weights included; None is what the device recommends.
+        on_progress: is told how far the prompt has been read, see `Progress`; returning False cancels.
+
+    Raises:
+        PromptError: there are no tokens.
+        TooLargeError: they would take more memory than they may.
+        Cancelled: by `on_progress`; the cache is as it was before.
+    """
+    options = {"step_size": prefill_step_size, "max_memory": max_memory, "on_progress": on_progress}
+    with wired_limit(model):
+        prefill(model, token_ids(tokens), prompt_cache, complete=False, **options)
+    mx.clear_cache()
+
+
+def prefill(
+    model: Model,
+    tokens: list[int],
+    prompt_cache: list[LazyCache],
+    *,
+    complete: bool = True,
+    tail: int = 0,
+    step_size: int = 2048,
+    max_memory: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> Float[mx.array, "1 V"] | None:
+    """Compute a prompt. Returns its last token's logits, or None if the prompt is not complete.
+
+    The device may not be done with the logits yet; what else changed in the cache is not begun then. Whatever ends it
+    early, the cache is as it was before.
+
+    Args:
+        tail: how many of the last tokens are the chat template's.
+    """
+    if not isinstance(step_size, int) or step_size < 1:
+        raise UsageError(f"prefill_step_size: must be a whole number of at least 1, got {step_size}")
+    if not 0 <= min(tokens) <= max(tokens) < model.vocab_size:
+        found = f"{min(tokens)} to {max(tokens)}"
+        raise PromptError(f"prompt: expected tokens from 0 to {model.vocab_size - 1}, got some from {found}")
+    L, cache = len(tokens), prompt_cache[0]
+    ensure_fits(model, cache, L, step_size=step_size, max_memory=max_memory)
+    before = Mark(cache)
+    cache.expect(L, complete=complete, tail=tail, step_size=step_size)
+    meter = Meter(on_progress, cache.offset, L, planned_work(cache, L) if complete else [1])
+    cache.on_rows = meter.report
+    try:
+        with mx.stream(generation_stream):
+            logits = _by_chunks(model, mx.array(tokens), prompt_cache, step_size, meter)
+            if logits is not None and _is_unsure(logits, cache):
+                logits = _ask_again(model, tokens[-1], prompt_cache)
+        meter.finish()
+    except BaseException:
+        before.restore(cache)
+        raise
+    finally:
+        cache.on_rows = cache.corner = None
+    return logits
+
+
+def _by_chunks(
+    model: Model, tokens: mx.array, prompt_cache: list[LazyCache], step_size: int, meter: Meter
+) -> mx.array | None:
+    L, cache, before, logits = tokens.size, prompt_cache[0], None, None
+    meter.report(0, 0, L)
+    for start in range(0, L, step_size):
+        logits = model(tokens[None, start : start + step_size], cache=prompt_cache)
+        # not keys and values: while they are waited for, the next chunk cannot be written to their place
+        mx.async_eval(cache.corner, cache.beside if logits is None else logits)
+        if before is not None:
+            mx.eval(before)  # the device is never more than a chunk behind
+            meter.report(0, start, L)
+        before = cache.corner
+    if logits is None:
+        mx.eval(cache.state)
+        return None
+    return logits[:, -1]
+
+
+def _is_unsure(logits: Float[mx.array, "1 V"], cache: LazyCache) -> bool:
+    """Whether what was left behind may be missed: evidence that did not come through rarely leaves a model sure."""
+    if not cache.config.guard or not cache.waiting:
+        return False
+    log_p = logits.max() - mx.logsumexp(logits.astype(mx.float32))
+    return float(np.array(mx.exp(log_p))) < cache.config.guard
+
+
+def _ask_again(model: Model, last: int, prompt_cache: list[LazyCache]) -> mx.array:
+    """Compute all that was left behind, and then the last token once more, which now sees everything."""
+    cache = prompt_cache[0]
+    cache.step_back()
+    cache.expect(1, tail=cache.tail)
+    cache.keeps_all = True
+    try:
+        logits = model(mx.array([[last]]), cache=prompt_cache)
+        assert logits is not None
+    finally:
+        cache.keeps_all = False
+    cache.guarded = True
+    return logits[:, -1]
+
+
+def planned_work(cache: LazyCache, tokens: int) -> list[int]:
+    """Token-layers that a prompt of `tokens` will take in each stage, about."""
+    config, N = cache.config, cache.offset + tokens
+    rows = [tokens]
+    for cut, stage in zip(config.cuts, cache.stages[1:], strict=True):
+        kept = N if N < config.min_tokens else cut.count(N) + config.sink + config.recent
+        rows.append(min(max(kept - stage.filled, config.window), N))
+    return [n * len(stage.pools) for n, stage in zip(rows, cache.stages, strict=True)]
+
+
+def encode(tokenizer: TokenizerWrapper, prompt: str | mx.array | Sequence[int]) -> list[int]:
+    """Token ids of a prompt; a text that does not begin with the first-token marker gets one."""
+    if not isinstance(prompt, str):
+        return token_ids(prompt)
+    marked = tokenizer.bos_token is not None and prompt.startswith(tokenizer.bos_token)
+    return token_ids(tokenizer.encode(prompt, add_special_tokens=not marked, verbose=False))
+
+
+def token_ids(tokens: mx.array | Sequence[int]) -> list[int]:
+    """Tokens of a single prompt as numbers.
+
+    Raises:
+        PromptError: there are none, or they are several prompts or no whole numbers.
+    """
+    ids = np.array(tokens)
+    if ids.size == 0:
+        raise PromptError("prompt: it is empty; give at least one token")
+    if ids.size != ids.shape[-1] or not np.issubdtype(ids.dtype, np.integer):
+        raise PromptError(f"prompt: expected the token ids of one prompt, got {ids.dtype} of shape {ids.shape}")
+    return ids.reshape(-1).tolist()
+
+
+def template_tail(tokenizer: TokenizerWrapper, tokens: Sequence[int]) -> int:
+    """How many of a prompt's last tokens are the chat template's own, hence say nothing about the question."""
+    if not tokenizer.has_chat_template:
+        return 0
+    one, other = (
+        tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True)
+        for text in ("one", "two 2")
+    )
+    tail = 0
+    while tail < min(len(one), len(other)) and one[-1 - tail] == other[-1 - tail]:
+        tail += 1
+    return tail if tail and list(tokens[-tail:]) == list(one[-tail:]) else 0

@@ -1,0 +1,159 @@
+"""Saved documents: what a session has read and said, in one file that is the same when it comes back.
+
+The file belongs to one model and one configuration. Everything that a later step may depend on is in it, down to the
+size of the buffers, so that the same question gives bit-equal logits before and after.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+
+from ..cache.conversation import LazyCache
+from ..cache.stage import StageCache
+from ..cache.undo import Slots
+from ..config import LazyConfig
+from ..engine.links import query_store
+from ..engine.model import Model
+from ..errors import DocumentError, StateError
+from ..sealed import is_sealed, read_sealed, write_sealed
+
+FORMAT, VERSION = "lazymlx document", "2"
+COUNTS = (
+    "offset",
+    "step_size",
+    "reading",
+    "turn_start",
+    "asking_start",
+    "prompt_end",
+    "tail",
+    "revived",
+    "complete",
+    "packed",
+)
+SAMPLE = 16  # values of each weight that a model is known by
+
+
+def save_document(
+    path: str | os.PathLike, model: Model, cache: LazyCache, tokens: list[int], transcript: dict[str, Any]
+) -> None:
+    """Write a conversation to a file.
+
+    Args:
+        tokens: in the cache, by position.
+        transcript: plain values that go into the header.
+
+    Raises:
+        StateError: a prompt is still being read.
+        DocumentError: the file cannot be written, or the configuration's scorer is the program's own.
+    """
+    if cache.expected:
+        raise StateError(f"a prompt is still being read: {cache.expected} of its tokens are to come")
+    if cache.config.scorer is not None:
+        raise DocumentError("document: a scorer of one's own cannot be saved; read it with the default scorer")
+    ids = mx.array(tokens, mx.int32)
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": fingerprint(model),
+        "schedule": str(cache.config.schedule),
+        "config": json.dumps(_config_values(cache.config)),
+        "tokens": str(len(tokens)),
+        "tokens_sha256": hashlib.sha256(np.array(ids).tobytes()).hexdigest(),
+        "counts": json.dumps(_counts(cache)),
+        "transcript": json.dumps(transcript),
+    }
+    write_sealed(path, {"tokens": ids, **_arrays(cache)}, header)
+
+
+def is_document(path: str | os.PathLike) -> bool:
+    """Whether a file is a saved document, of whatever version."""
+    return is_sealed(path, FORMAT)
+
+
+def load_document(path: str | os.PathLike, model: Model) -> tuple[LazyCache, list[int], dict[str, Any]]:
+    """Read what `save_document` wrote: the cache, its tokens and the transcript.
+
+    Raises:
+        DocumentError: the file cannot be read, is damaged, or belongs to another model.
+    """
+    arrays, header = read_sealed(path, FORMAT, VERSION)
+    if header["model"] != fingerprint(model):
+        raise DocumentError(f"document: {path} was saved with another model; open it with that one")
+    values = json.loads(header["config"])
+    [cache] = model.make_cache(LazyConfig(**{**values, "schedule": [tuple(cut) for cut in values["schedule"]]}))
+    counts = json.loads(header["counts"])
+    for name in COUNTS:
+        setattr(cache, name, counts[name])
+    cache.kept = tuple(counts["kept"])
+    cache.generated = [(start, stop) for start, stop in counts["generated"]]
+    cache.queries = arrays.get("queries")
+    cache.prompt_queries = query_store(model.query_size).restored("asked", arrays)
+    packing = cache.config.packing if cache.packed else None
+    for number, (stage, slots) in enumerate(zip(cache.stages, counts["slots"], strict=True)):
+        _fill_stage(stage, arrays, f"stage{number}", Slots(*slots), packing)
+    if "aux.rows" in arrays:
+        cache.aux.lay_out(cache.aux.rows.restored("aux.rows", arrays), np.array(arrays["aux.depth"]))
+    mx.eval(cache.state)
+    return cache, np.array(arrays["tokens"]).tolist(), json.loads(header["transcript"])
+
+
+def fingerprint(model: Model) -> str:
+    """A hash of what a model is: its shape, and the names, types and first values of its weights."""
+    weights = [(name, w) for name, w in tree_flatten(model.parameters()) if isinstance(w, mx.array)]
+    samples = [w.reshape(-1)[:SAMPLE].view(mx.uint8) for _, w in weights]
+    mx.eval(samples)
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(model.args), sort_keys=True, default=str).encode())
+    for (name, w), sample in zip(weights, samples, strict=True):
+        digest.update(f"{name} {w.dtype} {w.shape} ".encode() + np.array(sample).tobytes())
+    return digest.hexdigest()
+
+
+def _config_values(config: LazyConfig) -> dict[str, Any]:
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    return {**values, "schedule": [list(cut) for cut in config.cuts]}
+
+
+def _counts(cache: LazyCache) -> dict[str, Any]:
+    """The numbers that a conversation consists of, beside arrays."""
+    counts = {name: getattr(cache, name) for name in COUNTS}
+    lists = {"kept": list(cache.kept), "generated": [list(span) for span in cache.generated]}
+    slots = [list(Slots.of(stage)) for stage in cache.stages]
+    return {**counts, **lists, "slots": slots}
+
+
+def _arrays(cache: LazyCache) -> dict[str, mx.array]:
+    """What is in the buffers, without their empty places."""
+    arrays = {} if cache.queries is None else {"queries": cache.queries}
+    arrays |= cache.prompt_queries.of(slice(cache.offset)).named("asked")
+    for number, stage in enumerate(cache.stages):
+        if stage.filled:
+            arrays[f"stage{number}.positions"] = stage.positions[: stage.filled]
+            for n, pool in enumerate(stage.pools):
+                arrays |= pool.keys.of(slice(stage.filled)).named(f"stage{number}.{n}.keys")
+                arrays |= pool.values.of(slice(stage.filled)).named(f"stage{number}.{n}.values")
+    if cache.config.cuts and cache.offset:
+        depth = np.array(cache.aux.depth[: cache.offset])
+        waiting = mx.array(np.flatnonzero(depth < len(cache.stages)).astype(np.int32))
+        arrays |= {"aux.depth": mx.array(depth), **cache.aux.rows.of(cache.aux.slots[waiting]).named("aux.rows")}
+    return arrays
+
+
+def _fill_stage(
+    stage: StageCache, arrays: dict[str, mx.array], name: str, slots: Slots, packing: tuple[int, int] | None
+) -> None:
+    empty = slots.capacity - slots.filled
+    if packing is not None:
+        for pool in stage.pools:
+            pool.pack(*packing)
+    if slots.filled:
+        stage.positions = mx.pad(arrays[f"{name}.positions"], (0, empty))
+        for n, pool in enumerate(stage.pools):
+            pool.keys = pool.keys.restored(f"{name}.{n}.keys", arrays).padded(empty)
+            pool.values = pool.values.restored(f"{name}.{n}.values", arrays).padded(empty)
+    slots.restore(stage)

@@ -1,0 +1,85 @@
+"""What a prompt takes, foretold and measured; and what is refused because of it."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from talking import DOCUMENT, LAZY, answer, session, speller, talker
+
+from lazymlx.config import LazyConfig
+from lazymlx.costs.memory import estimate_memory, memory_limit
+from lazymlx.demo import MODEL
+from lazymlx.errors import TooLargeError
+from lazymlx.generation import stream_generate
+from lazymlx.loading.load import load
+
+
+@pytest.mark.parametrize(
+    "tokens, schedule, step_size", [(2048, "4:0.25,8:0.1", 2048), (2048, "2:0.5", 256), (8192, "1:0.02", 512)]
+)
+def test_the_estimate_is_what_the_embedded_model_takes(tokens, schedule, step_size):
+    model, tokenizer = load(str(MODEL), LazyConfig(schedule))
+    prompt = np.random.default_rng(0).integers(10, 8000, size=tokens).tolist()
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    others = mx.get_active_memory() - estimate_memory(model, 1).weights
+    list(stream_generate(model, tokenizer, prompt, 1, prefill_step_size=step_size))
+    measured = mx.get_peak_memory() - others
+    assert estimate_memory(model, tokens, step_size=step_size).total == pytest.approx(measured, rel=0.15)
+
+
+def test_parts_add_up_and_follow_the_schedule():
+    model = talker()
+    dense, lazy = (estimate_memory(model, 4000, config) for config in (LazyConfig.dense(), LAZY))
+    assert lazy.total == lazy.weights + lazy.stage_0 + lazy.deep + lazy.aux + lazy.working
+    assert lazy.weights == dense.weights
+    assert (dense.deep, dense.aux) == (0, 0) and lazy.aux > 0
+    assert lazy.stage_0 + lazy.deep < dense.stage_0
+    assert estimate_memory(model, 4000, LAZY, step_size=256).working < lazy.working
+    assert estimate_memory(model, 100, LAZY, context=3900).stage_0 == lazy.stage_0
+
+
+def test_a_prompt_that_is_too_large_is_refused_with_the_figure_and_before_it_is_read():
+    limit = estimate_memory(talker(), 1900, LAZY, step_size=256).total
+    s = session(max_memory=limit)
+    before = s.nbytes
+    with pytest.raises(
+        TooLargeError, match=r"1704 tokens need about \d+.\d MB, .* a prefill step size of 256 would fit"
+    ):
+        s.read(DOCUMENT * 20)
+    assert s.nbytes == before
+    s.read(DOCUMENT)
+    assert answer(s, "who?")[0]
+    s.step_size = 256
+    s.read(DOCUMENT * 20)
+
+
+def refusal(schedule: str, max_memory: int, tokens: int = 3000) -> str:
+    prompt = [7] * tokens
+    model = talker(LazyConfig(schedule, min_tokens=0))
+    with pytest.raises(TooLargeError) as refused:
+        next(stream_generate(model, speller(), prompt, 1, max_memory=max_memory))
+    return str(refused.value)
+
+
+def test_the_advice_is_the_least_that_fits():
+    needs = {
+        (preset, step): estimate_memory(talker(), 3000, LazyConfig(preset, min_tokens=0), step_size=step).total
+        for preset in ("dense", "conservative", "steep")
+        for step in (64, 1024, 2048)
+    }
+    assert "step size of 1024 would" in refusal("dense", needs["dense", 1024])
+    assert "step size of 64 would" in refusal("dense", needs["dense", 64])
+    assert "schedule 'conservative' with" in refusal("dense", needs["conservative", 64])
+    assert "no schedule would fit" in refusal("dense", 50_000)
+
+
+def test_no_limit_means_the_device_s(monkeypatch):
+    assert memory_limit() is None or memory_limit() > 1_000_000_000
+    others = mx.zeros((1000, 1000))
+    mx.eval(others)
+    room = mx.get_active_memory() + estimate_memory(talker(), 1704, LAZY).total + 1_000_000
+    monkeypatch.setattr("lazymlx.costs.memory.memory_limit", lambda: room)
+    session().read(DOCUMENT * 20)
+    monkeypatch.setattr("lazymlx.costs.memory.memory_limit", lambda: room - others.nbytes)
+    with pytest.raises(TooLargeError, match="the device has room for at most"):
+        session().read(DOCUMENT * 20)

@@ -1,0 +1,205 @@
+"""`lazymlx eval` as a person uses it, on a tiny random model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from model_folder import write_model
+
+from lazymlx.cli.main import main
+from lazymlx.eval.run import Matrix
+from lazymlx.files import write_json
+from lazymlx.loading import stored as schedules
+
+LENGTH = "256"
+SMALL = ["--lengths", LENGTH, "--lazy", "on", "--recent", "8", "--no-plot"]
+
+
+def evaluate(folder: Path, model: Path, *flags: str) -> int:
+    return main(["eval", "--model", str(model), "--out", str(folder), "--schedule", "3:0.3", *SMALL, *flags])
+
+
+def answers(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_policy_answers_every_task(
+    tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flags = ["--tasks", "followup", "--n", "1", "--draft-model", str(tiny_model_folder), "--commit", "abc"]
+    assert evaluate(tmp_path / "run", tiny_model_folder, *flags) == 0
+    captured = capsys.readouterr()
+    line = json.loads(captured.out)
+    assert (line["complete"], line["answers"]) == (True, 9)
+    assert "specprefill 0.3" in captured.err and "FLOP-ideal" in captured.err
+    content = json.loads(Path(line["file"]).read_text(encoding="utf-8"))
+    assert content["kind"] == "lazymlx quality" and content["machine"]["commit"] == "abc"
+    assert len(content["cells"]) == 9
+    assert {cell["n"] for cell in content["cells"]} == {1}
+    found = answers(tmp_path / "run")
+    assert all(row["prompt_tokens"] >= int(LENGTH) for row in found)
+    assert all(row["follow_up_ttft_s"] > 0 for row in found)
+
+
+def test_several_points_make_a_line(tmp_path: Path, tiny_model_folder: Path) -> None:
+    flags = ["--tasks", "kv", "--policies", "lazy,lexical", "--schedules", "3:0.5", "2:0.6,4:0.2", "--n", "1"]
+    assert evaluate(tmp_path, tiny_model_folder, *flags, "--keeps", "0.7,0.8,0.9") == 0
+    assert [row["point"] for row in answers(tmp_path)] == ["3:0.5", "2:0.6,4:0.2", "0.7", "0.8", "0.9"]
+
+
+def test_a_file_is_asked_instead_of_the_tasks(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "short", max_position_embeddings=400)
+    data = tmp_path / "kv.jsonl"
+    pairs = [[f"k{i}", f"v{i}"] for i in range(60)]  # more than the model's positions: the middle is left out
+    data.write_text(json.dumps({"ordered_kv_records": pairs, "key": "k2", "value": "v2"}), encoding="utf-8")
+    flags = ["--data", str(data), "--policies", "dense,static", "--n", "5"]
+    assert evaluate(tmp_path / "run", model, *flags) == 0
+    assert [(row["task"], row["policy"]) for row in answers(tmp_path / "run")] == [
+        ("lost-in-the-middle/kv-60", "dense"),
+        ("lost-in-the-middle/kv-60", "static"),
+    ]
+    assert answers(tmp_path / "run")[0]["prompt_tokens"] == 400 - 100
+
+
+def test_an_interrupted_run_is_kept_and_goes_on(
+    tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--tasks", "facts,kv", "--policies", "dense,lazy", "--n", "1"]
+    ask, asked = Matrix._ask, []
+
+    def ask_three(self, sample, policy, prompts):
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.append(policy.name)
+        return ask(self, sample, policy, prompts)
+
+    monkeypatch.setattr(Matrix, "_ask", ask_three)
+    assert evaluate(tmp_path, tiny_model_folder, *flags) == 130
+    captured = capsys.readouterr()
+    assert "interrupted; what is done is kept" in captured.err and "--resume" in captured.err
+    assert json.loads(captured.out)["complete"] is False
+    before = answers(tmp_path)
+    assert len(before) == 3
+    monkeypatch.setattr(Matrix, "_ask", ask)
+    assert evaluate(tmp_path, tiny_model_folder, *flags, "--resume") == 0
+    after = answers(tmp_path)
+    assert after[:3] == before and len(after) == 4
+    assert len({(row["task"], row["index"], row["policy"]) for row in after}) == 4
+    whole = tmp_path / "whole"
+    assert evaluate(whole, tiny_model_folder, *flags) == 0
+    assert [row["answer"] for row in answers(whole)] == [row["answer"] for row in after]
+
+
+def test_a_spent_budget_is_no_failure(tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    flags = ["--tasks", "kv", "--policies", "dense", "--n", "2"]
+    assert evaluate(tmp_path, tiny_model_folder, *flags, "--budget-s", "0") == 0
+    assert "the time was up" in capsys.readouterr().err
+    assert evaluate(tmp_path, tiny_model_folder, *flags, "--resume") == 0
+    assert len(answers(tmp_path)) == 2
+
+
+def test_a_failure_of_the_device_keeps_what_is_done(
+    tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_):
+        raise RuntimeError("[malloc] Unable to allocate")
+
+    monkeypatch.setattr(Matrix, "_ask", fail)
+    assert evaluate(tmp_path, tiny_model_folder, "--tasks", "facts", "--policies", "dense") == 1
+    assert "stopped by an error: [malloc] Unable to allocate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--tasks", "facts,none"], "--tasks: there is no task 'none'; tasks are facts, multikey, kv"),
+        (["--policies", "dens"], "--policies: there is no policy 'dens'; policies are dense, lazy, lazyllm"),
+        (["--policies", "specprefill"], "--policies: specprefill needs a draft model; name one with --draft-model"),
+        (["--lengths", "64"], "--lengths: must be at least 256 tokens, got 64"),
+        (["--lengths", "many"], "argument --lengths: expected whole numbers such as 1024 or 4k, got 'many'"),
+        (["--keeps", "0,1"], "must be above 0 and at most 1, got 0,1"),
+        (["--data", "none.jsonl"], "--data: none.jsonl cannot be read: No such file or directory"),
+        (["--out", "/dev/null/run"], "--out: /dev/null is no folder"),
+        (["--n", "0"], "must be at least 1, got 0"),
+        (["--lengths", ""], "argument --lengths: expected names or numbers with commas between them, got ''"),
+        (["--policies", ","], "argument --policies: expected names or numbers with commas between them, got ','"),
+        (["--schedules", "x"], "schedule: expected 'layer:keep,...'"),
+    ],
+)
+def test_bad_requests_are_refused_before_a_model_is_loaded(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["eval", "--model", "no/such-model", "--out", str(tmp_path / "run"), *flags]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
+def test_the_settings_that_a_calibration_brings_are_kept_with_the_answers(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    record = {"schedule": "3:0.3", "pool": 5, "window": 4, "fingerprint": schedules.fingerprint(tiny_model_folder)}
+    write_json(schedules.user_file(tiny_model_folder), record, "schedule")
+    flags = ["eval", "--model", str(tiny_model_folder), "--tasks", "facts", "--policies", "lazy", "--n", "1"]
+    assert main([*flags, "--lengths", LENGTH, "--no-plot", "--window", "16", "--out", str(tmp_path / "run")]) == 0
+    kept = json.loads((tmp_path / "run" / "settings.json").read_text(encoding="utf-8"))["lazy"]
+    assert (kept["pool"], kept["window"]) == (5, 16)  # what was asked for stays, though it is the default
+    assert answers(tmp_path / "run")[0]["point"] == "3:0.3"
+
+
+def test_an_answer_to_another_question_is_not_taken_for_this_ones(
+    tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data, pairs = tmp_path / "kv.jsonl", [["k1", "v1"], ["k2", "v2"]]
+    flags = ["--data", str(data), "--policies", "dense", "--resume"]
+    for key, code in (("k1", 0), ("k1", 0), ("k2", 2)):
+        line = {"ordered_kv_records": pairs, "key": key, "value": key.replace("k", "v")}
+        data.write_text(json.dumps(line), encoding="utf-8")
+        assert evaluate(tmp_path / "run", tiny_model_folder, *flags) == code
+    assert "--resume: line 1 of lost-in-the-middle/kv-2 was another question" in capsys.readouterr().err
+    assert len(answers(tmp_path / "run")) == 1
+
+
+def test_a_layer_outside_of_the_model_is_refused(
+    tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert evaluate(tmp_path, tiny_model_folder, "--layer", "6") == 2
+    assert "--layer: must be below the model's 6 layers, got 6" in capsys.readouterr().err
+
+
+def test_single_selections_need_something_to_go_by(
+    tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert evaluate(tmp_path, tiny_model_folder, "--schedules", "dense") == 2
+    assert "give one with a cut, or --layer and --keeps" in capsys.readouterr().err
+
+
+def test_a_draft_with_another_tokenizer_is_refused(
+    tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other = write_model(tmp_path / "other")
+    tokenizer = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+    added = {**tokenizer["added_tokens"][0], "id": 8192, "content": "<|another|>"}
+    tokenizer["added_tokens"].append(added)
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    assert evaluate(tmp_path / "run", tiny_model_folder, "--draft-model", str(other)) == 2
+    error = capsys.readouterr().err
+    assert (
+        "--draft-model: its tokenizer is another one (it shares 8192 of its 8193 tokens with the model's 8192)" in error
+    )
+
+
+def test_a_run_goes_on_with_the_same_weights_alone(
+    tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Under the same name, too."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_folder, folder)
+    flags = ["eval", "--model", str(folder), "--tasks", "facts", "--policies", "dense", "--n", "1", *SMALL]
+    flags += ["--out", str(tmp_path / "run")]
+    assert main(flags) == 0
+    weights = next(folder.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert main([*flags, "--resume"]) == 2
+    assert "--resume: " in (said := capsys.readouterr().err) and "weights was" in said

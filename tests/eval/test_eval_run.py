@@ -1,0 +1,205 @@
+"""The matrix and what becomes of its answers: kept at once, resumed, added up, shown."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lazymlx.errors import UsageError
+from lazymlx.eval import report
+from lazymlx.eval.readme import Readme
+from lazymlx.eval.store import ANSWERS, Store
+
+SETTINGS = {"model": "m", "seed": 0, "chip": "Chip"}
+
+
+def row(policy: str, index: int = 0, **changes: Any) -> dict[str, Any]:
+    given = {
+        "task": "facts",
+        "length": 1024,
+        "index": index,
+        "policy": policy,
+        "point": "" if policy == "dense" else "8:0.25",
+        "score": 1.0,
+        "answer": "x",
+        "prompt_tokens": 1024,
+        "ttft_s": 0.2,
+        "follow_up_ttft_s": None,
+        "prefill_fraction": 1.0 if policy == "dense" else 0.5,
+        "computed_fraction": 1.0 if policy == "dense" else 0.6,
+    }
+    return given | changes
+
+
+def content(rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
+    store = Store(folder, SETTINGS)
+    for one in rows:
+        store.add(one)
+    on = {"chip": "Chip", "device": "cpu", "date": "2026-01-02T03:04:05+00:00"}
+    return report.document(store, on, {"name": "m"}, complete=True)
+
+
+def test_a_store_keeps_every_answer_at_once(tmp_path: Path) -> None:
+    store = Store(tmp_path / "new" / "run", SETTINGS)
+    store.add(row("dense"))
+    assert json.loads((tmp_path / "new" / "run" / ANSWERS).read_text()) == row("dense")
+    again = Store(tmp_path / "new" / "run", SETTINGS, resume=True)
+    assert again.rows == [row("dense")] and again.done == store.done
+
+
+def test_a_run_is_not_added_to_by_accident(tmp_path: Path) -> None:
+    Store(tmp_path, SETTINGS).add(row("dense"))
+    with pytest.raises(UsageError, match="holds a run already; go on with it by --resume"):
+        Store(tmp_path, SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["settings.json", "results.json"])
+@pytest.mark.parametrize("text", ["mine", '{"theme": "dark"}'])
+def test_files_of_another_kind_are_not_overwritten(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=f"{name} is not of a run and would be lost"):
+        Store(tmp_path, SETTINGS)
+    assert (tmp_path / name).read_text() == text
+
+
+def test_a_run_is_not_mixed_with_one_of_other_settings(tmp_path: Path) -> None:
+    Store(tmp_path, SETTINGS).add(row("dense"))
+    with pytest.raises(UsageError, match="other settings: seed was 0, is 1"):
+        Store(tmp_path, SETTINGS | {"seed": 1}, resume=True)
+
+
+def test_of_other_engine_settings_only_those_that_differ_are_named(tmp_path: Path) -> None:
+    before = {"seed": 0, "lazy": {"window": 16, "pool": 13}}
+    Store(tmp_path, before).add(row("dense"))
+    with pytest.raises(UsageError, match="other settings: window was 16, is 8$"):
+        Store(tmp_path, before | {"lazy": {"window": 8, "pool": 13}}, resume=True)
+
+
+def test_a_line_that_was_cut_off_is_asked_again(tmp_path: Path) -> None:
+    store = Store(tmp_path, SETTINGS)
+    store.add(row("dense"))
+    whole = store.path.read_bytes()
+    store.path.write_bytes(whole + whole[:40])
+    assert Store(tmp_path, SETTINGS, resume=True).rows == [row("dense")]
+    assert store.path.read_bytes() == whole
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    store = Store(tmp_path, SETTINGS)
+    store.add(row("dense"))
+    store.path.write_bytes(b"{}\n" + store.path.read_bytes())
+    with pytest.raises(UsageError, match="line 1 is no answer"):
+        Store(tmp_path, SETTINGS, resume=True)
+
+
+def test_an_unwritable_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="--out: .*file is no folder"):
+        Store(tmp_path / "file" / "run", SETTINGS)
+
+
+def test_cells_are_means_medians_and_paired_ratios(tmp_path: Path) -> None:
+    rows = [row("dense", i, ttft_s=0.2 * (i + 1)) for i in range(3)]
+    rows += [row("lazy", i, ttft_s=0.1 * (i + 1), score=float(i > 0), answer="xy"[i == 0]) for i in range(3)]
+    dense, lazy = content(rows, tmp_path)["cells"]
+    assert (dense["policy"], dense["n"], dense["speedup"], dense["score"]) == ("dense", 3, 1.0, 1.0)
+    assert lazy["score"] == pytest.approx(2 / 3)
+    assert lazy["stderr"] == pytest.approx((1 / 3) ** 0.5 / 3**0.5)  # sample deviation of 0, 1, 1
+    assert lazy["ttft_s"] == pytest.approx(0.2)
+    assert lazy["speedup"] == pytest.approx(2.0)
+    assert lazy["ideal_speedup"] == pytest.approx(2.0)
+    assert lazy["same_as_dense"] == pytest.approx(2 / 3)
+
+
+def test_without_the_dense_model_there_is_no_measured_speed_up(tmp_path: Path) -> None:
+    (cell,) = content([row("lazy")], tmp_path)["cells"]
+    assert cell["speedup"] is None and cell["same_as_dense"] is None and cell["stderr"] is None
+
+
+def test_a_line_has_a_score_per_task_and_means_of_the_rest(tmp_path: Path) -> None:
+    rows = [row("lazy"), row("lazy", task="quote", score=0.0), row("lazy", length=4096)]
+    found = content(rows, tmp_path)
+    (line,) = report.lines(found, 1024)
+    assert line["scores"] == {"facts": 1.0, "quote": 0.0} and line["mean"] == 0.5
+    assert report.texts(line, ["facts", "quote"]) == [
+        "lazy 8:0.25", "1", "100", "0", "50.0", "200 ms", "", "2.00x", "60%",
+    ]  # fmt: skip
+    assert report.lengths(found) == [1024, 4096]
+
+
+README = """# Title
+
+<!-- quality: run.json 1024 -->
+old
+<!-- /quality -->
+between
+<!-- quality-figure: run.json -->
+<!-- /quality-figure -->
+end
+"""
+SCRIPT = Path(__file__).parents[2] / "scripts" / "quality_table.py"
+
+
+def script(monkeypatch: pytest.MonkeyPatch, *flags: object) -> int:
+    """What the script ends with."""
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, flags)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    return int(ended.value.code or 0)
+
+
+def stored(folder: Path) -> tuple[Path, Path]:
+    results = folder / "results"
+    results.mkdir()
+    found = content([row("dense"), row("lazy", ttft_s=0.1)], folder / "run")
+    (results / "run.json").write_text(json.dumps(found), encoding="utf-8")
+    readme = folder / "README.md"
+    readme.write_text(README, encoding="utf-8")
+    return readme, results
+
+
+def test_the_readme_is_rendered_from_stored_runs(tmp_path: Path) -> None:
+    readme, results = stored(tmp_path)
+    before = Readme(readme, results)
+    assert len(before.outdated()) == 2
+    readme.write_text(before.rendered(draw=True), encoding="utf-8")
+    text = readme.read_text(encoding="utf-8")
+    assert "| lazy 8:0.25 | 1 | 100 | 100.0 | 100 ms | 2.00x | 2.00x | 60% |" in text
+    assert "old" not in text and "\nbetween\n" in text and text.endswith("\nend\n")
+    assert "](results/run.png)" in text and (results / "run.png").is_file()
+    assert Readme(readme, results).outdated() == []
+
+
+def test_the_script_checks_without_changing_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    readme, results = stored(tmp_path)
+    flags = ["--readme", readme, "--results", results]
+    assert script(monkeypatch, "--check", *flags) == 1
+    assert "its quality tables: out of date" in capsys.readouterr().err
+    assert readme.read_text(encoding="utf-8") == README
+    assert script(monkeypatch, *flags) == 0
+    assert script(monkeypatch, "--check", *flags) == 0
+
+
+def test_a_readme_without_markers_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "README.md").write_text("nothing", encoding="utf-8")
+    assert script(monkeypatch, "--check", "--readme", tmp_path / "README.md") == 2
+    assert "has no quality markers" in capsys.readouterr().err
+    assert script(monkeypatch, "--readme", tmp_path / "none.md") == 2
+    assert "there is no" in capsys.readouterr().err
+
+
+def test_a_marker_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
+    readme, results = stored(tmp_path)
+    readme.write_text(README.replace("run.json 1024", "run.json 9"), encoding="utf-8")
+    with pytest.raises(UsageError, match="has no answers at 9 tokens; it has 1024"):
+        Readme(readme, results).outdated()
+    readme.write_text(README.replace("run.json", "other.json"), encoding="utf-8")
+    with pytest.raises(UsageError, match="not readable as a stored run"):
+        Readme(readme, results).outdated()

@@ -1,0 +1,38 @@
+"""Attention that MLX's fused kernel does not do, against NumPy."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from lazymlx.nn.attend import attend_few, probabilities
+
+
+@pytest.mark.parametrize("dtype, atol", [(mx.float32, 1e-5), (mx.float16, 1e-2), (mx.bfloat16, 6e-2)])
+@pytest.mark.parametrize("heads, kv_heads", [(4, 4), (4, 2), (6, 1)])
+@pytest.mark.parametrize("L", [1, 3, 8])
+def test_few_rows_see_what_the_mask_shows(L, heads, kv_heads, dtype, atol):
+    rng = np.random.default_rng(L)
+    queries, keys, values = (rng.normal(size=(1, h, n, 16)) for h, n in ((heads, L), (kv_heads, 11), (kv_heads, 11)))
+    mask = rng.random((L, 11)) < 0.5
+    mask[:, 4] = True  # every row sees something
+    arrays = (mx.array(part, dtype) for part in (queries, keys, values))
+    out, logits = attend_few(*arrays, scale=0.25, mask=mx.array(mask))
+    keys, values = (np.repeat(part, heads // kv_heads, axis=1) for part in (keys, values))
+    expected = np.where(mask, 0.25 * queries @ keys.swapaxes(-1, -2), -np.inf)
+    weights = np.exp(expected - expected.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    assert out.dtype == logits.dtype == dtype
+    np.testing.assert_allclose(np.array(logits.astype(mx.float32)), expected, atol=atol)
+    np.testing.assert_allclose(np.array(out.astype(mx.float32)), weights @ values, atol=atol)
+
+
+@pytest.mark.parametrize("heads, kv_heads", [(4, 4), (4, 2)])
+@pytest.mark.parametrize("L", [1, 2])
+@pytest.mark.parametrize("S", [11, 16])
+def test_probabilities_of_a_single_row_too(L, S, heads, kv_heads):
+    rng = np.random.default_rng(L)
+    queries, keys = (rng.normal(size=(1, h, n, 16)) for h, n in ((heads, L), (kv_heads, S)))
+    mask = np.arange(S) < 7
+    found = probabilities(mx.array(queries), mx.array(keys), mx.array(np.tile(mask, (L, 1))))
+    weights = np.where(mask, np.exp(queries @ np.repeat(keys, heads // kv_heads, axis=1).swapaxes(-1, -2)), 0)
+    np.testing.assert_allclose(np.array(found), weights / weights.sum(axis=-1, keepdims=True), atol=1e-5)

@@ -1,0 +1,540 @@
+"""Sessions against the oracle, and against themselves: whatever a turn went through, no trace of it stays but its own.
+
+"The same" means bit-equal: arrays of keys, values and hidden states, and the logits of what is said next.
+"""
+
+import threading
+from collections import Counter
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from reference import SETTINGS, ReferenceLazyLLM
+from talking import DOCUMENT, FORGETFUL, LAZY, SHAPE, TEMPLATE, answer, session, speller, talker, weights
+
+from lazymlx.config import LazyConfig
+from lazymlx.errors import Cancelled, PromptError, StateError, UsageError
+from lazymlx.nn.attention import Attention
+from lazymlx.progress import Meter
+from lazymlx.session.session import Session
+
+ALL = LazyConfig.paper("2:0.4,4:0.2")
+DENSE = LazyConfig.dense()
+QUESTION, OTHER = "who keeps it?", "where is he from?"
+
+
+def state_of(session: Session) -> dict[str, np.ndarray]:
+    """Everything that what is said next depends on, by position where a table says which."""
+    cache = session._cache
+    assert len(session._tokens) == cache.offset
+    state: dict[str, np.ndarray] = {"tokens": np.array(session._tokens), "offset": np.array(cache.offset)}
+    for s, stage in enumerate(cache.stages):
+        state[f"positions {s}"] = np.array(stage.positions[: stage.filled])
+        for n, pool in enumerate(stage.pools if stage.filled else []):
+            state[f"keys {s} {n}"] = np.array(pool.read(0, stage.filled)[0])
+            state[f"values {s} {n}"] = np.array(pool.read(0, stage.filled)[1])
+    depth = np.array(cache.aux.depth[: cache.offset])
+    waiting = np.flatnonzero(depth < len(cache.stages))
+    state["depth"] = depth
+    if len(waiting):
+        state["hidden"] = np.array(cache.aux.rows.at(cache.aux.slots[mx.array(waiting)]))
+    if cache.queries is not None:
+        state["queries"] = np.array(cache.queries)
+    return state
+
+
+def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+def read_session(lazy: LazyConfig = LAZY, **options) -> Session:
+    s = session(lazy, **options)
+    s.read(DOCUMENT)
+    return s
+
+
+# --- exactness ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lazy", [LAZY, ALL, DENSE], ids=["default", "paper", "dense"])
+def test_two_questions_are_the_oracle_s_sequence_of_steps(lazy):
+    s = read_session(lazy)
+    cuts = lazy.resolve(SHAPE.layers).cuts
+    settings = {name: getattr(lazy, name) for name in SETTINGS}
+    settings["recent"] += 1  # the chat template's tail, here "<assistant>"
+    oracle = ReferenceLazyLLM(weights(), SHAPE, cuts, **settings)
+    for question in (QUESTION, OTHER):
+        fed = len(s._tokens) if s.messages else 0
+        said = list(s.ask(question, 4))
+        tokens = s._tokens[fed:]
+        expected = [oracle.step(tokens[:-4]).logits]
+        expected += [oracle.step([token], decode=True).logits for token in tokens[-4:]]
+        for response, logits in zip(said, expected, strict=False):
+            logprobs = logits - np.log(np.exp(logits).sum())
+            np.testing.assert_allclose(np.array(response.logprobs), logprobs, atol=1e-3)
+        for stage in range(len(cuts)):
+            computed = np.flatnonzero(state_of(s)["depth"] > stage) if cuts else np.arange(s._cache.offset)
+            assert frozenset(computed.tolist()) == oracle.computed(stage)
+
+
+def test_reading_in_parts_and_at_once_give_the_same_answer():
+    parts = session()
+    for text in ("the key is kept.", "by an old man.", "who was born in a town."):
+        parts.read(text)
+    whole = session()
+    whole.read("the key is kept.\n\nby an old man.\n\nwho was born in a town.")
+    assert parts._tokens == whole._tokens
+    (text, logprobs), (other, expected) = answer(parts, QUESTION), answer(whole, QUESTION)
+    assert text == other
+    np.testing.assert_allclose(logprobs, expected, atol=1e-4)
+
+
+def test_chunks_do_not_change_the_answer():
+    (text, logprobs), (other, expected) = (answer(read_session(step_size=n), QUESTION) for n in (7, 2048))
+    assert text == other
+    np.testing.assert_allclose(logprobs, expected, atol=1e-4)
+
+
+def test_a_static_session_sees_a_document_that_was_read_before():
+    static = LazyConfig("2:0.4", window=3, min_tokens=0, revive=0, round_to=1, sink=0, recent=0)
+    s = read_session(static)
+    list(s.ask(QUESTION, 1))
+    assert s.stats.kept[0] > 0.4 * s._cache.prompt_end
+
+
+def test_a_template_that_changes_earlier_turns_keeps_the_common_prefix():
+    s = read_session(template=FORGETFUL)
+    answer(s, QUESTION)
+    held = list(s._tokens)
+    answer(s, OTHER)
+    prompt = s._transcript.messages[:-1]
+    rendered = speller(FORGETFUL).apply_chat_template(list(prompt), add_generation_prompt=True)
+    assert held[: len(held) - 6] == rendered[: len(held) - 6]
+    assert s._tokens[: len(rendered)] == rendered
+    assert s._cache.offset == len(s._tokens) == len(rendered) + 6
+
+
+def test_a_model_without_a_chat_template_reads_on():
+    s = session(template=None, system="be brief.")
+    s.read(DOCUMENT)
+    answer(s, QUESTION)
+    text, _ = answer(s, OTHER)
+    assert speller(None).decode(s._tokens).endswith(f"Question: {OTHER}\n\n{text}")
+
+
+def test_a_system_prompt_is_fed_once():
+    s = read_session(system="be brief.")
+    for question in (QUESTION, OTHER):
+        before = len(s._tokens)
+        said = list(s.ask(question, 6))
+        assert len(s._tokens) == before + said[0].prompt_tokens + 6  # all that was fed is new
+    assert speller().decode(s._tokens).count("be brief.") == 1
+
+
+# --- going back -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lazy", [LAZY, ALL, DENSE], ids=["default", "paper", "dense"])
+def test_undo_returns_through_every_state(lazy):
+    s, states, answers = session(lazy), [], []
+    for question in (None, QUESTION, None, OTHER, QUESTION):
+        states.append(state_of(s))
+        answers.append(None if question else s.read(DOCUMENT))
+        answers[-1] = answer(s, question) if question else None
+    for question in (QUESTION, OTHER, None, QUESTION, None):
+        assert s.undo() == question
+        assert_same(state_of(s), states.pop())
+        expected = answers.pop()
+        if expected:
+            text, logprobs = answer(s, question)
+            assert text == expected[0]
+            np.testing.assert_array_equal(logprobs, expected[1])
+            s.undo()
+    with pytest.raises(StateError, match="undo"):
+        s.undo()
+
+
+def test_retry_gives_the_same_answer_from_the_same_state():
+    s = read_session()
+    answer(s, QUESTION)
+    text, logprobs = answer(s, OTHER)
+    responses = list(s.retry(6))
+    assert "".join(r.text for r in responses) == text
+    np.testing.assert_array_equal(np.stack([np.array(r.logprobs) for r in responses]), logprobs)
+    assert len(s.messages) == 4
+
+
+def test_retry_needs_an_answer():
+    with pytest.raises(StateError, match="retry"):
+        next(read_session().retry())
+
+
+def test_undo_after_a_template_changed_earlier_turns():
+    s = read_session(template=FORGETFUL)
+    answer(s, QUESTION)
+    first = answer(s, OTHER)
+    s.undo()
+    np.testing.assert_array_equal(answer(s, OTHER)[1], first[1])
+    assert [s.undo(), s.undo(), s.undo()] == [OTHER, QUESTION, None]
+    assert s.messages == []
+
+
+# A template that changes its mind late: it shortens every answer but the newest two.
+LATE = TEMPLATE.replace(
+    "m['content']",
+    "(m['content'][2:] if m['role'] == 'assistant' and loop.index0 + 4 <= messages | length else m['content'])",
+)
+
+
+@pytest.mark.parametrize("lazy", [LAZY, ALL, DENSE], ids=["default", "paper", "dense"])
+def test_undo_reaches_the_turns_before_those_that_a_template_cut_away(lazy):
+    """Nothing brings back a turn that began behind the cut; what it took out of the aux cache is not lost with it."""
+    s, questions = read_session(lazy, template=LATE), (QUESTION, OTHER, "who?", "what sea?", "is it far?")
+    before, first = state_of(s), None
+    for question in questions:
+        said = answer(s, question)
+        first = first or said
+    assert [turn.mark is None for turn in s._turns] == [False, False, True, False, False, False]
+    assert [s.undo() for _ in questions] == list(reversed(questions))
+    assert_same(state_of(s), before)
+    np.testing.assert_array_equal(answer(s, QUESTION)[1], first[1])
+
+
+def test_forks_do_not_influence_one_another():
+    s = read_session()
+    answer(s, QUESTION)
+    before, twin, alone = state_of(s), s.fork(), s.fork()
+    for asked in (twin, s):
+        texts = [answer(asked, question) for question in (OTHER, QUESTION)]
+    assert_same(state_of(alone), before)
+    for (text, logprobs), question in zip(texts, (OTHER, QUESTION), strict=True):
+        other, expected = answer(alone, question)
+        assert text == other
+        np.testing.assert_array_equal(logprobs, expected)
+    for asked in (s, alone):
+        assert [asked.undo() for _ in range(3)] == [QUESTION, OTHER, QUESTION]
+        assert asked.undo() is None
+
+
+# --- interruptions --------------------------------------------------------------------------------
+
+
+def reports_of(run) -> list:
+    reports: list = []
+    run(reports.append)
+    return reports
+
+
+@pytest.mark.parametrize("lazy", [LAZY, ALL, DENSE], ids=["default", "paper", "dense"])
+def test_cancelling_at_every_report_leaves_no_trace(lazy):
+    """`on_progress` returns False at the n-th report of a reading, of a first question, and of a follow-up."""
+    s = session(lazy, step_size=16)
+    for run in (
+        lambda p: s.read(DOCUMENT, on_progress=p),
+        lambda p: answer(s, QUESTION, on_progress=p),
+        lambda p: answer(s, OTHER, on_progress=p),
+    ):
+        before, held, messages = state_of(s), s.nbytes, s.messages
+        expected = reports_of(run)
+        after = state_of(s)
+        s.undo()
+        assert len(expected) >= 3
+        for n in range(len(expected)):
+            reports: list = []
+            with pytest.raises(Cancelled):
+                run(lambda p, reports=reports, n=n: reports.append(p) or len(reports) <= n)
+            assert len(reports) == n + 1
+            assert_same(state_of(s), before)
+            assert s.messages == messages
+            # the aux cache's row for what does not count, and room for queries
+            assert s.nbytes <= held + 128 + s._cache.prompt_queries.nbytes
+        run(None)
+        assert_same(state_of(s), after)
+
+
+@pytest.mark.parametrize("lazy", [LAZY, ALL], ids=["default", "paper"])
+def test_a_failure_in_any_layer_leaves_no_trace(lazy, monkeypatch):
+    """The n-th run of a layer fails, in prefill or behind any token."""
+    s = session(lazy, step_size=40)
+    whole, calls = Attention.__call__, Counter()
+
+    def failing(self, *args, **options):
+        calls["layers"] += 1
+        if calls["layers"] == calls["fails at"]:
+            raise KeyboardInterrupt
+        return whole(self, *args, **options)
+
+    monkeypatch.setattr(Attention, "__call__", failing)
+    for run in (lambda: s.read(DOCUMENT), lambda: answer(s, QUESTION, 2), lambda: answer(s, OTHER, 2)):
+        before, messages = state_of(s), s.messages
+        calls.clear()
+        run()
+        after, layers = state_of(s), calls["layers"]
+        s.undo()
+        for n in range(1, layers + 1):
+            calls.clear()
+            calls["fails at"] = n
+            with pytest.raises(KeyboardInterrupt):
+                run()
+            assert_same(state_of(s), before)
+            assert s.messages == messages
+        calls.clear()
+        run()
+        assert_same(state_of(s), after)
+
+
+@pytest.mark.parametrize("heard", [1, 2, 5])
+def test_an_answer_that_is_not_heard_to_its_end_stays_as_far_as_it_was(heard):
+    s, whole = read_session(), read_session()
+    text, _ = answer(whole, QUESTION, heard)
+    said = s.ask(QUESTION, 6)
+    assert text.startswith("".join(next(said).text for _ in range(heard)))
+    said.close()
+    assert_same(state_of(s), state_of(whole))
+    assert s.messages == whole.messages
+    np.testing.assert_array_equal(answer(s, OTHER)[1], answer(whole, OTHER)[1])
+
+
+@pytest.mark.parametrize("heard", [1, 3])
+def test_cancel_ends_an_answer_within_a_token(heard):
+    s = read_session()
+    responses = []
+    for response in s.ask(QUESTION, 100):
+        responses.append(response)
+        if len(responses) == heard:
+            s.cancel()
+    assert len(responses) == heard + 1
+    assert responses[-1].finish_reason == "cancelled"
+    assert s.messages[-1]["content"].startswith("".join(r.text for r in responses))
+    assert answer(s, OTHER)[0]
+
+
+def test_cancel_from_another_thread_ends_a_reading():
+    s = session(step_size=4)
+    reached, cancelled = threading.Event(), threading.Event()
+
+    def stop() -> None:
+        reached.wait(10)
+        s.cancel()
+        cancelled.set()
+
+    def on_progress(progress):
+        if progress.processed > 20:
+            reached.set()
+            cancelled.wait(10)
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    with pytest.raises(Cancelled):
+        s.read(DOCUMENT, on_progress)
+    stopper.join()
+    s.read(DOCUMENT)
+    assert_same(state_of(s), state_of(read_session(step_size=4)))
+
+
+# --- threads --------------------------------------------------------------------------------------
+
+
+def test_a_session_serves_one_at_a_time_and_says_so():
+    s = read_session()
+    said = s.ask(QUESTION)
+    next(said)
+    for use in (lambda: s.read("a"), lambda: next(s.ask("b")), s.undo, s.fork, lambda: s.stats):
+        with pytest.raises(StateError, match="in use"):
+            use()
+    said.close()
+    assert answer(s, OTHER)[0]
+
+
+def test_several_sessions_share_a_model_in_several_threads():
+    model, expected = talker(), answer(read_session(), QUESTION)
+    results = {}
+
+    def talk(n: int) -> None:
+        s = Session(model, speller())
+        s.read(DOCUMENT)
+        results[n] = answer(s, QUESTION)
+
+    threads = [threading.Thread(target=talk, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for text, logprobs in results.values():
+        assert text == expected[0]
+        np.testing.assert_array_equal(logprobs, expected[1])
+    assert len(results) == 3
+
+
+def test_a_session_may_go_from_thread_to_thread():
+    s, expected = session(), answer(read_session(), QUESTION)
+    results = []
+    for use in (lambda: s.read(DOCUMENT), lambda: results.append(answer(s, QUESTION))):
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+    np.testing.assert_array_equal(results[0][1], expected[1])
+    answer(s, OTHER)
+    s.undo()
+
+
+def test_a_closed_session_holds_nothing_and_says_so():
+    s = read_session()
+    said = s.ask(QUESTION, 50)
+    next(said)
+    s.close()  # in the middle of an answer, as when a window is closed
+    assert [r.finish_reason for r in said] == ["cancelled"]
+    assert s.nbytes == session().nbytes
+    with pytest.raises(StateError, match="closed"):
+        s.read("a")
+    with read_session() as other:
+        answer(other, QUESTION)
+    with pytest.raises(StateError, match="closed"):
+        next(other.ask(QUESTION))
+
+
+# --- cost -----------------------------------------------------------------------------------------
+
+
+def test_fifty_turns_compute_each_token_once_and_grow_linearly(monkeypatch):
+    rows, whole, sizes = Counter(), Attention.__call__, []
+    s = read_session(LazyConfig("2:0.4,4:0.2", window=3, min_tokens=0, round_to=4, revive=None))
+    layer_of = {id(layer.self_attn): n for n, layer in enumerate(s.model.layers)}
+
+    def counting(self, x, *args, **options):
+        rows[layer_of[id(self)]] += x.shape[1]
+        return whole(self, x, *args, **options)
+
+    monkeypatch.setattr(Attention, "__call__", counting)
+    for turn in range(50):
+        list(s.ask("abcde"[turn % 5], 2))
+        sizes.append(s.nbytes)
+    read = len(speller().encode(DOCUMENT))
+    assert read <= s._cache.offset - rows[0] <= read + 10  # stage 0: everything but what was read before
+    for layer in range(1, SHAPE.layers):
+        assert rows[layer] <= s._cache.offset
+    first, second = sizes[24] - sizes[0], sizes[49] - sizes[24]
+    assert second < 1.5 * first + 300_000
+
+
+def test_what_undoing_takes_is_small():
+    s = read_session()
+    for _ in range(10):
+        answer(s, QUESTION)
+    assert sum(turn.mark.nbytes for turn in s._turns) <= s._cache.offset * 32 * 4 * len(s._cache.stages)
+
+
+# --- progress -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lazy", [LAZY, ALL, DENSE], ids=["default", "paper", "dense"])
+def test_progress_rises_to_the_total_through_all_stages(lazy):
+    s = session(lazy, step_size=16)
+    at = 0
+    for run in (lambda p: s.read(DOCUMENT, p), lambda p: answer(s, QUESTION, on_progress=p)):
+        reports = reports_of(run)
+        processed = [p.processed for p in reports]
+        assert processed == sorted(processed)
+        assert {p.cache for p in reports} == {at}
+        assert processed[0] == at and processed[-1] == reports[-1].total
+        assert len({p.total for p in reports}) == 1
+        assert len(set(processed)) > 2
+        assert [p.time_ms for p in reports] == sorted(p.time_ms for p in reports)
+        assert reports[-1].fraction == 1.0
+        at = reports[-1].total
+
+
+def test_progress_moves_on_in_every_stage():
+    reports: list = []
+    meter = Meter(reports.append, 10, 100, [50, 30, 20])
+    for stage in range(3):
+        meter.report(stage, 0, 8)
+        meter.report(stage, 4, 8)
+    meter.report(0, 8, 8)  # what was behind does not bring it back
+    meter.finish()
+    assert [report.processed for report in reports] == [10, 35, 60, 75, 90, 100, 100, 110]
+    assert list(reports[0].to_dict()) == ["total", "cache", "processed", "time_ms"]
+
+
+# --- what cannot be read or asked -----------------------------------------------------------------
+
+
+def test_documents_come_as_text_or_as_paths(tmp_path):
+    file = tmp_path / "book.txt"
+    file.write_text(DOCUMENT, encoding="utf-8")
+    s = session()
+    s.read(file)
+    assert_same(state_of(s), state_of(read_session()))
+    for wrong, message in (
+        (str(file), "pass a Path"),
+        (tmp_path / "none.txt", "cannot be read"),
+        (tmp_path, "cannot be read"),
+        ("  \n", "empty"),
+    ):
+        with pytest.raises(PromptError, match=message):
+            s.read(wrong)
+    s.read("no name of a file is so long. " * 9)
+    s.undo()
+    (tmp_path / "image").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PromptError, match="UTF-8"):
+        s.read(Path(tmp_path / "image"))
+    assert_same(state_of(s), state_of(read_session()))
+
+
+def test_an_empty_question_is_refused():
+    with pytest.raises(PromptError, match="question"):
+        next(read_session().ask(" "))
+
+
+def test_a_template_s_refusal_is_a_sentence():
+    strict = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}<bos>"
+    with pytest.raises(PromptError, match="no system role"):
+        session(template=strict, system="be brief.").read(DOCUMENT)
+
+
+def test_nothing_is_left_on_the_device():
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    s = read_session()
+    answer(s, QUESTION)
+    s.close()
+    del s
+    mx.clear_cache()
+    assert mx.get_active_memory() - before < 100_000  # the model itself, which other tests may hold
+
+
+# --- requests that come to nothing ------------------------------------------------------------------
+
+
+def test_a_retry_that_makes_no_sense_keeps_the_old_answer():
+    s = read_session()
+    answer(s, QUESTION)
+    before, messages = state_of(s), s.messages
+    for options in ({"max_tokens": 0}, {"draft_model": talker()}):
+        with pytest.raises(UsageError):
+            list(s.retry(**options))
+        assert s.messages == messages
+        assert_same(state_of(s), before)
+    assert list(s.retry(6))
+
+
+def test_how_things_are_kept_is_not_changed_by_a_turn_that_was_cancelled():
+    s = read_session()
+    config = s.config
+    with pytest.raises(Cancelled):
+        answer(s, QUESTION, quantized_kv_start=10_000, on_progress=lambda _: False)
+    assert s.config == config
+
+
+def test_hidden_states_that_were_packed_come_back_from_a_file(tmp_path):
+    s = read_session()
+    answer(s, QUESTION, aux_bits=8, kv_group_size=32)
+    with pytest.raises(StateError, match="hidden states are kept in 8 bits"):
+        answer(s, OTHER, aux_bits=4, kv_group_size=32)
+    s.save(tmp_path / "saved")
+    opened = Session.open(tmp_path / "saved", s.model, s.tokenizer)
+    assert opened.config == s.config
+    np.testing.assert_allclose(answer(opened, OTHER)[1], answer(s, OTHER)[1], atol=1e-4)
