@@ -19,7 +19,7 @@ def hub():
 
 
 def find(hub: FakeHub, home: Path, name: str, revision: str | None = None, **environment: str) -> Path:
-    code = f"from lazymlx.hub import find; print(find({name!r}, {revision!r}), end='')"
+    code = f"from lazymlx.loading.hub import find; print(find({name!r}, {revision!r}), end='')"
     done = with_hub(hub, home, code, **environment)
     assert done.returncode == 0, done.stderr
     return Path(done.stdout)
@@ -40,7 +40,7 @@ def refusal(hub: FakeHub, home: Path, code: str, **environment: str) -> str:
 
 
 def no_find(hub: FakeHub, home: Path, name: str, revision: str | None = None, **environment: str) -> str:
-    return refusal(hub, home, f"from lazymlx.hub import find; find({name!r}, {revision!r})", **environment)
+    return refusal(hub, home, f"from lazymlx.loading.hub import find; find({name!r}, {revision!r})", **environment)
 
 
 def test_a_model_is_fetched_once_and_found_offline(hub, tmp_path):
