@@ -229,8 +229,8 @@ from mlx_lm.models.llama import Model, ModelArgs
 """
 BUILT_ON_OURS = """
 from mlx_lm.models.llama import ModelArgs
-from lazymlx.families import FAMILIES
-from lazymlx.model import Model as Lazy
+from lazymlx.nn.families import FAMILIES
+from lazymlx.engine.model import Model as Lazy
 
 class Model(Lazy):
     def __init__(self, args):
