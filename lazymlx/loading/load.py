@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import dequantize_model, load_adapters, load_model, load_tokenizer
 
@@ -169,7 +168,7 @@ def _settle_weights(model: Model, adapter_path: str | None, dtype: mx.Dtype | No
         model.set_dtype(dtype)
     model.eval()
     model.join()
-    mx.eval([w for _, w in tree_flatten(model.parameters())])
+    mx.eval(model)  # with what parameters() leaves out, as ropes' frequencies: left lazy, they are this thread's alone
 
 
 def _one_line(error: Exception) -> str:

@@ -33,9 +33,8 @@ class Replay:
     """
 
     def __init__(self) -> None:
-        self._key: object = None
-        self._function: Callable[..., Any] | None = None
-        self._read: list[tuple[Any, Any, Any]] = []
+        # one value, so that threads that take turns never call one's trace with another's key
+        self._newest: tuple[Callable[..., Any], object, list[tuple[Any, Any, Any]]] | None = None
 
     def __call__(self, function: Callable[..., Any], key: object, parts: Any, *arrays: Any) -> Any:
         """Call a function, or repeat what it did.
@@ -47,9 +46,10 @@ class Replay:
         """
         if key is None or not compiles():
             return function(*arrays)
-        if self._function is None or key != self._key or not _unchanged(self._read):
-            self._function, self._key, self._read = mx.compile(function), key, list(_entries(parts))
-        return self._function(*arrays)
+        newest = self._newest
+        if newest is None or key != newest[1] or not _unchanged(newest[2]):
+            self._newest = newest = mx.compile(function), key, list(_entries(parts))
+        return newest[0](*arrays)
 
 
 def _entries(container: Any) -> Iterator[tuple[Any, Any, Any]]:

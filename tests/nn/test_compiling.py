@@ -263,3 +263,29 @@ def test_a_part_that_is_taken_out_is_noticed(traced: None) -> None:
     del part["bias"]
     assert replay(function, "key", [part], mx.array(3.0)).item() == 6.0
     assert replay(function, None, [part], mx.array(4.0)).item() == 8.0
+
+
+def test_a_trace_is_called_with_its_own_key_though_another_thread_makes_one_meanwhile(traced: None) -> None:
+    """The other one comes just when the parts have been compared, and before the trace is called."""
+    replay, meanwhile = Replay(), []
+
+    class Parts(dict):
+        """What it is asked for last is the moment before the call."""
+
+        def __getitem__(self, name: str) -> mx.array:
+            for interrupt in meanwhile:
+                meanwhile.remove(interrupt)
+                interrupt()
+            return super().__getitem__(name)
+
+    parts = Parts(weight=mx.array(2.0))
+
+    def times(x: mx.array) -> mx.array:
+        return x * 2
+
+    def plus(x: mx.array) -> mx.array:
+        return x + 100
+
+    assert replay(times, "times", [parts], mx.array(3.0)).item() == 6.0
+    meanwhile.append(lambda: replay(plus, "plus", [parts], mx.array(3.0)))
+    assert replay(times, "times", [parts], mx.array(3.0)).item() == 6.0
