@@ -262,7 +262,7 @@ def test_nobody_is_asked_whether_to_run_code(tmp_path, monkeypatch):
 def test_trusted_code_that_cannot_be_lazy_is_refused(tmp_path):
     folder = write_model(tmp_path, model_file="own.py")
     (folder / "own.py").write_text(OWN)
-    with pytest.raises(ModelError, match=r"own architecture.*'own.py'.*lazymlx\.model\.Model"):
+    with pytest.raises(ModelError, match=r"own architecture.*'own.py'.*lazymlx\.engine\.model\.Model"):
         load(str(folder), trust_remote_code=True)
 
 
