@@ -5,6 +5,7 @@
     │   ├── ConfigError            a lazy configuration or a schedule is invalid
     │   ├── PromptError            a prompt is empty, unreadable or not text
     │   ├── ModelError             a model cannot be found, read or served lazily
+    │   ├── MapsError              maps cannot be fitted or read, or belong to another model
     │   ├── DocumentError          a saved document cannot be read, or belongs to another model
     │   └── TooLargeError          a prompt would need more memory than it may have
     └── RunError (RuntimeError)    the input was fine, but the run failed                  exit code 1
@@ -38,6 +39,10 @@ class PromptError(UsageError):
 
 class ModelError(UsageError):
     """A model cannot be found, read or served lazily."""
+
+
+class MapsError(UsageError):
+    """Maps cannot be fitted or read, or belong to another model."""
 
 
 class DocumentError(UsageError):

@@ -8,74 +8,99 @@ import hashlib
 import json
 import os
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 import mlx.core as mx
 
-from .errors import DocumentError
+from .errors import DocumentError, UsageError
 from .files import replacing
 
 UNSEALED = "0" * 64  # stands for the checksum while it is computed
 BLOCK = 1 << 20
 
 
-def write_sealed(path: str | os.PathLike, arrays: dict[str, mx.array], header: dict[str, str]) -> None:
+@dataclass(frozen=True)
+class Wording:
+    """What messages say of a file.
+
+    Attributes:
+        what: begins them.
+        again: what to do about a version that is not read.
+        save_again: what to do about a file that is not as it was written.
+        error: they are raised as this.
+    """
+
+    what: str
+    again: str
+    save_again: str
+    error: type[UsageError]
+
+
+DOCUMENT = Wording("document", "read the text again", "save it again", DocumentError)
+
+
+def write_sealed(
+    path: str | os.PathLike, arrays: dict[str, mx.array], header: dict[str, str], wording: Wording = DOCUMENT
+) -> None:
     """Write a file; an older one of that name stays until the new one is safely on the disk.
 
     Raises:
-        DocumentError: the file cannot be written, or its name stands for something else, a device or a pipe, say.
+        UsageError: the wording's own; the file cannot be written, or its name stands for a device or a pipe, say.
     """
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
-            _refuse(path, "cannot be written: it is no file")
+            _refuse(path, "cannot be written: it is no file", wording)
         with replacing(path) as file:
             mx.save_safetensors(file, arrays, {**header, "checksum": UNSEALED})
             checksum, at = _checksum(file)
             file.seek(at)
             file.write(checksum.encode())
     except OSError as error:
-        raise DocumentError(f"document: {path} cannot be written: {error.strerror}") from None
+        _refuse(path, f"cannot be written: {error.strerror}", wording)
 
 
 def is_sealed(path: str | os.PathLike, kind: str) -> bool:
     """Whether a file's header says this `kind`, of whatever version."""
     try:
         with Path(path).open("rb") as file:
-            _header(file, Path(path), kind)
+            _header(file, Path(path), kind, DOCUMENT)
     except (OSError, DocumentError):
         return False
     return True
 
 
-def read_sealed(path: str | os.PathLike, kind: str, version: str) -> tuple[dict[str, mx.array], dict[str, str]]:
+def read_sealed(
+    path: str | os.PathLike, kind: str, version: str, wording: Wording = DOCUMENT
+) -> tuple[dict[str, mx.array], dict[str, str]]:
     """Read a file whose header says this `kind` and `version`.
 
     Raises:
-        DocumentError: it cannot be read, is something else, or is not as it was written.
+        UsageError: the wording's own; it cannot be read, is something else, or is not as it was written.
     """
     path = Path(path)
     try:
         with path.open("rb") as file:
-            header, size = _header(file, path, kind)
+            header, size = _header(file, path, kind, wording)
             if header.get("version") != version:
                 reason = f"has version {header.get('version')} of its format; this program reads {version}"
-                _refuse(path, f"{reason}; read the text again")
+                _refuse(path, f"{reason}; {wording.again}", wording)
             have = file.seek(0, os.SEEK_END)
             if have < size:
-                _refuse(path, f"was cut short: it has {have} of {size} bytes; save it again")
+                _refuse(path, f"was cut short: it has {have} of {size} bytes; {wording.save_again}", wording)
             if have > size or _checksum(file)[0] != header.get("checksum"):
-                _refuse(path, "was altered after it was saved; save it again")
+                _refuse(path, f"was altered after it was saved; {wording.save_again}", wording)
         arrays, _ = mx.load(str(path), format="safetensors", return_metadata=True)
     except OSError as error:
-        raise DocumentError(f"document: {path} cannot be read: {error.strerror}") from None
+        _refuse(path, f"cannot be read: {error.strerror}", wording)
     assert isinstance(arrays, dict)
     mx.eval(arrays)
     return arrays, header
 
 
-def _header(file: BinaryIO, path: Path, kind: str) -> tuple[dict[str, str], int]:
+def _header(file: BinaryIO, path: Path, kind: str, wording: Wording) -> tuple[dict[str, str], int]:
     """The strings of the header, and how long the whole file has to be."""
     try:
         table = json.loads(_raw_header(file))
@@ -83,9 +108,9 @@ def _header(file: BinaryIO, path: Path, kind: str) -> tuple[dict[str, str], int]
         ends = [entry["data_offsets"][1] for entry in table.values()]
         start = file.tell()
     except (ValueError, KeyError, TypeError, AttributeError, struct.error):
-        _refuse(path, "is no saved document")
+        _refuse(path, f"is no saved {wording.what}", wording)
     if header.get("format") != kind:
-        _refuse(path, "is no saved document")
+        _refuse(path, f"is no saved {wording.what}", wording)
     return header, start + max(ends, default=0)
 
 
@@ -109,5 +134,5 @@ def _checksum(file: BinaryIO) -> tuple[str, int]:
     return digest.hexdigest(), 8 + len(before + name)
 
 
-def _refuse(path: Path, reason: str) -> NoReturn:
-    raise DocumentError(f"document: {path} {reason}")
+def _refuse(path: Path, reason: str, wording: Wording) -> NoReturn:
+    raise wording.error(f"{wording.what}: {path} {reason}") from None

@@ -36,6 +36,7 @@ class Rows:
         self.pool = pool
         self.span = span
         self.first = first  # slot from which on to look; what is before lies outside of the layer's window
+        self.given: mx.array  # set by the attention: its input, (B, L, D)
         self.queries: mx.array  # set by the attention: rotated, (B, H, L, D_h)
         self.logits: mx.array | None = None  # and these, if it has them at hand: (B, H, L, S)
 
@@ -141,6 +142,7 @@ class Attention(nn.Module):
         """Attention's output, on top of what it is to be added to; the rows that come as `cache` get to know their
         queries."""
         rows = cache or Rows(0, None, Span(context=x.shape[1]))
+        rows.given = x
         queries, keys, values = self._rotated(x, rows)
         if self.turned is not None:
             queries, keys = self.turned(self, queries, keys, rows)

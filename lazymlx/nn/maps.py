@@ -1,0 +1,219 @@
+"""Maps: from a token's hidden state at a cut to the keys and values that it would have in the layers behind it.
+
+A map is linear. It is given the state scaled to unit RMS, because what the layers make of a state depends on its
+direction alone, and it gives keys as they are before they are rotated, so that it knows nothing of positions.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import mlx.core as mx
+from jaxtyping import Float
+
+from ..errors import MapsError
+from ..sealed import Wording, read_sealed, write_sealed
+from .network import Network
+
+FORMAT, VERSION = "lazymlx maps", "1"
+WORDING = Wording("maps", "fit them again with lazymlx calibrate", "fit them again with lazymlx calibrate", MapsError)
+EPS = 1e-6
+GROUP = 64  # values that share a scale where a map is packed
+
+
+def unit(x: Float[mx.array, "*B D"]) -> Float[mx.array, "*B D"]:
+    """States scaled to unit RMS."""
+    return mx.fast.rms_norm(x, None, EPS)
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A matrix `(N, M)`, in 16 bits or packed."""
+
+    weight: mx.array
+    scales: mx.array | None = None
+    biases: mx.array | None = None
+    bits: int | None = None
+
+    @classmethod
+    def of(cls, matrix: Float[mx.array, "N M"], bits: int | None) -> "Factor":
+        """A matrix whose rows do not fall into groups stays in 16 bits."""
+        matrix = matrix.astype(mx.float16)
+        if bits is None or matrix.shape[1] % GROUP:
+            return cls(matrix)
+        weight, *scaling = mx.quantize(matrix, group_size=GROUP, bits=bits)
+        return cls(weight, scaling[0], scaling[1], bits)
+
+    def __call__(self, x: Float[mx.array, "*B M"]) -> Float[mx.array, "*B N"]:
+        if self.scales is None:
+            return x @ self.weight.T
+        return mx.quantized_matmul(x, self.weight, self.scales, self.biases, group_size=GROUP, bits=self.bits)
+
+    def full(self) -> mx.array:
+        if self.scales is None:
+            return self.weight
+        return mx.dequantize(self.weight, self.scales, self.biases, group_size=GROUP, bits=self.bits)
+
+    def used_in(self, dtype: mx.Dtype) -> "Factor":
+        """For products with states of this type. Unpacked for float32, which models have on a CPU: there packed
+        products are slow."""
+        if dtype == mx.float32:
+            return Factor(self.full().astype(dtype))
+        if self.scales is None or self.biases is None:
+            return Factor(self.weight.astype(dtype))
+        return Factor(self.weight, self.scales.astype(dtype), self.biases.astype(dtype), self.bits)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.weight.shape[0], self.weight.shape[1] * 32 // self.bits if self.bits else self.weight.shape[1]
+
+    def named(self, name: str) -> dict[str, mx.array]:
+        parts = {"weight": self.weight, "scales": self.scales, "biases": self.biases}
+        return {f"{name}.{part}": array for part, array in parts.items() if array is not None}
+
+    @classmethod
+    def restored(cls, name: str, arrays: Mapping[str, mx.array], bits: int | None) -> "Factor":
+        scales, biases = arrays.get(f"{name}.scales"), arrays.get(f"{name}.biases")
+        return cls(arrays[f"{name}.weight"], scales, biases, None if scales is None else bits)
+
+
+@dataclass(frozen=True)
+class LayerMap:
+    """To the keys and values of one layer, one behind the other: factors in the order of their use, and a bias."""
+
+    factors: tuple[Factor, ...]
+    bias: Float[mx.array, " N"]
+
+    def __call__(self, x: Float[mx.array, "*B D"]) -> Float[mx.array, "*B N"]:
+        for factor in self.factors:
+            x = factor(x)
+        return x + self.bias.astype(x.dtype)
+
+    def used_in(self, dtype: mx.Dtype) -> "LayerMap":
+        return LayerMap(tuple(factor.used_in(dtype) for factor in self.factors), self.bias)
+
+    def named(self, name: str) -> dict[str, mx.array]:
+        factors = [factor.named(f"{name}.{n}") for n, factor in enumerate(self.factors)]
+        return {f"{name}.bias": self.bias, **{key: array for part in factors for key, array in part.items()}}
+
+    @classmethod
+    def restored(cls, name: str, arrays: Mapping[str, mx.array], bits: int | None) -> "LayerMap":
+        numbers = [n for n in range(2) if f"{name}.{n}.weight" in arrays]
+        return cls(tuple(Factor.restored(f"{name}.{n}", arrays, bits) for n in numbers), arrays[f"{name}.bias"])
+
+
+@dataclass(frozen=True)
+class CutMap:
+    """The maps of one cut, to every layer from there on.
+
+    Attributes:
+        cut: the first of these layers.
+        kv_heads: of each of them.
+        layers: their maps.
+    """
+
+    cut: int
+    kv_heads: tuple[int, ...]
+    layers: tuple[LayerMap, ...]
+
+    def predict(
+        self, layer: int, x: Float[mx.array, "1 L D"]
+    ) -> tuple[Float[mx.array, "1 H_kv L D_h"], Float[mx.array, "1 H_kv L D_h"]]:
+        """Keys, not rotated, and values of a layer, from the states at the cut."""
+        return self.of_unit(layer, unit(x))
+
+    def of_unit(self, layer: int, x: Float[mx.array, "1 L D"]) -> tuple[mx.array, mx.array]:
+        """As `predict`, from states that are scaled already: once for all layers."""
+        heads = self.kv_heads[layer - self.cut]
+        both = self.layers[layer - self.cut](x).reshape(*x.shape[:2], 2, heads, -1).transpose(2, 0, 3, 1, 4)
+        return both[0], both[1]
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The maps of a model, by cut.
+
+    Attributes:
+        model: fingerprint of the model that they were fitted to.
+        cuts: by the layer of the cut.
+        bits: of packed matrices.
+    """
+
+    model: str
+    cuts: Mapping[int, CutMap]
+    bits: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self._arrays().values())
+
+    def used_in(self, dtype: mx.Dtype) -> "Maps":
+        """For states of this type, see `Factor.used_in`."""
+        cuts = {
+            cut: CutMap(cut, maps.kv_heads, tuple(layer.used_in(dtype) for layer in maps.layers))
+            for cut, maps in self.cuts.items()
+        }
+        return Maps(self.model, cuts, self.bits)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write them to a file, in the form that they were fitted in.
+
+        Raises:
+            MapsError: it cannot be written.
+        """
+        heads = {cut: maps.kv_heads for cut, maps in self.cuts.items()}
+        header = {"format": FORMAT, "version": VERSION, "model": self.model}
+        write_sealed(
+            path, self._arrays(), {**header, "bits": json.dumps(self.bits), "heads": json.dumps(heads)}, WORDING
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, network: Network, model: str) -> "Maps":
+        """Read what `save` wrote.
+
+        Args:
+            network: that the maps must fit.
+            model: its fingerprint.
+
+        Raises:
+            MapsError: the file cannot be read, is damaged, of another version, or belongs to another model.
+        """
+        arrays, header = read_sealed(path, FORMAT, VERSION, WORDING)
+        if header["model"] != model:
+            raise MapsError(f"maps: {path} was fitted to another model or other weights; {WORDING.again}")
+        heads, bits = json.loads(header["heads"]), json.loads(header["bits"])
+        cuts = {int(cut): _restored(int(cut), tuple(by_layer), arrays, bits) for cut, by_layer in heads.items()}
+        for cut in cuts.values():
+            _check_shapes(cut, network, path)
+        return cls(model, cuts, bits)
+
+    def _arrays(self) -> dict[str, mx.array]:
+        arrays: dict[str, mx.array] = {}
+        for cut, maps in self.cuts.items():
+            for layer, own in enumerate(maps.layers, cut):
+                arrays |= own.named(f"{cut}.{layer}")
+        return arrays
+
+
+def kv_width(network: Network, layer: int) -> int:
+    """Of a token's keys and values in a layer, together; nothing is computed."""
+    attention = network.family.attention_of(network.layers[layer])
+    _, keys, values = attention.project(attention, mx.zeros((1, 1, network.hidden_size), network.dtype))
+    return keys.size + values.size
+
+
+def _restored(cut: int, heads: tuple[int, ...], arrays: Mapping[str, mx.array], bits: int | None) -> CutMap:
+    layers = tuple(LayerMap.restored(f"{cut}.{cut + n}", arrays, bits) for n in range(len(heads)))
+    return CutMap(cut, heads, layers)
+
+
+def _check_shapes(maps: CutMap, network: Network, path: str | os.PathLike) -> None:
+    have = (len(maps.layers), maps.layers[0].factors[0].shape[1], *(len(layer.bias) for layer in maps.layers))
+    deep = range(maps.cut, len(network.layers))
+    want = (len(deep), network.hidden_size, *(kv_width(network, layer) for layer in deep))
+    if have != want:
+        raise MapsError(
+            f"maps: {path} has maps for the cut at {maps.cut} of another shape: {have[0]} layers from states of "
+            f"{have[1]}, expected {want[0]} from {want[1]}, keys and values as wide as the model's; {WORDING.again}"
+        )
