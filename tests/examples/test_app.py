@@ -297,7 +297,9 @@ def close_in_mid_answer() -> None:
 
 def test_closing_in_mid_answer_leaves_nothing_behind(screen, tiny_model_folder, document, tmp_path):
     (temporary := tmp_path / "temporary").mkdir()
-    paths = os.pathsep.join(str(path) for path in (Path(__file__).parents[1] / "support", APP.parent.parent))
+    paths = os.pathsep.join(
+        str(path) for path in (Path(__file__).parent, Path(__file__).parents[1] / "support", APP.parent.parent)
+    )
     code = "import test_app; test_app.close_in_mid_answer()"
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-c", code, "--tk", "--model", str(tiny_model_folder), str(document)],
