@@ -1,5 +1,1 @@
-"""From a name to a model. Outside, use `load`."""
-
-from .load import load
-
-__all__ = ["load"]
+"""From a name to a model. Outside, use `load.load`; asking for the name alone loads nothing heavy."""

@@ -1,5 +1,1 @@
-"""One document, many questions. Outside, use `Session`."""
-
-from .session import Session
-
-__all__ = ["Session"]
+"""One document, many questions. Outside, use `session.Session`."""
