@@ -1,33 +1,48 @@
-"""A progress bar on stderr while a prompt is read; none where stderr is no terminal."""
+"""Progress on stderr: one bar for reading a prompt, for the steps of a long job, and for work that may end early.
+
+Where stderr is no terminal there is no bar; a long job then says each step in a line.
+"""
 
 import sys
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.progress import TimeRemainingColumn as Remaining
 
+from ..errors import LazyMLXError, RunError
 from ..progress import Progress
+from .terminal import EXIT_INTERRUPTED, say
+
+Advance = Callable[[str], None]
+"""Is called when a part is done, with what it was."""
+
+
+def make_bar(unit: str, *, shown: bool = True) -> Bar:
+    """One line with what is done, how much of it, how long it has taken and how long it will; erased at the end."""
+    return Bar(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        Remaining(compact=True),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        disable=not (shown and sys.stderr is not None and sys.stderr.isatty()),
+    )
 
 
 class PrefillBar:
     """An `OnProgress`; leaves no trace once the prompt is read, or given up."""
 
     def __init__(self, what: str, *, shown: bool = True):
-        console = Console(stderr=True)
-        self._bar = Bar(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("tokens"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-            disable=not (shown and sys.stderr is not None and sys.stderr.isatty()),
-        )
+        self._bar = make_bar("tokens", shown=shown)
         self._task = self._bar.add_task(what, total=None)
 
     def __enter__(self) -> "PrefillBar":
@@ -43,3 +58,62 @@ class PrefillBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+
+class Steps:
+    """Called with a step's name, a note, and how much of it is done."""
+
+    def __init__(self, unit: str):
+        self._bar = make_bar(unit)
+        self._task = self._bar.add_task("", total=None)
+        self._step = ""
+
+    def __enter__(self) -> "Steps":
+        self._bar.start()
+        return self
+
+    def __call__(self, step: str, note: str, done: int, total: int) -> None:
+        if step != self._step:
+            self._step = step
+            self._bar.reset(self._task)
+            if self._bar.disable:
+                say(step)
+        self._bar.update(self._task, description=f"{step}{note}", completed=done, total=total)
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        if self._bar.disable:
+            say(text)
+        else:
+            self._bar.console.print(f"lazymlx: {text}", markup=False, highlight=False, soft_wrap=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+
+def under_bar(first: str, total: int, work: Callable[[Advance], str | None]) -> tuple[int, str | None]:
+    """Do work that takes minutes; whatever ends it early, what was done until then counts.
+
+    Args:
+        first: what is done first.
+        total: parts that there are.
+        work: says itself why it ended early, if it did.
+
+    Returns:
+        The exit code, and why it ended early.
+
+    Raises:
+        LazyMLXError: whatever the work raises on purpose.
+    """
+    with make_bar("done") as bar:
+        task = bar.add_task(first, total=total)
+        try:
+            return 0, work(lambda what: bar.update(task, advance=1, description=what))
+        except KeyboardInterrupt:
+            return EXIT_INTERRUPTED, "interrupted"
+        except LazyMLXError:
+            raise
+        except RuntimeError as error:  # MLX's own, for want of memory above all
+            return RunError.exit_code, f"stopped by an error: {error}"

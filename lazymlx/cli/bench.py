@@ -173,7 +173,7 @@ def fitted(plan: Plan, pair: "Pair", chosen: bool, quick: bool = False) -> Plan:
 def _measure(bench: "Bench", on: dict[str, Any], path: Path) -> int:
     """Run it under a progress bar, storing what is done after each length. Returns the exit code."""
     from ..bench.report import document
-    from .long_work import Advance, under_bar
+    from .bar import Advance, under_bar
 
     def after_length(length: str) -> None:
         write_json(path, document(bench, on), "--out")

@@ -4,9 +4,10 @@ import argparse
 
 from ..errors import UsageError
 from ..files import check_file, is_stream
-from . import options, prompts
+from . import options
 from .bar import PrefillBar
 from .notes import notes
+from .request import read_request
 from .terminal import say
 
 EXAMPLES = """\
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read and save; whatever can be refused without loading anything is refused first."""
     lazy = options.lazy_config(args)
-    prompt = prompts.read_prompt(args)
+    request = read_request(args)
     name = options.model_name(args)
 
     from ..loading.hub import find
@@ -49,13 +50,13 @@ def run(args: argparse.Namespace) -> int:
     check_file(args.output, "--output", is_document)
     if is_stream(args.output):
         raise UsageError(f"--output: {args.output} is no file, which a document needs; name one")
-    say(f"reading {prompt.name} with {'the embedded model' if args.model is None else name}")
+    say(f"reading {request.name} with {'the embedded model' if args.model is None else name}")
     folder = find(name)
     model, tokenizer = load(str(folder), lazy, **options.loading(args))
     limits = {"max_memory": args.max_memory, "step_size": options.step_size(args)}
     with Session(model, tokenizer, args.system_prompt, **limits) as session:
         with PrefillBar("reading") as bar:
-            session.read(prompt.text, bar)
+            session.read(request.text, bar)
         session.save(args.output)
         tokens = session.stats.context_tokens
         for note in notes(tokens, model.max_positions, None if find_stored(folder) else lazy, model.lazy):

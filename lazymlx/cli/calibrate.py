@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from ..config import LazyConfig
     from ..loading.hub import find
     from ..loading.load import load
-    from .steps import Steps
+    from .bar import Steps
 
     folder = find(model_name(args))
     out, flag = (schedules.user_file(folder), "schedule") if args.out is None else (args.out, "--out")

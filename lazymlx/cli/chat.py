@@ -8,7 +8,7 @@ import argparse
 
 from ..errors import Cancelled, StateError, UsageError
 from . import options
-from .line_reader import is_interactive, open_reader
+from .input_lines import is_interactive, open_input
 from .terminal import say
 
 EXAMPLES = """\
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         who = "the embedded model" if args.model is None else name
         note(f"{who}; {described(conversation.session.config)}; /help lists the commands, Ctrl-D leaves")
 
-    lines, code = open_reader(chat_commands.complete), 0
+    lines, code = open_input(chat_commands.complete), 0
     while True:
         try:
             message = lines.message()

@@ -32,7 +32,7 @@ from .ctrl_c import CtrlC
 from .documents import path_of, read_document
 from .notes import notes
 from .outputs import check_page
-from .report import computed, megabytes
+from .statistics import computed, megabytes
 from .terminal import write
 
 CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}

@@ -215,7 +215,7 @@ def _note_positions(asked: Sequence[int], model: "Model") -> None:
 
 def _ask(matrix: "Matrix", samples: "Iterable[Sample]", total: int, seconds: float | None) -> tuple[int, str | None]:
     """Run the matrix under a progress bar. Returns the exit code, and why it ended early."""
-    from .long_work import Advance, under_bar
+    from .bar import Advance, under_bar
 
     def ask(advance: Advance) -> str | None:
         matrix.after_answer = lambda row: advance(f"{row['task']} {row['policy']}")

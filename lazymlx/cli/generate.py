@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from ..config import LazyConfig
 from ..errors import UsageError
 from ..files import write_json, write_text
-from . import options, prompts
+from . import options
 from .bar import PrefillBar
 from .notes import notes
 from .outputs import check_page, check_statistics
-from .terminal import INTERRUPTED, say, write
+from .request import Request, add_prompt_flags, encode_request, is_demo, read_request
+from .terminal import EXIT_INTERRUPTED, say, write
 
 if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     options.add_model_flags(parser.add_argument_group("model"))
-    prompts.add_prompt_flags(parser.add_argument_group("prompt"))
+    add_prompt_flags(parser.add_argument_group("prompt"))
     options.add_generation_flags(parser.add_argument_group("generation"))
     options.add_lazy_flags(parser.add_argument_group("what to compute"))
     output = parser.add_argument_group("output")
@@ -74,23 +75,23 @@ def run(args: argparse.Namespace) -> int:
         check_page(args.explain, "--explain")
         if args.stats_json is not None and args.stats_json.resolve() == args.explain.resolve():
             raise UsageError(f"--stats-json: {args.stats_json} is where --explain goes; name another place")
-    prompt = prompts.read_prompt(args)
+    request = read_request(args)
     name = options.model_name(args)
     if args.verbose:
-        _announce(prompt, "the embedded model" if args.model is None else name)
+        _announce(request, "the embedded model" if args.model is None else name)
 
     if args.document is not None:
-        return _ask_saved(args, name, prompt)
+        return _ask_saved(args, name, request)
 
     from ..explain import Trace
-    from . import answering, report  # MLX comes with them, which takes a second
+    from . import answering, statistics  # MLX comes with them, which takes a second
 
     model, tokenizer, calibrated = answering.open_model(args, name, lazy)
-    tokens = prompts.encode_prompt(prompt, tokenizer, args)
+    tokens = encode_request(request, tokenizer, args)
     if args.verbose:
         for note in notes(len(tokens), model.max_positions, None if calibrated else lazy, model.lazy):
             say(note)
-        report.print_rule()
+        statistics.print_rule()
     trace = None if args.explain is None else Trace()
     on_step = None if trace is None else trace.note
     with PrefillBar("reading", shown=args.verbose) as bar:
@@ -99,41 +100,41 @@ def run(args: argparse.Namespace) -> int:
         )
     write("\n")
     if args.verbose:
-        report.print_rule()
-        report.print_statistics(first, model.lazy)
-    _explain(args, trace, tokenizer, first, prompt.question)
+        statistics.print_rule()
+        statistics.print_statistics(first, model.lazy)
+    _explain(args, trace, tokenizer, first, request.question)
     dense = None
     if compare and not first.interrupted:
         with PrefillBar("reading densely", shown=args.verbose) as bar:
             dense = answering.answer(model, tokenizer, tokens, LazyConfig.dense(), args, emit=_discard, on_progress=bar)
         if args.verbose and not dense.interrupted:
-            report.print_comparison(first, dense)
+            statistics.print_comparison(first, dense)
     if args.stats_json is not None:
-        write_json(args.stats_json, {"model": name, **report.to_dict(first, dense)}, "--stats-json")
-    return INTERRUPTED if (dense or first).interrupted else 0
+        write_json(args.stats_json, {"model": name, **statistics.to_dict(first, dense)}, "--stats-json")
+    return EXIT_INTERRUPTED if (dense or first).interrupted else 0
 
 
-def _ask_saved(args: argparse.Namespace, name: str, prompt: prompts.Prompt) -> int:
+def _ask_saved(args: argparse.Namespace, name: str, request: Request) -> int:
     """Answer a question about a saved document."""
     from ..explain import Trace
-    from . import answering, report
+    from . import answering, statistics
 
-    assert prompt.question is not None
+    assert request.question is not None
     session = answering.open_saved(args, name)
     if args.verbose:
-        report.print_rule()
+        statistics.print_rule()
     trace = None if args.explain is None else Trace(session.tokens)
     on_step = None if trace is None else trace.note
     with PrefillBar("reading", shown=args.verbose) as bar:
-        answer = answering.ask(session, prompt.question, args, emit=write, on_progress=bar, on_step=on_step)
+        answer = answering.ask(session, request.question, args, emit=write, on_progress=bar, on_step=on_step)
     write("\n")
     if args.verbose:
-        report.print_rule()
-        report.print_statistics(answer, session.config)
-    _explain(args, trace, session.tokenizer, answer, prompt.question)
+        statistics.print_rule()
+        statistics.print_statistics(answer, session.config)
+    _explain(args, trace, session.tokenizer, answer, request.question)
     if args.stats_json is not None:
-        write_json(args.stats_json, {"model": name, **report.to_dict(answer, None)}, "--stats-json")
-    return INTERRUPTED if answer.interrupted else 0
+        write_json(args.stats_json, {"model": name, **statistics.to_dict(answer, None)}, "--stats-json")
+    return EXIT_INTERRUPTED if answer.interrupted else 0
 
 
 def _explain(
@@ -160,15 +161,15 @@ def _compares(args: argparse.Namespace) -> bool:
     if args.compare and args.lazy == "off":
         raise UsageError("--compare: with --lazy off both sides are the dense model; leave out one of the two")
     if args.compare is None:
-        return prompts.is_demo(args) and args.verbose and args.lazy != "off"
+        return is_demo(args) and args.verbose and args.lazy != "off"
     return args.compare
 
 
-def _announce(prompt: prompts.Prompt, model: str) -> None:
-    if prompt.question is None:
-        say(f"giving {prompt.name} to {model}")
+def _announce(request: Request, model: str) -> None:
+    if request.question is None:
+        say(f"giving {request.name} to {model}")
     else:
-        say(f"asking {model} about {prompt.name}: {prompt.question}")
+        say(f"asking {model} about {request.name}: {request.question}")
 
 
 def _discard(text: str) -> None:

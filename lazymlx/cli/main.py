@@ -13,7 +13,7 @@ from importlib import import_module
 from .. import __version__
 from ..errors import LazyMLXError
 from .options import Parser
-from .terminal import INTERRUPTED, prepare, say, silence, write
+from .terminal import EXIT_INTERRUPTED, prepare, say, silence, write
 
 # A command is one line: its name, the module below lazymlx.cli that does it, and its line of help.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         say("interrupted")
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
         silence(sys.stdout, sys.stderr)
         return 0

@@ -7,7 +7,7 @@ from typing import TextIO
 
 from ..errors import RunError
 
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells count it: 128 + SIGINT
+EXIT_INTERRUPTED = 130  # exit code after Ctrl-C, as shells count it: 128 + SIGINT
 
 
 def say(text: str) -> None:

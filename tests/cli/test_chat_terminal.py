@@ -174,7 +174,7 @@ def test_editing(terminal: Terminal, folder: Path) -> None:
 
 WITHOUT_BRACKETS = """
 from pathlib import Path
-from lazymlx.cli.line_reader import EditedLines
+from lazymlx.cli.input_lines import EditedLines
 lines = EditedLines(lambda text: [], Path("/dev/null/none"))
 lines.readline.parse_and_bind("set enable-bracketed-paste off")
 lines.brackets = False

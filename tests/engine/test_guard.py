@@ -7,7 +7,7 @@ from tiny import random_tokens, stock_model, tiny_args, twin_of
 
 from lazymlx import demo
 from lazymlx.cache.conversation import LazyCache
-from lazymlx.cli.report import kept
+from lazymlx.cli.statistics import kept
 from lazymlx.config import LazyConfig
 from lazymlx.errors import ConfigError
 from lazymlx.generation import generate_step, stream_generate

@@ -23,7 +23,7 @@ class Discarded(Exception):
     """What was typed is thrown away."""
 
 
-class LineReader(ABC):
+class InputLines(ABC):
     """Messages, made of lines."""
 
     def message(self) -> str:
@@ -71,8 +71,8 @@ class LineReader(ABC):
         """Put a message into the history."""
 
 
-def open_reader(complete: Callable[[str], Sequence[str]]) -> LineReader:
-    """The reader for what stdin and stdout are; `complete` lists what a line may become."""
+def open_input(complete: Callable[[str], Sequence[str]]) -> InputLines:
+    """The input for what stdin and stdout are; `complete` lists what a line may become."""
     if is_interactive() and sys.stdout is not None and sys.stdout.isatty():
         try:
             return EditedLines(complete, history_file())
@@ -99,7 +99,7 @@ def one_by_one(complete: Callable[[str], Sequence[str]]) -> Callable[[str, int],
     return nth
 
 
-class PlainLines(LineReader):
+class PlainLines(InputLines):
     """Lines of a pipe or a file; of a terminal too, if the answers go elsewhere."""
 
     def line(self, prompt: str) -> str:
@@ -119,7 +119,7 @@ class PlainLines(LineReader):
         """A script needs no history."""
 
 
-class EditedLines(LineReader):
+class EditedLines(InputLines):
     """Lines of a terminal, with readline's editing, completion and history."""
 
     def __init__(self, complete: Callable[[str], Sequence[str]], history: Path):

@@ -16,7 +16,7 @@ DEFAULT_PROMPT = "hello"  # mlx_lm.generate's
 
 
 @dataclass(frozen=True)
-class Prompt:
+class Request:
     """What the user asks: a text, or a question about it. `name` is what the text is called when it is talked about."""
 
     text: str
@@ -59,7 +59,7 @@ def is_demo(args: argparse.Namespace) -> bool:
     return args.model is None and args.prompt is None and args.prompt_file is None and args.document is None
 
 
-def read_prompt(args: argparse.Namespace) -> Prompt:
+def read_request(args: argparse.Namespace) -> Request:
     """The prompt that the flags name.
 
     Raises:
@@ -73,23 +73,23 @@ def read_prompt(args: argparse.Namespace) -> Prompt:
         return _about_saved(args, question)
     if is_demo(args):
         asked = demo.questions()[0]["question"] if question is None else question
-        prompt = Prompt(demo.document(), "the embedded document", asked)
+        request = Request(demo.document(), "the embedded document", asked)
     elif args.prompt_file is not None:
-        prompt = Prompt(read_text(args.prompt_file, "prompt"), args.prompt_file, question)
+        request = Request(read_text(args.prompt_file, "prompt"), args.prompt_file, question)
     elif args.prompt == "-":
-        prompt = Prompt(read_stdin(), "stdin", question)
+        request = Request(read_stdin(), "stdin", question)
     elif args.prompt is None and question is not None:
         raise UsageError("--question: there is no document to ask; give it with --prompt-file, or with --prompt -")
     else:
-        prompt = Prompt(unescape(DEFAULT_PROMPT if args.prompt is None else args.prompt), "the prompt", question)
-    if not prompt.text.strip():
-        raise PromptError(f"prompt: {prompt.name} is empty; expected some text")
+        request = Request(unescape(DEFAULT_PROMPT if args.prompt is None else args.prompt), "the prompt", question)
+    if not request.text.strip():
+        raise PromptError(f"prompt: {request.name} is empty; expected some text")
     if question is not None and not question.strip():
         raise PromptError("question: it is empty; expected some text")
-    return prompt
+    return request
 
 
-def _about_saved(args: argparse.Namespace, question: str | None) -> Prompt:
+def _about_saved(args: argparse.Namespace, question: str | None) -> Request:
     """A question about a saved document, which says how it was read; what would change that is refused."""
     settled = {
         "prompt": args.prompt,
@@ -105,7 +105,7 @@ def _about_saved(args: argparse.Namespace, question: str | None) -> Prompt:
     refuse_settled(args)
     if question is None or not question.strip():
         raise UsageError("--document: there is no question about it; give one with --question")
-    return Prompt("", str(args.document), question)
+    return Request("", str(args.document), question)
 
 
 def unescape(text: str) -> str:
@@ -127,24 +127,24 @@ def read_stdin() -> str:
         raise PromptError(f"prompt: stdin is not UTF-8 text (byte {error.start})") from None
 
 
-def encode_prompt(prompt: Prompt, tokenizer: Any, args: argparse.Namespace) -> list[int]:
-    """Token ids of a prompt, as mlx_lm.generate makes them: a template brings its special tokens along.
+def encode_request(request: Request, tokenizer: Any, args: argparse.Namespace) -> list[int]:
+    """Token ids of the prompt, as mlx_lm.generate makes them: a template brings its special tokens along.
 
     `verbose=False` quiets what Transformers has to say about long texts, which is true of its own models alone.
     """
     if args.ignore_chat_template or not tokenizer.has_chat_template:
-        return tokenizer.encode(prompt.message, add_special_tokens=True, verbose=False)
-    return tokenizer.encode(_templated(prompt, tokenizer, args), add_special_tokens=False, verbose=False)
+        return tokenizer.encode(request.message, add_special_tokens=True, verbose=False)
+    return tokenizer.encode(_templated(request, tokenizer, args), add_special_tokens=False, verbose=False)
 
 
-def _templated(prompt: Prompt, tokenizer: Any, args: argparse.Namespace) -> str:
+def _templated(request: Request, tokenizer: Any, args: argparse.Namespace) -> str:
     from jinja2 import TemplateError
 
     messages = [
         {"role": role, "content": text}
         for role, text in (
             ("system", args.system_prompt),
-            ("user", prompt.message),
+            ("user", request.message),
             ("assistant", args.prefill_response),
         )
         if text is not None
