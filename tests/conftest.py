@@ -11,6 +11,7 @@ from jaxtyping import install_import_hook
 
 # These must stand before the first import of lazymlx, which no test module can precede.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("LAZYMLX_MODEL", None)
 os.environ["MLX_ENABLE_TF32"] = "0"  # new GPUs would round the factors of float32 products to 10 bits
 install_import_hook("lazymlx", "beartype.beartype")
 

@@ -12,8 +12,8 @@ from ..bench.plan import Plan
 from ..config import LazyConfig
 from ..errors import UsageError
 from ..files import check_folder, write_json
-from .options import lengths, number_or_all, path, words
 from .terminal import say
+from .values import lengths, number_or_all, path, words
 
 if TYPE_CHECKING:
     from ..bench.measure import Bench

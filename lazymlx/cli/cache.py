@@ -4,10 +4,10 @@ import argparse
 
 from ..errors import UsageError
 from ..files import check_file, is_stream
-from . import options
+from . import options, values
 from .bar import PrefillBar
 from .notes import notes
-from .request import read_request
+from .request import count_tokens, read_request
 from .terminal import say
 
 EXAMPLES = """\
@@ -21,13 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `lazymlx cache`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
-    parser.add_argument("--output", "-o", type=options.path, required=True, metavar="FILE", help="where to save it")
+    parser.add_argument("--output", "-o", type=values.path, required=True, metavar="FILE", help="where to save it")
     options.add_model_flags(parser.add_argument_group("model"))
     document = parser.add_argument_group("document")
-    document.add_argument("--prompt-file", metavar="FILE", help="a text file (default: the embedded document)")
-    document.add_argument("--prompt", "-p", type=options.utf8, metavar="TEXT", help="the text itself; '-' reads stdin")
     document.add_argument(
-        "--system-prompt", type=options.utf8, metavar="TEXT", help="system message of the chat template"
+        "--prompt-file", action=options.Once, metavar="FILE", help="a text file (default: the embedded document)"
+    )
+    document.add_argument(
+        "--prompt", "-p", action=options.Once, type=values.utf8, metavar="TEXT", help="the text itself; '-' reads stdin"
+    )
+    document.add_argument(
+        "--system-prompt", type=values.utf8, metavar="TEXT", help="system message of the chat template"
     )
     reading = parser.add_argument_group("reading")
     options.add_prefill_flags(reading)
@@ -55,11 +59,12 @@ def run(args: argparse.Namespace) -> int:
     model, tokenizer = load(str(folder), lazy, **options.loading(args))
     limits = {"max_memory": args.max_memory, "step_size": options.step_size(args)}
     with Session(model, tokenizer, args.system_prompt, **limits) as session:
+        tokens = session.stats.context_tokens + count_tokens(request.text, tokenizer)
+        for note in notes(tokens, model.max_positions, None if find_stored(folder) else lazy, model.lazy):
+            say(note)
         with PrefillBar("reading") as bar:
             session.read(request.text, bar)
         session.save(args.output)
         tokens = session.stats.context_tokens
-        for note in notes(tokens, model.max_positions, None if find_stored(folder) else lazy, model.lazy):
-            say(note)
         say(f"saved {tokens} tokens to {args.output}, {args.output.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -8,8 +8,9 @@ from ..calibrate.plan import Plan
 from ..calibrate.prompts import read_texts
 from ..files import write_json
 from ..loading import stored as schedules
-from .options import lengths, model_name, number, path
+from .options import model_name
 from .terminal import say, write
+from .values import lengths, number, path
 
 EXAMPLES = """\
 examples:

@@ -7,8 +7,9 @@ line, answers on stdout, and the exit code of the first thing that failed.
 import argparse
 
 from ..errors import Cancelled, StateError, UsageError
-from . import options
+from . import options, values
 from .input_lines import is_interactive, open_input
+from .notes import EMBEDDED
 from .terminal import say
 
 EXAMPLES = """\
@@ -28,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     options.add_model_flags(parser.add_argument_group("model"))
     talk = parser.add_argument_group("conversation")
-    talk.add_argument("--system-prompt", type=options.utf8, metavar="TEXT", help="system message of the chat template")
+    talk.add_argument("--system-prompt", type=values.utf8, metavar="TEXT", help="system message of the chat template")
     talk.add_argument(
-        "--document", type=options.path, metavar="FILE", help="go on with what 'lazymlx cache' or /save saved"
+        "--document", type=values.path, metavar="FILE", help="go on with what 'lazymlx cache' or /save saved"
     )
     options.add_generation_flags(parser.add_argument_group("generation"), MAX_TOKENS)
     options.add_lazy_flags(parser.add_argument_group("what to compute"))
@@ -63,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
         who = "the embedded model" if args.model is None else name
         note(f"{who}; {described(conversation.session.config)}; /help lists the commands, Ctrl-D leaves")
 
+    if args.model is None:
+        note(EMBEDDED)
     lines, code = open_input(chat_commands.complete), 0
     while True:
         try:

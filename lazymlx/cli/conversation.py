@@ -30,8 +30,9 @@ from .answering import sampler_of
 from .bar import PrefillBar
 from .ctrl_c import CtrlC
 from .documents import path_of, read_document
-from .notes import notes
+from .notes import beyond_positions, notes
 from .outputs import check_page
+from .request import count_tokens
 from .statistics import computed, megabytes
 from .terminal import write
 
@@ -76,6 +77,7 @@ class Conversation:
         self.uncalibrated = uncalibrated
         self.sampler = sampler_of(tokenizer, args)
         self.said: set[str] = set()  # notes that need no repetition
+        self.warned_of_length = False
         self.session = self._begun(self.config_for(args.lazy))
         self.opened: list[Document] = []  # what the session began with
         self.turns: list[Document | str] = []  # documents and questions since, as they can be undone
@@ -85,6 +87,7 @@ class Conversation:
 
     def ask(self, question: str) -> None:
         """Answer a question, and say what that cost."""
+        self._warn_of_length(question)
         response, trace, revived = None, Trace(self.session.tokens), self.session.stats.revived
         mx.reset_peak_memory()
         with self._watching("reading") as (ctrl_c, watch):
@@ -130,6 +133,7 @@ class Conversation:
         """Read a file, for the questions to come."""
         path = path_of(words)
         text, before = read_document(path), self.session.stats.context_tokens
+        self._warn_of_length(text)
         with self._watching(f"reading {path.name}") as (_, watch):
             self.session.read(text, watch)
         tokens = self.session.stats.context_tokens
@@ -212,6 +216,7 @@ class Conversation:
     def _change(self, session: Session) -> None:
         self.session.close()
         self.session, self.opened, self.turns, self.answered = session, [], [], None
+        self.warned_of_length = False
 
     def _cost(self, response: LazyResponse, revived: int) -> str:
         """One line about an answer."""
@@ -243,10 +248,18 @@ class Conversation:
 
             yield ctrl_c, watch
 
+    def _warn_of_length(self, text: str) -> None:
+        """Before a text is read: with it, there is more than the model can take. Once a conversation is enough."""
+        tokens = self.session.stats.context_tokens + count_tokens(text, self.tokenizer)
+        beyond = beyond_positions(tokens, self.model.max_positions)
+        if beyond and not self.warned_of_length:
+            note(beyond)
+            self.warned_of_length = True
+
     def _warn(self, tokens: int) -> None:
-        used, positions = self.session.config, self.model.max_positions
+        used = self.session.config
         default = used.schedule == self.model.lazy.schedule
-        for text in notes(tokens, positions, self.uncalibrated if default else None, used):
+        for text in notes(tokens, None, self.uncalibrated if default else None, used):
             if text not in self.said:
                 note(text)
             self.said.add(text)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ..config import LazyConfig, Schedule
 from ..demo import MODEL
 from ..errors import ModelError, UsageError
-from . import options
-from .options import lengths, words
+from . import options, values
 from .terminal import say
+from .values import lengths, words
 
 if TYPE_CHECKING:
     from ..engine.model import Model
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("output")
     out.add_argument(
         "--out",
-        type=options.path,
+        type=values.path,
         default=Path("out/eval"),
         metavar="FOLDER",
         help="for answers, results and plot (%(default)s)",
@@ -64,21 +64,19 @@ def _add_matrix_flags(group: argparse._ArgumentGroup) -> None:
     add("--tasks", type=words, metavar="NAME,...", help="generated tasks (default: all; none if there is --data)")
     add("--policies", type=words, metavar="NAME,...", help="default: all, specprefill only with --draft-model")
     add("--lengths", type=lengths, default=(1024,), metavar="N,...", help="tokens of the prompts; 4k is 4096 (1024)")
-    add("--n", type=options.number(int, 1), default=SAMPLES, metavar="N", help="samples a cell (default: %(default)s)")
-    add("--seed", type=options.number(int, 0), default=0, metavar="N", help="of the samples (default: %(default)s)")
+    add("--n", type=values.number(int, 1), default=SAMPLES, metavar="N", help="samples a cell (default: %(default)s)")
+    add("--seed", type=values.number(int, 0), default=0, metavar="N", help="of the samples (default: %(default)s)")
     add(
         "--data",
         nargs="+",
-        type=options.path,
+        type=values.path,
         default=[],
         metavar="FILE",
         help="LongBench, lost-in-the-middle, RULER: JSONL",
     )
-    add("--budget-s", type=options.number(float, 0), metavar="S", help="stop in time, and report what is done")
+    add("--budget-s", type=values.number(float, 0), metavar="S", help="stop in time, and report what is done")
     add("--schedules", nargs="+", metavar="CUTS", help="several schedules, each a point (default: that of --schedule)")
-    add(
-        "--layer", type=options.number(int, 1), metavar="N", help="where policies with one selection select (first cut)"
-    )
+    add("--layer", type=values.number(int, 1), metavar="N", help="where policies with one selection select (first cut)")
     add("--keeps", type=shares, metavar="X,...", help="what those keep, each a point (default: of the first cuts)")
 
 

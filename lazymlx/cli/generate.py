@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from ..config import LazyConfig
 from ..errors import UsageError
-from ..files import write_json, write_text
-from . import options
+from ..files import write_text
+from . import options, values
 from .bar import PrefillBar
-from .notes import notes
-from .outputs import check_page, check_statistics
-from .request import Request, add_prompt_flags, encode_request, is_demo, read_request
+from .notes import DEMO, notes
+from .outputs import check_page, check_statistics, write_statistics
+from .request import Request, add_prompt_flags, count_tokens, encode_request, is_demo, read_request
 from .terminal import EXIT_INTERRUPTED, say, write
 
 if TYPE_CHECKING:
@@ -47,16 +47,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="answer with the dense model too, and show both side by side (default: for the embedded document)",
     )
-    output.add_argument("--stats-json", type=options.path, metavar="FILE", help="write all figures to a JSON file")
+    output.add_argument(
+        "--stats-json",
+        type=values.path,
+        metavar="FILE",
+        help="write all figures to a JSON file; '-' is stdout, after the answer",
+    )
     output.add_argument(
         "--explain",
-        type=options.path,
+        type=values.path,
         metavar="FILE",
         help="write an HTML page that shows how deep each token was computed",
     )
     output.add_argument(
         "--verbose",
-        type=options.yes_or_no,
+        type=values.yes_or_no,
         default=True,
         metavar="T|F",
         help="False: the answer, and nothing else (default: %(default)s)",
@@ -79,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
     name = options.model_name(args)
     if args.verbose:
         _announce(request, "the embedded model" if args.model is None else name)
+        if is_demo(args):
+            say(DEMO)
 
     if args.document is not None:
         return _ask_saved(args, name, request)
@@ -101,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
     write("\n")
     if args.verbose:
         statistics.print_rule()
+        _say_cut_off(first)
         statistics.print_statistics(first, model.lazy)
     _explain(args, trace, tokenizer, first, request.question)
     dense = None
@@ -110,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         if args.verbose and not dense.interrupted:
             statistics.print_comparison(first, dense)
     if args.stats_json is not None:
-        write_json(args.stats_json, {"model": name, **statistics.to_dict(first, dense)}, "--stats-json")
+        write_statistics(args.stats_json, {"model": name, **statistics.to_dict(first, dense)}, "--stats-json")
     return EXIT_INTERRUPTED if (dense or first).interrupted else 0
 
 
@@ -122,6 +130,9 @@ def _ask_saved(args: argparse.Namespace, name: str, request: Request) -> int:
     assert request.question is not None
     session = answering.open_saved(args, name)
     if args.verbose:
+        tokens = session.stats.context_tokens + count_tokens(request.question, session.tokenizer)
+        for note in notes(tokens, session.model.max_positions, None, session.config):
+            say(note)
         statistics.print_rule()
     trace = None if args.explain is None else Trace(session.tokens)
     on_step = None if trace is None else trace.note
@@ -130,10 +141,11 @@ def _ask_saved(args: argparse.Namespace, name: str, request: Request) -> int:
     write("\n")
     if args.verbose:
         statistics.print_rule()
+        _say_cut_off(answer)
         statistics.print_statistics(answer, session.config)
     _explain(args, trace, session.tokenizer, answer, request.question)
     if args.stats_json is not None:
-        write_json(args.stats_json, {"model": name, **statistics.to_dict(answer, None)}, "--stats-json")
+        write_statistics(args.stats_json, {"model": name, **statistics.to_dict(answer, None)}, "--stats-json")
     return EXIT_INTERRUPTED if answer.interrupted else 0
 
 
@@ -163,6 +175,11 @@ def _compares(args: argparse.Namespace) -> bool:
     if args.compare is None:
         return is_demo(args) and args.verbose and args.lazy != "off"
     return args.compare
+
+
+def _say_cut_off(answer: "Answer") -> None:
+    if answer.finish_reason == "length":
+        say(f"the answer is cut off after {answer.generation_tokens} tokens; --max-tokens allows more, -1 any number")
 
 
 def _announce(request: Request, model: str) -> None:

@@ -1,20 +1,20 @@
 """Flags that commands share. A lazy flag's default and help are those of its field in `LazyConfig`."""
 
 import argparse
-import json
-import math
+import os
 from collections.abc import Callable
 from dataclasses import Field, fields, replace
-from pathlib import Path
 from typing import Any, NoReturn
 
 from ..config import STORAGE, LazyConfig
 from ..demo import MODEL
 from ..errors import UsageError
+from .values import memory_size, number, number_or_all, token_limit
 
 # mlx_lm.generate's defaults
 MAX_TOKENS = 100
 PREFILL_STEP_SIZE = 2048
+MODEL_VARIABLE = "LAZYMLX_MODEL"
 DEMO_STEP_SIZE = 512  # a slow CPU hears Ctrl-C and moves its bar between two chunks, and loses no time by it
 
 LAZY_FIELDS: tuple[Field, ...] = tuple(f for f in fields(LazyConfig) if f.name != "scorer")  # a scorer is Python
@@ -39,96 +39,14 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see '{self.prog} --help'")
 
 
-def number(
-    kind: type[int] | type[float], least: int | float, most: int | float = math.inf
-) -> Callable[[str], int | float]:
-    """A converter for argparse that refuses what lies outside of a range (and nan, which lies nowhere)."""
-
-    def convert(text: str) -> int | float:
-        value = kind(text)
-        if not least <= value <= most:
-            limits = f"at least {least}" if most == math.inf else f"from {least} to {most}"
-            raise argparse.ArgumentTypeError(f"must be {limits}, got {text}")
-        return value
-
-    convert.__name__ = {int: "whole number", float: "number"}[kind]  # argparse: "invalid whole number value: 'x'"
-    return convert
-
-
-def words(text: str) -> tuple[str, ...]:
-    """A list of names, at least one."""
-    found = tuple(word.strip() for word in text.split(",") if word.strip())
-    if not found:
-        raise argparse.ArgumentTypeError(f"expected names or numbers with commas between them, got {text!r}")
-    return found
-
-
-def lengths(text: str) -> tuple[int, ...]:
-    """A list of token counts; k stands for 1,024."""
-    try:
-        return tuple(int(word.removesuffix("k")) * (1024 if word.endswith("k") else 1) for word in words(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected whole numbers such as 1024 or 4k, got {text!r}") from None
-
-
-def token_limit(text: str) -> int:
-    """A number of tokens, or -1 for no limit."""
-    value = int(text)
-    if value < 1 and value != -1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, or -1 for no limit, got {text}")
-    return value
-
-
-def yes_or_no(text: str) -> bool:
-    """mlx_lm's reading of a truth value: all but 'False' and 'F' is true."""
-    return text.lower() not in ("false", "f")
-
-
-def memory_size(text: str) -> int:
-    """Bytes out of "12GB"; units are powers of 1000, as in every other figure of ours."""
-    units = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "b": 1, "": 1}
-    digits = text.rstrip("bBgGkKmM ")
-    unit = text[len(digits) :].strip().lower()
-    try:
-        count = int(float(digits) * units[unit])
-    except (ValueError, KeyError, OverflowError):
-        raise argparse.ArgumentTypeError(f"must be a number of bytes, or such as 500MB or 12GB, got {text!r}") from None
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
-    return count
-
-
-def path(text: str) -> Path:
-    """The name of a file or a folder; an empty one, as of a shell's variable that is not set, would mean the current
-    folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("expected a name, got an empty text")
-    return Path(text)
-
-
-def utf8(text: str) -> str:
-    """A text as it is; what the shell passed on and is none has become surrogates, which no tokenizer takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError("must be UTF-8 text") from None
-    return text
-
-
-def json_object(text: str) -> dict[str, Any]:
-    """A JSON object."""
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"must be a JSON object: {error}") from None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"must be a JSON object, got {text}")
-    return value
-
-
 def add_model_flags(parser: argparse._ActionsContainer) -> None:
     """Which model."""
-    parser.add_argument("--model", metavar="PATH", help="a model's folder or Hub name (default: the embedded model)")
+    parser.add_argument(
+        "--model",
+        metavar="PATH",
+        default=os.environ.get(MODEL_VARIABLE) or None,
+        help=f"a model's folder or Hub name (default: ${MODEL_VARIABLE}, else the embedded model)",
+    )
     parser.add_argument("--adapter-path", metavar="PATH", help="a folder with trained adapter weights and their config")
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run code that comes with a model or its tokenizer"
@@ -255,20 +173,19 @@ class Noted(argparse.Action):
         namespace.given |= {self.dest}
 
 
+class Once(argparse.Action):
+    """Stores a flag's value; of two, one would be lost, so a second is refused."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "expected once, and it is given twice; leave out one of the two")
+        setattr(namespace, self.dest, values)
+
+
 def _converter(field: Field) -> Callable[[str], Any]:
     if field.name == "revive":
         return number_or_all
     return int if field.default is None else type(field.default)
-
-
-def number_or_all(text: str) -> int | None:
-    """A number, or 'all'."""
-    if text == "all":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number or 'all', got {text!r}") from None
 
 
 def step_size(args: argparse.Namespace) -> int:

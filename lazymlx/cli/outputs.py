@@ -1,11 +1,16 @@
-"""Files that a command writes beside its answer, and what may be replaced by them."""
+"""What a command writes beside its answer, and what may be replaced by it."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import UsageError
-from ..files import check_file, holds, mentions
+from ..files import check_file, holds, mentions, write_json
+from .terminal import write
 
 PAGE = 'content="lazymlx explain"'  # what a page says of itself
+STDOUT = Path("-")
 
 
 def check_page(path: Path, flag: str) -> None:
@@ -17,4 +22,13 @@ def check_page(path: Path, flag: str) -> None:
 
 def check_statistics(path: Path, flag: str) -> None:
     """Refuse a place for an answer's figures, see `check_file`."""
-    check_file(path, flag, lambda there: holds(there, "lazy"))
+    if path != STDOUT:
+        check_file(path, flag, lambda there: holds(there, "lazy"))
+
+
+def write_statistics(path: Path, content: Mapping[str, Any], flag: str) -> None:
+    """Write an answer's figures to a file, or as one line to stdout."""
+    if path == STDOUT:
+        write(json.dumps(content, ensure_ascii=False) + "\n")
+    else:
+        write_json(path, content, flag)

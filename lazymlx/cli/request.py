@@ -9,8 +9,9 @@ from typing import Any
 from .. import demo
 from ..errors import PromptError, UsageError
 from ..prompts import about, read_text
-from .options import json_object, path, refuse_settled, utf8
+from .options import Once, refuse_settled
 from .terminal import say
+from .values import json_object, path, utf8
 
 DEFAULT_PROMPT = "hello"  # mlx_lm.generate's
 
@@ -35,12 +36,20 @@ def add_prompt_flags(parser: argparse._ActionsContainer) -> None:
     add(
         "--prompt",
         "-p",
+        action=Once,
         type=utf8,
         metavar="TEXT",
         help=f"the prompt; '-' reads stdin (default: {DEFAULT_PROMPT}; without --model: the embedded document)",
     )
-    add("--prompt-file", metavar="FILE", help="read the prompt from a text file")
-    add("--question", "-q", type=utf8, metavar="TEXT", help="a question about the prompt, which then is the document")
+    add("--prompt-file", action=Once, metavar="FILE", help="read the prompt from a text file")
+    add(
+        "--question",
+        "-q",
+        action=Once,
+        type=utf8,
+        metavar="TEXT",
+        help="a question about the prompt, which then is the document",
+    )
     add("--document", type=path, metavar="FILE", help="ask about a document that 'lazymlx cache' has read and saved")
     add("--system-prompt", type=utf8, metavar="TEXT", help="system message of the chat template")
     add("--prefill-response", type=utf8, metavar="TEXT", help="how the answer begins, for the chat template")
@@ -135,6 +144,11 @@ def encode_request(request: Request, tokenizer: Any, args: argparse.Namespace) -
     if args.ignore_chat_template or not tokenizer.has_chat_template:
         return tokenizer.encode(request.message, add_special_tokens=True, verbose=False)
     return tokenizer.encode(_templated(request, tokenizer, args), add_special_tokens=False, verbose=False)
+
+
+def count_tokens(text: str, tokenizer: Any) -> int:
+    """How many tokens a text has, on its own."""
+    return len(tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
 
 def _templated(request: Request, tokenizer: Any, args: argparse.Namespace) -> str:

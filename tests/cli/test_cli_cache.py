@@ -11,7 +11,7 @@ from commands import LAZY, TEXT
 
 from lazymlx import LazyConfig, Session, load
 from lazymlx.cli.main import main
-from lazymlx.cli.options import memory_size
+from lazymlx.cli.values import memory_size
 
 
 class Commands:
