@@ -3,10 +3,11 @@
 import argparse
 
 from ..errors import UsageError
-from ..files import check_file, is_stream
+from ..files import is_stream
 from . import options, values
 from .bar import PrefillBar
 from .notes import notes
+from .outputs import check_document
 from .request import count_tokens, read_request
 from .terminal import say
 
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     parser.add_argument("--output", "-o", type=values.path, required=True, metavar="FILE", help="where to save it")
+    options.add_overwrite_flag(parser)
     options.add_model_flags(parser.add_argument_group("model"))
     document = parser.add_argument_group("document")
     document.add_argument(
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from ..session.saved import is_document  # MLX comes with them, which takes a second
     from ..session.session import Session
 
-    check_file(args.output, "--output", is_document)
+    check_document(args.output, "--output", is_document, args.overwrite)
     if is_stream(args.output):
         raise UsageError(f"--output: {args.output} is no file, which a document needs; name one")
     say(f"reading {request.name} with {'the embedded model' if args.model is None else name}")

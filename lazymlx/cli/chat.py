@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     talk.add_argument(
         "--document", type=values.path, metavar="FILE", help="go on with what 'lazymlx cache' or /save saved"
     )
+    options.add_overwrite_flag(talk)
     options.add_generation_flags(parser.add_argument_group("generation"), MAX_TOKENS)
     options.add_lazy_flags(parser.add_argument_group("what to compute"))
     options.add_refused_flags(parser)
@@ -66,7 +67,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.model is None:
         note(EMBEDDED)
-    lines, code = open_input(chat_commands.complete), 0
+
+    def stay() -> None:
+        note("Ctrl-C again, or Ctrl-D, leaves" + ("; this conversation is not saved" if conversation.unsaved else ""))
+
+    lines, code = open_input(chat_commands.complete, stay), 0
     while True:
         try:
             message = lines.message()

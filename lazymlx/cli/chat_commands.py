@@ -105,4 +105,4 @@ SHORT = {"q": "/quit", "r": "/reset", "h": "/help"}  # mlx_lm.chat's
 
 HELP = """\
 Anything else is a question. A backslash at the end of a line goes on in the next; a paste is one message.
-Ctrl-C stops an answer; a second one, or one at an empty prompt, leaves."""
+Ctrl-C stops an answer; a second one, or two at an empty prompt, or Ctrl-D, leaves."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -19,7 +20,7 @@ from ..config import LazyConfig
 from ..engine.model import Model
 from ..errors import Cancelled, StateError
 from ..explain import Trace, page
-from ..files import check_file, write_text
+from ..files import write_text
 from ..generation import LazyResponse
 from ..progress import Progress
 from ..session.saved import is_document
@@ -31,7 +32,7 @@ from .bar import PrefillBar
 from .ctrl_c import CtrlC
 from .documents import path_of, read_document
 from .notes import beyond_positions, notes
-from .outputs import check_page
+from .outputs import check_document, check_page
 from .request import count_tokens
 from .statistics import computed, megabytes
 from .terminal import write
@@ -47,11 +48,11 @@ class Document(NamedTuple):
     tokens: int
 
 
-class Answered(NamedTuple):
-    """The newest answer, for /explain."""
+class Asked(NamedTuple):
+    """A question; and how its answer was computed, for /explain, if there was one."""
 
     question: str
-    trace: Trace
+    trace: Trace | None
     stats: LazyStats
 
 
@@ -80,8 +81,9 @@ class Conversation:
         self.warned_of_length = False
         self.session = self._begun(self.config_for(args.lazy))
         self.opened: list[Document] = []  # what the session began with
-        self.turns: list[Document | str] = []  # documents and questions since, as they can be undone
-        self.answered: Answered | None = None
+        self.turns: list[Document | Asked] = []  # documents and questions since, as they can be undone
+        self.saved: list[Document | Asked] = []  # the turns when the session was last saved
+        self.own: set[Path] = set()  # files that this conversation was saved to or opened from
 
     # what happens
 
@@ -101,9 +103,8 @@ class Conversation:
                 finally:
                     if response is not None:
                         write("\n")
-        self.turns.append(question)
+        self.turns.append(Asked(question, None if response is None else trace, self.session.stats))
         if response is not None:
-            self.answered = Answered(question, trace, self.session.stats)
             note(self._cost(response, revived))
         self._warn(self.session.stats.prompt_end)
 
@@ -111,10 +112,9 @@ class Conversation:
         """Answer the newest question once more."""
         if not self.turns or isinstance(self.turns[-1], Document):
             raise StateError("retry: there is no answer to replace; ask a question first")
-        question = self.turns.pop()
-        assert isinstance(question, str)
+        question = self.turns[-1].question
         self.session.undo()
-        self.answered = None
+        self.turns.pop()
         note(f"asking again: {_shortened(question)}")
         try:
             self.ask(question)
@@ -126,8 +126,7 @@ class Conversation:
         """Forget the newest question or document."""
         self.session.undo()
         forgotten = self.turns.pop()
-        self.answered = self.answered if isinstance(forgotten, Document) else None
-        note(f"forgot {forgotten.name if isinstance(forgotten, Document) else _shortened(forgotten)}")
+        note(f"forgot {forgotten.name if isinstance(forgotten, Document) else _shortened(forgotten.question)}")
 
     def read(self, words: str) -> None:
         """Read a file, for the questions to come."""
@@ -142,20 +141,22 @@ class Conversation:
         self._warn(tokens)
 
     def save(self, words: str) -> None:
-        """Write the session to a file; it replaces an older one, but no file of another kind."""
+        """Write the session to a file. One of another conversation is replaced if the user says so."""
         path = path_of(words)
-        check_file(path, "save", is_document)
+        check_document(path, "save", is_document, self.args.overwrite or path.resolve() in self.own)
         self.session.save(path)
+        self.own.add(path.resolve())
+        self.saved = list(self.turns)
         note(f"saved {self.session.stats.context_tokens} tokens to {path}, {megabytes(path.stat().st_size)}")
 
     def explain(self, words: str) -> None:
         """Write a page that shows what the newest answer was computed from."""
-        if self.answered is None:
+        asked = next((turn for turn in reversed(self.turns) if isinstance(turn, Asked) and turn.trace), None)
+        if asked is None or asked.trace is None:
             raise StateError("explain: there is no answer to explain; ask a question first")
         path = path_of(words or PAGE)
         check_page(path, "explain")
-        question, trace, stats = self.answered
-        write_text(path, page(trace.history(), self.tokenizer, stats, question), "explain")
+        write_text(path, page(asked.trace.history(), self.tokenizer, asked.stats, asked.question), "explain")
         note(f"how deep each token was computed: {path}")
 
     def open(self, words: str) -> None:
@@ -165,6 +166,7 @@ class Conversation:
         self._change(session)
         tokens = session.stats.context_tokens
         self.opened = [Document(path.name, tokens)]
+        self.own.add(path.resolve())
         note(f"opened {path.name}: {tokens} tokens; {described(session.config)}")
 
     def restart(self, config: LazyConfig | None = None) -> None:
@@ -181,6 +183,11 @@ class Conversation:
     def documents(self) -> list[Document]:
         """What was read so far."""
         return [*self.opened, *(turn for turn in self.turns if isinstance(turn, Document))]
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether something was read or said that no file has."""
+        return self.turns != self.saved
 
     def config_for(self, words: str) -> LazyConfig:
         """The configuration that "auto", "on", "off" or a schedule stands for."""
@@ -215,7 +222,8 @@ class Conversation:
 
     def _change(self, session: Session) -> None:
         self.session.close()
-        self.session, self.opened, self.turns, self.answered = session, [], [], None
+        self.session, self.opened, self.turns, self.saved = session, [], [], []
+        self.own = set()
         self.warned_of_length = False
 
     def _cost(self, response: LazyResponse, revived: int) -> str:

@@ -24,7 +24,14 @@ class Discarded(Exception):
 
 
 class InputLines(ABC):
-    """Messages, made of lines."""
+    """Messages, made of lines.
+
+    Args:
+        stay: is called at the first Ctrl-C at an empty prompt, which may be a slip; the next one leaves.
+    """
+
+    def __init__(self, stay: Callable[[], None]):
+        self.stay = stay
 
     def message(self) -> str:
         """The next one: a line, or several of which all but the last end with a backslash.
@@ -34,6 +41,7 @@ class InputLines(ABC):
             PromptError: it is not text.
         """
         said: list[str] = []
+        stayed = not is_interactive()  # a script is not asked twice
         while True:
             try:
                 line = self.line(FURTHER if said else FIRST)
@@ -42,7 +50,10 @@ class InputLines(ABC):
                 continue
             except KeyboardInterrupt:
                 if not said:
-                    raise EOFError from None
+                    if stayed:
+                        raise EOFError from None
+                    stayed = True
+                    self.stay()
                 said = []
                 continue
             except EOFError:
@@ -71,14 +82,14 @@ class InputLines(ABC):
         """Put a message into the history."""
 
 
-def open_input(complete: Callable[[str], Sequence[str]]) -> InputLines:
-    """The input for what stdin and stdout are; `complete` lists what a line may become."""
+def open_input(complete: Callable[[str], Sequence[str]], stay: Callable[[], None]) -> InputLines:
+    """The input for what stdin and stdout are; `complete` lists what a line may become, `stay` as in `InputLines`."""
     if is_interactive() and sys.stdout is not None and sys.stdout.isatty():
         try:
-            return EditedLines(complete, history_file())
+            return EditedLines(complete, history_file(), stay)
         except ImportError:  # a Python without readline
             pass
-    return PlainLines()
+    return PlainLines(stay)
 
 
 def is_interactive() -> bool:
@@ -122,7 +133,8 @@ class PlainLines(InputLines):
 class EditedLines(InputLines):
     """Lines of a terminal, with readline's editing, completion and history."""
 
-    def __init__(self, complete: Callable[[str], Sequence[str]], history: Path):
+    def __init__(self, complete: Callable[[str], Sequence[str]], history: Path, stay: Callable[[], None]):
+        super().__init__(stay)
         import readline
 
         self.readline, self.history = readline, history

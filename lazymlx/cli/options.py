@@ -233,6 +233,11 @@ def loading(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def add_overwrite_flag(parser: argparse._ActionsContainer) -> None:
+    """What a script says where a person is asked."""
+    parser.add_argument("--overwrite", action="store_true", help="replace another conversation's file without asking")
+
+
 def add_refused_flags(parser: argparse._ActionsContainer) -> None:
     """mlx_lm's flags that mean nothing here: read, so that each can be answered with a reason."""
     for flag in ("--max-kv-size", "--draft-model", "--prompt-cache-file"):

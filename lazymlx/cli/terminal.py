@@ -15,6 +15,18 @@ def say(text: str) -> None:
     print(f"lazymlx: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
+def confirm(question: str) -> bool:
+    """Whether the user says yes; where nobody sits at a terminal, nobody does."""
+    if any(stream is None or not stream.isatty() for stream in (sys.stdin, sys.stderr)):
+        return False
+    print(f"lazymlx: {question} [y/N] ", end="", file=sys.stderr, flush=True)
+    try:
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    except KeyboardInterrupt:
+        print(file=sys.stderr, flush=True)
+        return False
+
+
 def prepare() -> None:
     """Make the standard streams what the rest relies on: UTF-8 in every locale, and never absent.
 

@@ -94,6 +94,26 @@ def test_saving_replaces_saved_documents_alone(chat: Chat) -> None:
     assert chat.book.read_text(encoding="utf-8") == TEXT
 
 
+def test_another_conversation_is_replaced_by_a_flag_alone(chat: Chat) -> None:
+    chat("Who?", f"/save {chat.saved}")
+    before = chat.saved.read_bytes()
+    chat("Which one?", f"/save {chat.saved}", code=2)
+    assert "holds another conversation" in chat.errors[0] and "--overwrite" in chat.errors[0]
+    assert chat.saved.read_bytes() == before
+    chat(f"/open {chat.saved}", "Which one?", f"/save {chat.saved}")  # its own
+    assert chat.saved.read_bytes() != before
+    chat("Which one?", f"/save {chat.saved}", flags=[*LAZY, "--overwrite"])
+    assert not chat.errors
+
+
+def test_an_older_answer_is_explained_after_undo(chat: Chat, tmp_path: Path) -> None:
+    pages = [tmp_path / f"{n}.html" for n in range(2)]
+    lines = ["Who lights it?", f"/explain {pages[0]}", "Which one?", "/undo", f"/explain {pages[1]}"]
+    chat(f"/read {chat.book}", *lines, "/undo", f"/explain {pages[1]}", code=1)
+    assert pages[0].read_text(encoding="utf-8") == pages[1].read_text(encoding="utf-8")
+    assert chat.errors == ["lazymlx: error: explain: there is no answer to explain; ask a question first"]
+
+
 def test_what_goes_wrong_is_one_line_and_the_chat_goes_on(chat: Chat) -> None:
     lines = ["/read none.txt", "/open\tnone", f"/open {chat.book}", f"/save {chat.book.parent}/none/x", "/lazy 99:0.5"]
     out = chat(*lines, "/docs now", "/read", b"\xff\xfe", "/explode", "Who?", code=2)

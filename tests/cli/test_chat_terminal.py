@@ -19,6 +19,8 @@ import pytest
 from commands import LAZY
 from commands import TEXT as SHORT
 
+from lazymlx import Session, load
+
 TEXT = SHORT * 2
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60  # seconds; the processors may be shared
@@ -143,7 +145,7 @@ def test_a_conversation(terminal: Terminal, folder: Path) -> None:
 
 @pytest.mark.parametrize("terminal", ["4"], indirect=True)
 def test_editing(terminal: Terminal, folder: Path) -> None:
-    """A paste is one message, a backslash goes on, the arrows bring messages back whole, an empty Ctrl-C leaves."""
+    """A paste is one message, a backslash goes on, the arrows bring messages back whole, a second Ctrl-C leaves."""
     terminal.until(PROMPT)
     terminal.type("/lazy off", ENTER)
     assert "everything is computed" in terminal.until(PROMPT)
@@ -168,14 +170,44 @@ def test_editing(terminal: Terminal, folder: Path) -> None:
     terminal.interrupt()  # throws away what was begun
     terminal.until(PROMPT)
     terminal.interrupt()
+    assert "Ctrl-C again, or Ctrl-D, leaves; this conversation is not saved" in terminal.until(PROMPT)
+    terminal.type(f"/save {folder}/kept", ENTER)  # whoever goes on is asked anew
+    terminal.until(PROMPT)
+    terminal.interrupt()
+    assert "not saved" not in terminal.until(PROMPT)
+    terminal.interrupt()
     assert terminal.end() == 0
-    assert history(folder) == ["/lazy off", "/one\ntwo\nthree!", "four\nfive", "/one\ntwo\nthree!?"]
+    assert history(folder) == [
+        "/lazy off",
+        "/one\ntwo\nthree!",
+        "four\nfive",
+        "/one\ntwo\nthree!?",
+        f"/save {folder}/kept",
+    ]
+
+
+@pytest.mark.parametrize("terminal", ["4"], indirect=True)
+def test_saving_over_another_conversation_is_asked_for(
+    terminal: Terminal, folder: Path, tiny_model_folder: Path
+) -> None:
+    there, (model, tokenizer) = folder / "other.lazydoc", load(str(tiny_model_folder))
+    with Session(model, tokenizer) as session:
+        session.read(TEXT)
+        session.save(there)
+    before = there.read_bytes()
+    terminal.until(PROMPT)
+    for reply, replaced in ((ENTER, False), ("n" + ENTER, False), ("y" + ENTER, True)):
+        terminal.type(f"/save {there}", ENTER)
+        terminal.until("holds another conversation; replace it? [y/N] ")
+        terminal.type(reply)
+        assert ("saved 0 tokens" in terminal.until(PROMPT)) == replaced
+        assert (there.read_bytes() != before) == replaced
 
 
 WITHOUT_BRACKETS = """
 from pathlib import Path
 from lazymlx.cli.input_lines import EditedLines
-lines = EditedLines(lambda text: [], Path("/dev/null/none"))
+lines = EditedLines(lambda text: [], Path("/dev/null/none"), lambda: None)
 lines.readline.parse_and_bind("set enable-bracketed-paste off")
 lines.brackets = False
 for _ in range(2):

@@ -126,6 +126,15 @@ def test_what_is_no_size(commands: Commands, text: str) -> None:
     assert "--max-memory" in commands.run("generate", "-p", "x", f"--max-memory={text}", code=2)
 
 
+def test_another_conversation_is_replaced_by_a_flag_alone(commands: Commands) -> None:
+    commands.cache("--prompt-file", str(commands.book))
+    before = commands.saved.read_bytes()
+    assert "holds another conversation" in commands.cache("-p", "other", code=2)
+    assert "reading" not in commands.err and commands.saved.read_bytes() == before
+    commands.cache("-p", "other", "--overwrite")
+    assert commands.saved.read_bytes() != before
+
+
 def test_a_text_is_not_lost_under_the_name_of_a_document(commands: Commands) -> None:
     """Not even one that talks of documents."""
     commands.book.write_text(TEXT + 'its header says {"format": "lazymlx document"}')
