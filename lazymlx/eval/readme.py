@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import UsageError
 from .plot import plot
-from .report import headings, lengths, lines, read, tasks, texts, title
+from .report import legend, lengths, read, rows_of, title
 
 BLOCK = re.compile(
     r"(<!-- (quality|quality-figure): (\S+)(?: (\d+))? -->\n).*?(<!-- /\2 -->)",
@@ -71,11 +71,11 @@ def _length(content: dict[str, Any], found: re.Match) -> int:
 
 def markdown(content: dict[str, Any], length: int) -> str:
     """A run at one length as a table, under a line that says what it is."""
-    heads = headings(content, length)
-    rows = [texts(line, tasks(content, length)) for line in lines(content, length)]
+    heads, rows = rows_of(content, length)
+    note = legend(content, length)
     return "\n".join(
         [
-            f"{title(content, length)}, {content['machine']['date'][:10]}; scores in %",
+            f"{title(content, length)}, {content['machine']['date'][:10]}; scores in %" + (f"; {note}" if note else ""),
             "",
             "| " + " | ".join(heads) + " |",
             "| --- |" + " ---: |" * (len(heads) - 1),

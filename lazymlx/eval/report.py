@@ -1,39 +1,79 @@
 """From answers to numbers: a cell per task, length, policy and point, the JSON of a run, and its tables.
 
-Times are medians. A speed-up is the median over samples of the dense time over the policy's, both for the same prompt.
+Beside the scores stands what `agreement` found, with 95% intervals that are paired: each prompt's difference from the
+dense model is drawn anew. Times are medians. A speed-up is the median over samples of the dense time over the policy's,
+both for the same prompt.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from ..errors import UsageError
+from .intervals import interval
 from .policies import POLICIES
 from .store import Row, Store
 
 KIND = "lazymlx quality"
 RESULTS = "results.json"
 Cell = dict[str, Any]
+MEASURES = ("score_difference", "nats_rise", "first_agrees", "same_as_dense", "f1_to_dense")
+ALIKE = "~"  # stands behind what differs from the dense model by no more than chance
+LEGEND = f"{ALIKE}: the 95% interval of the difference from dense holds zero"
 
 
 def cells(rows: Sequence[Row]) -> list[Cell]:
     """All cells, by length, then in the order in which their tasks and policies came."""
+    dense = {_prompt(row): row for row in rows if row["policy"] == "dense"}
+    found = _grouped([_beside(row, dense) for row in rows], "length", "policy", "point", "task")
+    return [_cell(group, dense) for group in found]
+
+
+def overall(rows: Sequence[Row]) -> list[Cell]:
+    """A policy and its point over all tasks of a length, each task counting as much as the others."""
+    dense = {_prompt(row): row for row in rows if row["policy"] == "dense"}
+    found = _grouped([_beside(row, dense) for row in rows], "length", "policy", "point")
+    names = "length", "policy", "point"
+    return [{name: group[0][name] for name in names} | _measured(_grouped(group, "task")) for group in found]
+
+
+def _grouped(rows: Sequence[Row], *names: str) -> list[list[Row]]:
+    """Rows that have these in common; by length, then as the policies are listed."""
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["length"], row["policy"], row["point"], row["task"]), []).append(row)
-    dense = {_prompt(row): row for row in rows if row["policy"] == "dense"}
+        groups.setdefault(tuple(row[name] for name in names), []).append(row)
     order = list(POLICIES)
-    ranked = sorted(groups.items(), key=lambda group: (group[0][0], order.index(group[0][1])))
-    return [_cell(group, dense) for _, group in ranked]
+    return sorted(groups.values(), key=lambda group: (group[0]["length"], order.index(group[0]["policy"])))
 
 
 def _prompt(row: Row) -> tuple:
     return row["task"], row["length"], row["index"]
+
+
+def _beside(row: Row, dense: dict[tuple, Row]) -> Row:
+    """A row with its difference from the dense one, if that is there; older runs did not store what they share."""
+    other = dense.get(_prompt(row))
+    if other is None:
+        return row
+    difference = row["score"] - other["score"]
+    return {"same_as_dense": row["answer"] == other["answer"]} | row | {"score_difference": difference}
+
+
+def _measured(groups: list[list[Row]]) -> Cell:
+    """The mean of each measure over tasks and its interval; none where an answer lacks it."""
+    found: Cell = {}
+    for name in MEASURES:
+        known = all(name in row for group in groups for row in group)
+        values = [[float(row[name]) for row in group] for group in groups] if known else []
+        found[name] = fmean(map(fmean, values)) if known else None
+        found[f"{name}_interval"] = interval(values) if known else None
+    return found
 
 
 def _cell(rows: list[Row], dense: dict[tuple, Row]) -> Cell:
@@ -46,7 +86,7 @@ def _cell(rows: list[Row], dense: dict[tuple, Row]) -> Cell:
         "n": len(rows),
         "score": fmean(scores),
         "stderr": stdev(scores) / len(rows) ** 0.5 if len(rows) > 1 else None,
-        "same_as_dense": fmean(row["answer"] == other["answer"] for row, other in pairs) if pairs else None,
+        **_measured([rows]),
         "prompt_tokens": median(row["prompt_tokens"] for row in rows),
         "ttft_s": median(row["ttft_s"] for row in rows),
         "speedup": median(other["ttft_s"] / row["ttft_s"] for row, other in pairs) if pairs else None,
@@ -67,6 +107,7 @@ def document(store: Store, on: dict[str, Any], model: dict[str, Any], complete: 
         "complete": complete,
         "sources": {name: kind.source for name, kind in POLICIES.items()},
         "cells": cells(store.rows),
+        "overall": overall(store.rows),
     }
 
 
@@ -90,17 +131,27 @@ def lines(content: dict[str, Any], length: int) -> list[Line]:
     for cell in content["cells"]:
         if cell["length"] == length:
             groups.setdefault((cell["policy"], cell["point"]), []).append(cell)
+    measured = {(c["policy"], c["point"]): c for c in content.get("overall", []) if c["length"] == length}
     return [
         {
+            **dict.fromkeys(MEASURES),  # runs of earlier versions have none
+            **measured.get((policy, point), {}),
             "policy": policy,
             "point": point,
             "scores": {cell["task"]: cell["score"] for cell in group},
+            "alike": [cell["task"] for cell in group if _alike(cell)],
             "mean": fmean(cell["score"] for cell in group),
             "n": min(cell["n"] for cell in group),
             **{name: _mean(group, name) for name in ("ttft_s", "speedup", "ideal_speedup", "computed_fraction")},
         }
         for (policy, point), group in groups.items()
     ]
+
+
+def _alike(cell: Cell, name: str = "score_difference") -> bool:
+    """Whether it differs from the dense model by no more than chance may explain."""
+    low, high = cell.get(f"{name}_interval") or (1, 0)  # no interval, no claim
+    return cell["policy"] != "dense" and low <= 0 <= high
 
 
 def _mean(group: list[Cell], name: str) -> float | None:
@@ -123,19 +174,48 @@ def title(content: dict[str, Any], length: int) -> str:
     return f"{content['model']['name']}, {where}, {on['chip']} ({on['device']})"
 
 
-def headings(content: dict[str, Any], length: int) -> list[str]:
-    names = [name.rsplit("/", 1)[-1] for name in tasks(content, length)]
-    return ["policy", "n", *names, "mean", "TTFT", "speed-up", "FLOP-ideal", "computed"]
+AGREEMENT: dict[str, tuple[str, Callable[[Line], str]]] = {
+    "score_difference": ("against dense", lambda line: _with_interval(line, "score_difference", 100.0, ".1f")),
+    "nats_rise": ("nats a token", lambda line: _with_interval(line, "nats_rise", 1.0, ".3f")),
+    "first_agrees": ("first token", lambda line: f"{100 * line['first_agrees']:.0f}%"),
+    "same_as_dense": ("same", lambda line: f"{100 * line['same_as_dense']:.0f}%"),
+    "f1_to_dense": ("F1 to dense", lambda line: f"{100 * line['f1_to_dense']:.0f}"),
+}
 
 
-def texts(line: Line, names: Sequence[str]) -> list[str]:
-    """The fields of a line under `headings`: scores in per cent."""
-    scores = [f"{100 * line['scores'][name]:.0f}" if name in line["scores"] else "" for name in names]
+def _with_interval(line: Line, name: str, times: float, form: str) -> str:
+    """A difference from the dense model, which has none from itself."""
+    if line["policy"] == "dense":
+        return ""
+    text, ends = f"{times * line[name]:+{form}}", line[f"{name}_interval"]
+    within = f" [{', '.join(f'{times * end:+{form}}' for end in ends)}]" if ends else ""
+    return f"{text}{within}{ALIKE if _alike(line, name) else ''}"
+
+
+def measured(found: Sequence[Line]) -> list[str]:
+    """The measures of agreement that any of the lines has."""
+    return [name for name in MEASURES if any(line[name] is not None for line in found)]
+
+
+def rows_of(content: dict[str, Any], length: int) -> tuple[list[str], list[list[str]]]:
+    """The headings of a table and its fields, a line each."""
+    found, names = lines(content, length), tasks(content, length)
+    columns = measured(found)
+    agreed = [AGREEMENT[name][0] for name in columns]
+    short = [name.rsplit("/", 1)[-1] for name in names]
+    heads = ["policy", "n", *short, "mean", *agreed, "TTFT", "speed-up", "FLOP-ideal", "computed"]
+    return heads, [texts(line, names, columns) for line in found]
+
+
+def texts(line: Line, names: Sequence[str], columns: Sequence[str] = ()) -> list[str]:
+    """The fields of a line: scores in per cent, and those measures of agreement that were asked for."""
+    scores = [_score(line, name) if name in line["scores"] else "" for name in names]
     return [
         f"{line['policy']} {line['point']}".strip(),
         f"{line['n']}",
         *scores,
         f"{100 * line['mean']:.1f}",
+        *(AGREEMENT[name][1](line) if line[name] is not None else "" for name in columns),
         f"{1000 * line['ttft_s']:.0f} ms",
         f"{line['speedup']:.2f}x" if line["speedup"] else "",
         f"{line['ideal_speedup']:.2f}x",
@@ -143,11 +223,27 @@ def texts(line: Line, names: Sequence[str]) -> list[str]:
     ]
 
 
+def _score(line: Line, task: str) -> str:
+    return f"{100 * line['scores'][task]:.0f}{ALIKE if task in line['alike'] else ''}"
+
+
+def legend(content: dict[str, Any], length: int) -> str | None:
+    """What the mark means, if it may occur."""
+    return LEGEND if measured(lines(content, length)) else None
+
+
 def table(content: dict[str, Any], length: int) -> Table:
     """Policies and their points against tasks."""
-    drawn = Table(title=title(content, length), box=SIMPLE_HEAD, title_justify="left")
-    for heading in headings(content, length):
+    drawn = Table(
+        title=title(content, length),
+        caption=legend(content, length),
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
+    heads, rows = rows_of(content, length)
+    for heading in heads:
         drawn.add_column(heading, justify="left" if heading == "policy" else "right", no_wrap=heading == "policy")
-    for line in lines(content, length):
-        drawn.add_row(*texts(line, tasks(content, length)))
+    for row in rows:
+        drawn.add_row(*(escape(text) for text in row))
     return drawn

@@ -6,11 +6,13 @@ everything. A policy's first answer at a length is not counted, since it compile
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
+from typing import NamedTuple
 
 from mlx_lm.generate import wired_limit
 
 from ..engine.model import Model
 from ..errors import UsageError
+from .agreement import Reference, agreement, hear, reference
 from .encoding import Encoder, Prompt
 from .metrics import METRICS
 from .policies import POLICIES, Options, Policy
@@ -57,6 +59,13 @@ class Generated:
                     yield make(task, length, index, self.seed, self.encoder)
 
 
+class Asked(NamedTuple):
+    """A sample in tokens, and what the dense model says to it."""
+
+    prompts: list[Prompt]
+    dense: Reference
+
+
 class Matrix:
     """Samples x policies.
 
@@ -88,15 +97,15 @@ class Matrix:
         return True
 
     def _ask_all(self, sample: Sample) -> None:
-        prompts: list[Prompt] | None = None
+        asked: Asked | None = None
         for policy in self.policies:
             row = _row(sample, policy)
             if key_of(row) in self.store.done:
                 self._check_same(sample, self.store.done[key_of(row)])
             else:
-                prompts = prompts or self._prompts(sample)
-                self._warm_up(sample, policy, prompts[0])
-                row |= self._ask(sample, policy, prompts)
+                asked = asked or self._prepare(sample)
+                self._warm_up(sample, policy, asked.prompts[0])
+                row |= self._ask(sample, policy, asked)
                 self.store.add(row)
             self.after_answer(row)
 
@@ -108,10 +117,11 @@ class Matrix:
                 "is not the same, name another folder with --out"
             )
 
-    def _prompts(self, sample: Sample) -> list[Prompt]:
+    def _prepare(self, sample: Sample) -> Asked:
         most = None if sample.length else positions_of(self.model) - sample.max_tokens
         first = self.encoder.prompt(sample.message, chat=sample.chat, most=most)
-        return [first, *(self.encoder.follow_up(message) for message in sample.follow_ups)]
+        prompts = [first, *(self.encoder.follow_up(message) for message in sample.follow_ups)]
+        return Asked(prompts, reference(self.model, self.encoder, prompts, sample.max_tokens))
 
     def _warm_up(self, sample: Sample, policy: Policy, prompt: Prompt) -> None:
         shape = (policy.name, policy.point, sample.length)
@@ -119,14 +129,17 @@ class Matrix:
             self._warm.add(shape)
             policy.answer(self.model, self.encoder.tokenizer, prompt.tokens, 2, prompt.tail)
 
-    def _ask(self, sample: Sample, policy: Policy, prompts: list[Prompt]) -> Row:
-        conversation = policy.begin(self.model, self.encoder.tokenizer.eos_token_ids)
+    def _ask(self, sample: Sample, policy: Policy, asked: Asked) -> Row:
+        prompts, stop = asked.prompts, self.encoder.tokenizer.eos_token_ids
+        conversation = policy.begin(self.model, stop)
         answers = [conversation.ask(prompt.tokens, sample.max_tokens, prompt.tail) for prompt in prompts]
         first, last = answers[0], answers[-1]
         text = self.encoder.text(last.tokens)
         judged = text.lstrip("\n").split("\n")[0] if sample.first_line else text
+        heard = hear(policy.begin(self.model, stop), prompts, asked.dense.answers)
         return {
             "score": METRICS[sample.metric](judged, sample.references, sample.classes),
+            **agreement(asked.dense, heard, text),
             "answer": text,
             "references": list(sample.references),
             "question": question_of(sample),

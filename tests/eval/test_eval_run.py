@@ -130,6 +130,31 @@ def test_a_line_has_a_score_per_task_and_means_of_the_rest(tmp_path: Path) -> No
     assert report.lengths(found) == [1024, 4096]
 
 
+def test_a_run_that_was_stored_before_agreement_was_measured_has_its_old_table(tmp_path: Path) -> None:
+    found = content([row("dense"), row("lazy")], tmp_path)
+    new = {f"{name}{end}" for name in report.MEASURES for end in ("", "_interval")} - {"same_as_dense"}
+    del found["overall"]
+    found["cells"] = [{k: v for k, v in cell.items() if k not in new} for cell in found["cells"]]
+    heads, rows = report.rows_of(found, 1024)
+    assert heads == ["policy", "n", "facts", "mean", "TTFT", "speed-up", "FLOP-ideal", "computed"]
+    assert rows[1] == ["lazy 8:0.25", "1", "100", "100.0", "200 ms", "1.00x", "2.00x", "60%"]
+    assert report.legend(found, 1024) is None
+
+
+def test_a_difference_that_chance_may_explain_is_marked(tmp_path: Path) -> None:
+    rows = [row("dense", i, nats_rise=0.0) for i in range(20)]
+    rows += [row("lazy", i, score=float(i != 3), nats_rise=0.3 + 0.01 * i) for i in range(20)]
+    rows += [row("random", i, score=0.0, nats_rise=2.0) for i in range(20)]
+    found = content(rows, tmp_path)
+    heads, (dense, lazy, random) = report.rows_of(found, 1024)
+    against, nats = heads.index("against dense"), heads.index("nats a token")
+    assert (dense[against], dense[nats]) == ("", "")
+    assert lazy[against] == "-5.0 [-15.0, +0.0]~" and lazy[heads.index("facts")] == "95~"
+    assert lazy[nats].startswith("+0.395 [+0.3") and not lazy[nats].endswith("~")
+    assert random[against] == "-100.0 [-100.0, -100.0]" and random[heads.index("facts")] == "0"
+    assert report.legend(found, 1024) == report.LEGEND
+
+
 README = """# Title
 
 <!-- quality: run.json 1024 -->
@@ -167,8 +192,8 @@ def test_the_readme_is_rendered_from_stored_runs(tmp_path: Path) -> None:
     assert len(before.outdated()) == 2
     readme.write_text(before.rendered(draw=True), encoding="utf-8")
     text = readme.read_text(encoding="utf-8")
-    assert "| lazy 8:0.25 | 1 | 100 | 100.0 | 100 ms | 2.00x | 2.00x | 60% |" in text
-    assert "old" not in text and "\nbetween\n" in text and text.endswith("\nend\n")
+    assert "| lazy 8:0.25 | 1 | 100 | 100.0 | +0.0 | 100% | 100 ms | 2.00x | 2.00x | 60% |" in text
+    assert "\nold\n" not in text and "\nbetween\n" in text and text.endswith("\nend\n")
     assert "](results/run.png)" in text and (results / "run.png").is_file()
     assert Readme(readme, results).outdated() == []
 

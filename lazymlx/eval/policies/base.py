@@ -33,6 +33,7 @@ class Answer:
         prefill_fraction: operations of the conversation's first prefill as a share of the dense one's, see
             `prefill_share`; drafts and passes that only choose are in it.
         computed_fraction: token-layers of the model computed so far, as a share of the dense one's for all tokens.
+        end: the token that ended it, if it came.
     """
 
     tokens: tuple[int, ...]
@@ -40,6 +41,25 @@ class Answer:
     total_s: float
     prefill_fraction: float
     computed_fraction: float
+    end: int | None = None
+
+    @property
+    def whole(self) -> tuple[int, ...]:
+        """With the token that ended it: when to stop is part of an answer."""
+        return self.tokens if self.end is None else (*self.tokens, self.end)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a policy thought of an answer that it was given.
+
+    Attributes:
+        nats: of each token, minus the logarithm of its probability.
+        first: the token that the policy would have begun with.
+    """
+
+    nats: tuple[float, ...]
+    first: int
 
 
 class Conversation(ABC):
@@ -68,12 +88,28 @@ class Conversation(ABC):
 
     def ask(self, tokens: list[int], max_tokens: int, tail: int = 0) -> Answer:
         """Read a prompt or a follow-up and answer it greedily."""
-        said = tokens[:1] == [self._ended]  # a follow-up begins with what ends the answer before it
-        tokens = self._unread + tokens[said:]
         with mx.stream(generation_stream):
-            answer, last, ttft_s, total_s = self._answer(tokens, max_tokens, tail)
+            answer, last, ttft_s, total_s = self._answer(self._to_read(tokens), max_tokens, tail)
         self._ended = last if last in self.stop else None
-        return Answer(tuple(answer), ttft_s, total_s, self.prefill_fraction(), self.computed_fraction())
+        fractions = self.prefill_fraction(), self.computed_fraction()
+        return Answer(tuple(answer), ttft_s, total_s, *fractions, end=self._ended)
+
+    def hear(self, tokens: list[int], answer: Sequence[int], tail: int = 0) -> Heard:
+        """Read a prompt or a follow-up, and take in an answer as if it were one's own: at least one token."""
+        with mx.stream(generation_stream):
+            logits = self.read(self._to_read(tokens), tail)
+            first, nats = logits.argmax(axis=-1), []
+            for place, token in enumerate(answer):
+                logits = logits if place == 0 else self.step(mx.array([answer[place - 1]]))
+                nats.append(_nats(logits, token))
+                mx.async_eval(nats[-1])
+            self._unread = [answer[-1]]
+            self._ended = answer[-1] if answer[-1] in self.stop else None
+            return Heard(tuple(float(each.item()) for each in nats), to_int(first))
+
+    def _to_read(self, tokens: list[int]) -> list[int]:
+        """The rest of the answer before, and what is asked: a follow-up begins with what ends that answer."""
+        return self._unread + tokens[tokens[:1] == [self._ended] :]
 
     def _answer(self, tokens: list[int], max_tokens: int, tail: int) -> tuple[list[int], int, float, float]:
         """The answer, the token that ended it, and the seconds to its first and its last token."""
@@ -95,6 +131,11 @@ class Conversation(ABC):
             token = upcoming
         self._unread = [] if upcoming is not None else [value]
         return answer, value, ttft_s, perf_counter() - start
+
+
+def _nats(logits: Float[mx.array, "1 V"], token: int) -> mx.array:
+    values = logits[0].astype(mx.float32)
+    return mx.logsumexp(values) - values[token]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,64 @@
+"""How far a policy agrees with the dense model: what it thinks of the dense answer, and how close its own comes.
+
+The measure is the rise in nats a token: the dense answer is given to the policy token by token, and its mean surprise
+compared with the dense model's own. It needs no labels, and tells a loss where answers that are sentences differ in
+words alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from ..config import LazyConfig
+from ..engine.model import Model
+from .encoding import Encoder, Prompt
+from .metrics import f1, normalised
+from .policies import Conversation, Heard
+from .policies.dense import Dense
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the dense model says.
+
+    Attributes:
+        answers: to each question of a conversation, with the tokens that ended them.
+        text: the last one.
+        nats: a token of the last one, under the dense model.
+    """
+
+    answers: tuple[tuple[int, ...], ...]
+    text: str
+    nats: float
+
+
+def reference(model: Model, encoder: Encoder, prompts: Sequence[Prompt], max_tokens: int) -> Reference:
+    """Ask the dense model."""
+    dense, stop = Dense(LazyConfig.dense(), point=""), encoder.tokenizer.eos_token_ids
+    conversation = dense.begin(model, stop)
+    given = [conversation.ask(prompt.tokens, max_tokens, prompt.tail) for prompt in prompts]
+    answers = tuple(answer.whole for answer in given)
+    heard = hear(dense.begin(model, stop), prompts, answers)
+    return Reference(answers, encoder.text(given[-1].tokens), fmean(heard.nats))
+
+
+def hear(conversation: Conversation, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]) -> Heard:
+    """What a policy thinks of the last answer, all before it having been given too."""
+    pairs = zip(prompts, answers, strict=True)
+    return [conversation.hear(prompt.tokens, answer, prompt.tail) for prompt, answer in pairs][-1]
+
+
+def agreement(dense: Reference, heard: Heard, text: str) -> dict[str, Any]:
+    """The columns of an answer, `text`, beside the dense one."""
+    return {
+        "nats_rise": fmean(heard.nats) - dense.nats,
+        "first_agrees": heard.first == dense.answers[-1][0],
+        "same_as_dense": text == dense.text,
+        "f1_to_dense": closeness(text, dense.text),
+    }
+
+
+def closeness(text: str, other: str) -> float:
+    """F1 of two answers' words; two that have none are as close as can be."""
+    return 1.0 if normalised(text) == normalised(other) else f1(text, (other,))
