@@ -26,6 +26,7 @@ ORDER = [
     {"session"},
     {"machine"},
     {"calibrate", "eval", "bench", "explain"},
+    {"tables"},
     {"cli"},
     {"generate", "chat", "__main__"},  # the doors: python -m lazymlx.generate
 ]

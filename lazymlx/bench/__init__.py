@@ -7,7 +7,6 @@
     report   the table, and the JSON that all later figures are made from
     figures  plots of a stored run
     growth   how the costs grow with the length of the prompt
-    readme   the README's tables, rendered from stored runs
 
 Nothing here knows which device it runs on: the same code measures on Metal, CUDA and CPU.
 """

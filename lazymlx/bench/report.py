@@ -8,18 +8,20 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from ..errors import UsageError
-from .measure import Bench
+
+if TYPE_CHECKING:
+    from .measure import Bench
 
 KIND = "lazymlx speed"
 Row = dict[str, Any]
 
 
-def document(bench: Bench, on: dict[str, Any]) -> dict[str, Any]:
+def document(bench: "Bench", on: dict[str, Any]) -> dict[str, Any]:
     """All that a run measured on a `machine()`."""
     plan = bench.plan
     return {

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from .policies import POLICIES
 from .report import Line, lengths, lines
 
 COLOURS = ("#222222", "#c44e52", "#dd8452", "#937860", "#999999", "#4c72b0", "#55a868", "#8172b3", "#64b5cd")
@@ -24,7 +23,7 @@ def plot(content: dict[str, Any], path: Path, source: str = "") -> None:
     for (key, label), panels in zip(rows, axes, strict=True):
         for axis, length in zip(panels, lengths(content), strict=True):
             found = lines(content, length)
-            for number, name in enumerate(POLICIES):
+            for number, name in enumerate(content["sources"]):
                 _draw(axis, [line for line in found if line["policy"] == name], key, name, number)
             axis.set_title(f"{length:,} tokens" if length else "prompts from files", fontsize=9)
             axis.set_xlabel(f"times as fast as dense ({label})")

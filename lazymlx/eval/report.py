@@ -17,7 +17,6 @@ from rich.table import Table
 
 from ..errors import UsageError
 from .intervals import interval
-from .policies import POLICIES
 from .store import Row, Store
 
 KIND = "lazymlx quality"
@@ -45,6 +44,8 @@ def overall(rows: Sequence[Row]) -> list[Cell]:
 
 def _grouped(rows: Sequence[Row], *names: str) -> list[list[Row]]:
     """Rows that have these in common; by length, then as the policies are listed."""
+    from .policies import POLICIES  # they load MLX, which reading a stored run does not need
+
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in names), []).append(row)
@@ -99,6 +100,8 @@ def _cell(rows: list[Row], dense: dict[tuple, Row]) -> Cell:
 
 def document(store: Store, on: dict[str, Any], model: dict[str, Any], complete: bool) -> dict[str, Any]:
     """All that a run found out on a `machine()`."""
+    from .policies import POLICIES
+
     return {
         "kind": KIND,
         "machine": on,

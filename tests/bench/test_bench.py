@@ -14,7 +14,6 @@ from lazymlx.bench.growth import fit, fits, sentence
 from lazymlx.bench.measure import Bench, Budget, BudgetSpent
 from lazymlx.bench.models import Pair, make_pair, random_pair
 from lazymlx.bench.plan import Plan
-from lazymlx.bench.readme import Missing, Readme
 from lazymlx.bench.report import document, file_name, read, rows, summary
 from lazymlx.bench.runs import timed
 from lazymlx.bench.shapes import SHAPES, shape_args
@@ -337,48 +336,3 @@ def test_growth_in_words(pair: Pair) -> None:
     assert "N^2.00 (stock), N^1.50 (dense), N^1.00 (2:.5)" in sentence(content)
     with pytest.raises(UsageError, match="at least two lengths"):
         sentence(made_up(pair, {1024: (1.0, 1.0, 1.0)}))
-
-
-def test_the_readme_is_rendered_from_stored_runs(pair: Pair, tmp_path: Path) -> None:
-    content = made_up(pair, {1024: (1.0, 1.0, 1.0), 4096: (16.0, 8.0, 4.0)})
-    results = tmp_path / "results"
-    write_json(results / "run.json", content, "--out")
-    path = tmp_path / "README.md"
-    blocks = "".join(f"<!-- {kind}: run.json -->\nold\n<!-- /{kind} -->\n" for kind in ("speed", "growth-figure"))
-    path.write_text(f"before\n{blocks}after\n")
-    assert len(Readme(path, results).outdated()) == 2
-    path.write_text(Readme(path, results).rendered(draw=True))
-    text = path.read_text()
-    assert Readme(path, results).outdated() == []
-    assert "| 4,096 | 2:.5 | 4000 | 4.00x | 4.00x | 2.00x | 2.00x |" in text and "Some Chip" in text
-    assert "![Growth" in text and "(results/run-growth.png)" in text
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    write_json(results / "run.json", content | {"note": "changed"}, "--out")
-    assert Readme(path, results).outdated() == [str(results / "run-growth.png")]
-
-
-def test_runs_side_by_side(pair: Pair, tmp_path: Path) -> None:
-    """At the lengths that all of them have."""
-    for name, times in (("a", {1024: (1.0, 1.0, 1.0), 4096: (16.0, 8.0, 4.0)}), ("b", {4096: (8.0, 8.0, 4.0)})):
-        write_json(tmp_path / f"{name}.json", made_up(pair, times), "--out")
-    path = tmp_path / "README.md"
-    path.write_text("<!-- speed-runs: a.json b.json -->\n<!-- /speed-runs -->\n")
-    found = Readme(path, tmp_path).rendered(draw=False).splitlines()
-    assert found[1] == "| run | | 4,096 |" and len(found) == 8
-    assert [line.split(" | ")[2].split(" / ")[0] for line in found[3:7]] == ["2.00x", "4.00x", "1.00x", "2.00x"]
-    assert all(line.startswith("| 20") for line in found[3:7])
-
-
-def test_a_readme_without_markers(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("nothing here\n")
-    with pytest.raises(Missing, match="no speed markers"):
-        Readme(tmp_path / "README.md", tmp_path)
-
-
-def test_the_projects_readme_shows_its_stored_runs() -> None:
-    root = Path(__file__).parents[2]
-    try:
-        readme = Readme(root / "README.md", root / "scripts" / "results")
-    except Missing:
-        pytest.skip("the README shows no stored run yet")
-    assert readme.outdated() == [], "run scripts/speed_table.py"

@@ -1,8 +1,6 @@
 """The matrix and what becomes of its answers: kept at once, resumed, added up, shown."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,6 @@ import pytest
 
 from lazymlx.errors import UsageError
 from lazymlx.eval import report
-from lazymlx.eval.readme import Readme
 from lazymlx.eval.store import ANSWERS, Store
 
 SETTINGS = {"model": "m", "seed": 0, "chip": "Chip"}
@@ -153,78 +150,3 @@ def test_a_difference_that_chance_may_explain_is_marked(tmp_path: Path) -> None:
     assert lazy[nats].startswith("+0.395 [+0.3") and not lazy[nats].endswith("~")
     assert random[against] == "-100.0 [-100.0, -100.0]" and random[heads.index("facts")] == "0"
     assert report.legend(found, 1024) == report.LEGEND
-
-
-README = """# Title
-
-<!-- quality: run.json 1024 -->
-old
-<!-- /quality -->
-between
-<!-- quality-figure: run.json -->
-<!-- /quality-figure -->
-end
-"""
-SCRIPT = Path(__file__).parents[2] / "scripts" / "quality_table.py"
-
-
-def script(monkeypatch: pytest.MonkeyPatch, *flags: object) -> int:
-    """What the script ends with."""
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, flags)])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-    return int(ended.value.code or 0)
-
-
-def stored(folder: Path) -> tuple[Path, Path]:
-    results = folder / "results"
-    results.mkdir()
-    found = content([row("dense"), row("lazy", ttft_s=0.1)], folder / "run")
-    (results / "run.json").write_text(json.dumps(found), encoding="utf-8")
-    readme = folder / "README.md"
-    readme.write_text(README, encoding="utf-8")
-    return readme, results
-
-
-def test_the_readme_is_rendered_from_stored_runs(tmp_path: Path) -> None:
-    readme, results = stored(tmp_path)
-    before = Readme(readme, results)
-    assert len(before.outdated()) == 2
-    readme.write_text(before.rendered(draw=True), encoding="utf-8")
-    text = readme.read_text(encoding="utf-8")
-    assert "| lazy 8:0.25 | 1 | 100 | 100.0 | +0.0 | 100% | 100 ms | 2.00x | 2.00x | 60% |" in text
-    assert "\nold\n" not in text and "\nbetween\n" in text and text.endswith("\nend\n")
-    assert "](results/run.png)" in text and (results / "run.png").is_file()
-    assert Readme(readme, results).outdated() == []
-
-
-def test_the_script_checks_without_changing_anything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    readme, results = stored(tmp_path)
-    flags = ["--readme", readme, "--results", results]
-    assert script(monkeypatch, "--check", *flags) == 1
-    assert "its quality tables: out of date" in capsys.readouterr().err
-    assert readme.read_text(encoding="utf-8") == README
-    assert script(monkeypatch, *flags) == 0
-    assert script(monkeypatch, "--check", *flags) == 0
-
-
-def test_a_readme_without_markers_is_a_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    (tmp_path / "README.md").write_text("nothing", encoding="utf-8")
-    assert script(monkeypatch, "--check", "--readme", tmp_path / "README.md") == 2
-    assert "has no quality markers" in capsys.readouterr().err
-    assert script(monkeypatch, "--readme", tmp_path / "none.md") == 2
-    assert "there is no" in capsys.readouterr().err
-
-
-def test_a_marker_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
-    readme, results = stored(tmp_path)
-    readme.write_text(README.replace("run.json 1024", "run.json 9"), encoding="utf-8")
-    with pytest.raises(UsageError, match="has no answers at 9 tokens; it has 1024"):
-        Readme(readme, results).outdated()
-    readme.write_text(README.replace("run.json", "other.json"), encoding="utf-8")
-    with pytest.raises(UsageError, match="not readable as a stored run"):
-        Readme(readme, results).outdated()
