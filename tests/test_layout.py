@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "lazymlx"
 ORDER = [
     {"errors"},
     {"demo", "files", "prompts"},
-    {"config", "progress", "stats", "sealed"},
+    {"config", "progress", "stats", "sealed", "documents"},
     {"cache"},
     {"nn"},
     {"engine"},

@@ -8,7 +8,7 @@ from . import options, values
 from .bar import PrefillBar
 from .notes import notes
 from .outputs import check_document
-from .request import count_tokens, read_request
+from .request import add_document_flag, count_tokens, read_request
 from .terminal import say
 
 EXAMPLES = """\
@@ -26,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_overwrite_flag(parser)
     options.add_model_flags(parser.add_argument_group("model"))
     document = parser.add_argument_group("document")
-    document.add_argument(
-        "--prompt-file", action=options.Once, metavar="FILE", help="a text file (default: the embedded document)"
-    )
+    add_document_flag(document, "a document, or several (default: the embedded one)")
     document.add_argument(
         "--prompt", "-p", action=options.Once, type=values.utf8, metavar="TEXT", help="the text itself; '-' reads stdin"
     )

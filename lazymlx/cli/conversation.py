@@ -17,6 +17,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from rich.console import Console
 
 from ..config import LazyConfig
+from ..documents import read_document
 from ..engine.model import Model
 from ..errors import Cancelled, StateError
 from ..explain import Trace, page
@@ -30,7 +31,7 @@ from . import options
 from .answering import sampler_of
 from .bar import PrefillBar
 from .ctrl_c import CtrlC
-from .documents import path_of, read_document
+from .documents import path_of, source_of
 from .notes import beyond_positions, notes
 from .outputs import check_document, check_page
 from .request import count_tokens
@@ -129,15 +130,16 @@ class Conversation:
         note(f"forgot {forgotten.name if isinstance(forgotten, Document) else _shortened(forgotten.question)}")
 
     def read(self, words: str) -> None:
-        """Read a file, for the questions to come."""
-        path = path_of(words)
-        text, before = read_document(path), self.session.stats.context_tokens
+        """Read a file, a folder or an address, for the questions to come."""
+        source = source_of(words)
+        name = source if isinstance(source, str) else source.name or str(source)
+        text, before = read_document(source), self.session.stats.context_tokens
         self._warn_of_length(text)
-        with self._watching(f"reading {path.name}") as (_, watch):
+        with self._watching(f"reading {name}") as (_, watch):
             self.session.read(text, watch)
         tokens = self.session.stats.context_tokens
-        self.turns.append(Document(path.name, tokens - before))
-        note(f"read {path.name}: {tokens - before} tokens, {megabytes(self.session.nbytes)} held")
+        self.turns.append(Document(name, tokens - before))
+        note(f"read {name}: {tokens - before} tokens, {megabytes(self.session.nbytes)} held")
         self._warn(tokens)
 
     def save(self, words: str) -> None:

@@ -1,14 +1,11 @@
-"""A document's text out of a file: text and Markdown as they are, PDF through pypdf, an optional dependency."""
+"""Which document a user means, who types a path or an address."""
 
-import logging
 import os
 import shlex
 from pathlib import Path
 
+from ..documents import ADDRESS
 from ..errors import PromptError
-from ..session.transcript import text_of
-
-PDF = b"%PDF-"
 
 
 def path_of(words: str) -> Path:
@@ -29,32 +26,6 @@ def path_of(words: str) -> Path:
     return Path(os.path.expanduser(parts[0])) if len(parts) == 1 else path
 
 
-def read_document(path: Path) -> str:
-    """The text of a file.
-
-    Raises:
-        PromptError: it cannot be read, or has no text.
-    """
-    try:
-        with path.open("rb") as file:
-            is_pdf = file.read(len(PDF)) == PDF
-    except OSError as error:
-        raise PromptError(f"document: {path} cannot be read: {error.strerror}") from None
-    return _text_of_pdf(path) if is_pdf else text_of(path)
-
-
-def _text_of_pdf(path: Path) -> str:
-    try:
-        from pypdf import PdfReader
-    except ImportError:
-        raise PromptError(
-            f"document: {path} is a PDF, and reading those takes pypdf; install it with: pip install 'lazymlx[pdf]'"
-        ) from None
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it comments on every small flaw
-    try:
-        text = "\n\n".join(page.extract_text() for page in PdfReader(path).pages)
-    except Exception as error:  # of a damaged file, pypdf raises whatever it stumbles over
-        raise PromptError(f"document: {path} cannot be read as a PDF: {error}") from None
-    if not text.strip():
-        raise PromptError(f"document: {path} has no text in it; if its pages are pictures, run OCR over it first")
-    return text
+def source_of(words: str) -> Path | str:
+    """What a user wants to be read: a path, see `path_of`, or an address."""
+    return words if ADDRESS.match(words) else path_of(words)

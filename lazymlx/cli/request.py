@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import demo
+from ..documents import read_document, text_of_bytes
 from ..errors import PromptError, UsageError
-from ..prompts import about, read_text
+from ..prompts import BREAK, about
 from .options import Once, refuse_settled
 from .terminal import say
 from .values import json_object, path, utf8
@@ -41,7 +42,7 @@ def add_prompt_flags(parser: argparse._ActionsContainer) -> None:
         metavar="TEXT",
         help=f"the prompt; '-' reads stdin (default: {DEFAULT_PROMPT}; without --model: the embedded document)",
     )
-    add("--prompt-file", action=Once, metavar="FILE", help="read the prompt from a text file")
+    add_document_flag(parser, "read the prompt from a document, or several")
     add(
         "--question",
         "-q",
@@ -60,6 +61,17 @@ def add_prompt_flags(parser: argparse._ActionsContainer) -> None:
         default={},
         metavar="JSON",
         help="more arguments for the chat template",
+    )
+
+
+def add_document_flag(parser: argparse._ActionsContainer, text: str) -> None:
+    """Where a document comes from; `text` is what to say of it."""
+    parser.add_argument(
+        "--prompt-file",
+        action=Once,
+        nargs="+",
+        metavar="FILE",
+        help=f"{text}: text, Markdown, PDF, docx, HTML, EPUB, a folder of them, an address, or '-' for stdin",
     )
 
 
@@ -84,7 +96,8 @@ def read_request(args: argparse.Namespace) -> Request:
         asked = demo.questions()[0]["question"] if question is None else question
         request = Request(demo.document(), "the embedded document", asked)
     elif args.prompt_file is not None:
-        request = Request(read_text(args.prompt_file, "prompt"), args.prompt_file, question)
+        text = BREAK.join(_read(file) for file in args.prompt_file)
+        request = Request(text, ", ".join(args.prompt_file), question)
     elif args.prompt == "-":
         request = Request(read_stdin(), "stdin", question)
     elif args.prompt is None and question is not None:
@@ -115,6 +128,15 @@ def _about_saved(args: argparse.Namespace, question: str | None) -> Request:
     if question is None or not question.strip():
         raise UsageError("--document: there is no question about it; give one with --question")
     return Request("", str(args.document), question)
+
+
+def _read(file: str) -> str:
+    """A document's text; that of '-' is what comes from stdin, of whatever kind."""
+    if file != "-":
+        return read_document(file)
+    if sys.stdin is None:
+        raise PromptError("document: stdin is closed; expected the document there")
+    return text_of_bytes(sys.stdin.buffer.read(), "stdin")
 
 
 def unescape(text: str) -> str:

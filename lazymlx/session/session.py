@@ -112,7 +112,7 @@ class Session:
         """Read a document, or one more; the next question is asked about all that was read since the one before.
 
         Args:
-            text_or_path: the text itself, or the `Path` of a text file.
+            text_or_path: the text itself, or the `Path` of a document or a folder of them, see `read_document`.
             on_progress: is told how far it is, see `Progress`; returning False cancels.
 
         Raises:

@@ -12,8 +12,9 @@ from typing import Any
 from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from ..documents import read_document
 from ..errors import PromptError
-from ..prompts import BREAK, about, read_text
+from ..prompts import BREAK, about
 
 Message = dict[str, str]  # role and content
 
@@ -111,4 +112,4 @@ def text_of(text_or_path: str | os.PathLike) -> str:
         if os.path.isfile(text_or_path):
             raise PromptError(f"document: {text_or_path!r} is a text that names a file; to read that, pass a Path")
         return text_or_path
-    return read_text(text_or_path, "document")
+    return read_document(text_or_path)

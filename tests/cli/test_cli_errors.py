@@ -153,7 +153,7 @@ def test_an_adapter_that_is_not_there(refused: Refusal, tiny_model_folder: Path)
         (["-p", " \\n"], "prompt: the prompt is empty"),
         (["-p", "text", "-q", ""], "question: it is empty"),
         (["--prompt-file", "/nowhere.txt"], "/nowhere.txt cannot be read: No such file"),
-        (["--prompt-file", "/"], "/ cannot be read: Is a directory"),
+        (["--prompt-file", "/"], "/ is a folder without documents"),
         (["--prompt-file", "a.txt", "-p", "text"], "leave out one of the two"),
         (["-q", "Who?"], "there is no document"),
         (["--chat-template-config", "{"], "must be a JSON object"),

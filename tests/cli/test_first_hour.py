@@ -122,3 +122,25 @@ def test_figures_may_follow_the_answer_on_stdout(
     answer, figures = capsys.readouterr().out.removesuffix("\n").rsplit("\n", 1)
     assert json.loads(figures)["text"] == answer
     assert re.search(r'"lazy": \{', figures) and not list(tmp_path.iterdir())
+
+
+def test_documents_of_every_kind_are_prompts(
+    tiny_model_folder: Path, book: Path, capsys: Streams, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Several at once, and stdin; in generate, cache and chat alike."""
+    page = tmp_path / "page"
+    page.write_text("<html><body><p>The keeper is <i>old</i>.</p></body></html>", encoding="utf-8")
+    model, answers = ["--model", str(tiny_model_folder)], []
+    saved = tmp_path / "lazydoc"
+    assert main(["generate", *model, "-p", f"{TEXT}\n\nThe keeper is *old*.", "-q", "Who?", "-m", "4"]) == 0
+    answers.append(capsys.readouterr().out)
+    assert main(["generate", *model, "-q", "Who?", "-m", "4", "--prompt-file", str(book), str(page)]) == 0
+    answers.append(capsys.readouterr().out)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(page.read_bytes())))
+    assert main(["cache", *model, "-o", str(saved), "--prompt-file", str(book), "-"]) == 0
+    assert main(["generate", *model, "--document", str(saved), "-q", "Who?", "-m", "4"]) == 0
+    answers.append(capsys.readouterr().out)
+    script(monkeypatch, f"/read {book}", f"/read {page}", "Who?")
+    assert main(["chat", *model, "-m", "4"]) == 0
+    answers.append(capsys.readouterr().out)
+    assert len(set(answers)) == 1

@@ -463,7 +463,8 @@ def test_progress_moves_on_in_every_stage():
 
 
 def test_documents_come_as_text_or_as_paths(tmp_path):
-    file = tmp_path / "book.txt"
+    file, empty = tmp_path / "book.txt", tmp_path / "empty"
+    empty.mkdir()
     file.write_text(DOCUMENT, encoding="utf-8")
     s = session()
     s.read(file)
@@ -471,7 +472,7 @@ def test_documents_come_as_text_or_as_paths(tmp_path):
     for wrong, message in (
         (str(file), "pass a Path"),
         (tmp_path / "none.txt", "cannot be read"),
-        (tmp_path, "cannot be read"),
+        (empty, "a folder without documents"),
         ("  \n", "empty"),
     ):
         with pytest.raises(PromptError, match=message):
