@@ -35,9 +35,12 @@ class Cut(NamedTuple):
 
 # Layers as a share of the depth. "paper": the three cuts of LazyLLM fig. 4 (30% dropped at 30, 60 and 90%
 # of the depth). "early" and "steep": the two schedules of the speed tables, first cut at a quarter.
+# "conservative" is later than 20:0.2 and keeps more: in the 28 layers of Qwen2.5-Coder-1.5B, which nobody trained to be
+# cut, that cost 1 point of SQuAD and 6 of key-value retrieval, and "bold" 40 of the latter (n = 50 each).
 PRESETS: dict[str, tuple[tuple[float, float], ...]] = {
     "dense": (),
-    "conservative": ((0.5, 0.5), (0.75, 0.25)),
+    "conservative": ((0.75, 0.25),),
+    "bold": ((0.5, 0.5), (0.75, 0.25)),
     "paper": ((0.3, 0.7), (0.6, 0.49), (0.9, 0.343)),
     "early": ((0.25, 0.6), (0.375, 0.4), (0.5, 0.3), (0.6875, 0.2)),
     "steep": ((0.25, 0.3), (0.375, 0.2), (0.5, 0.1), (0.6875, 0.05)),

@@ -66,7 +66,7 @@ def test_an_empty_schedule_is_dense(nothing):
         ("8:0.5:1", "expected 'layer:keep,...'"),
         ("8:half", "expected 'layer:keep,...'"),
         ("8.5:0.5", "expected 'layer:keep,...'"),
-        ("steeper", "one of dense, conservative, paper, early, steep; got 'steeper'"),
+        ("steeper", "one of dense, conservative, bold, paper, early, steep; got 'steeper'"),
         ("0:0.5", "behind at least one layer, got layer 0"),
         ("-1:0.5", "behind at least one layer, got layer -1"),
         ("8:0.5,8:0.2", "layers must rise from cut to cut, got layer 8 after 8"),
@@ -134,8 +134,11 @@ def test_resolving_turns_names_into_cuts():
     assert LazyConfig("8:0.5", window=3).resolve(12) == LazyConfig(((8, 0.5),), window=3)
 
 
-def test_the_default_cuts_at_half_the_depth_or_later():
-    assert all(share >= 0.5 for share, _ in PRESETS[DEFAULT_PRESET])
+def test_the_default_is_one_late_cut():
+    ((share, keep),) = PRESETS[DEFAULT_PRESET]
+    assert share >= 0.7 and keep >= 0.2
+    assert str(Schedule.of(DEFAULT_PRESET, 28)) == "21:0.25"
+    assert str(Schedule.of("bold", 28)) == "14:0.5,21:0.25"
 
 
 # --- how many are kept -------------------------------------------------------------------------------

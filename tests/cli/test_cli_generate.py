@@ -182,7 +182,7 @@ def test_the_default_schedule_is_told_once_and_only_where_it_is_used(run: Run) -
     told = "no schedule is stored for this model"
     flags = ["-p", TEXT, "--min-tokens", "16"]
     assert run(*flags).err.count(told) == 1
-    assert "3:0.5,4:0.25" in run.err and "lazymlx calibrate" in run.err
+    assert "4:0.25" in run.err and "lazymlx calibrate" in run.err
     assert told not in run(*flags, "--schedule", "2:0.5").err
     assert told not in run(*flags, "--lazy", "off").err
     assert told not in run("-p", "short").err

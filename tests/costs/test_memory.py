@@ -64,12 +64,12 @@ def refusal(schedule: str, max_memory: int, tokens: int = 3000) -> str:
 def test_the_advice_is_the_least_that_fits():
     needs = {
         (preset, step): estimate_memory(talker(), 3000, LazyConfig(preset, min_tokens=0), step_size=step).total
-        for preset in ("dense", "conservative", "steep")
+        for preset in ("dense", "bold", "steep")
         for step in (64, 1024, 2048)
     }
     assert "step size of 1024 would" in refusal("dense", needs["dense", 1024])
     assert "step size of 64 would" in refusal("dense", needs["dense", 64])
-    assert "schedule 'conservative' with" in refusal("dense", needs["conservative", 64])
+    assert "schedule 'bold' with" in refusal("dense", needs["bold", 64])
     assert "no schedule would fit" in refusal("dense", 50_000)
 
 

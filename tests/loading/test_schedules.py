@@ -51,7 +51,7 @@ def test_a_model_is_called_by_its_place(path: str, name: str) -> None:
 
 
 def test_the_users_calibration_goes_before_the_models_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert str(loaded(folder).schedule) == "3:0.5,4:0.25"  # the preset
+    assert str(loaded(folder).schedule) == "4:0.25"  # the preset
     (folder / "lazymlx.json").write_text('{"schedule": "4:0.5"}')
     assert str(loaded(folder).schedule) == "4:0.5"
     assert capsys.readouterr().err == ""
@@ -86,7 +86,7 @@ def test_another_model_of_the_same_name_is_noticed(folder: Path, capsys: pytest.
     before = schedules.fingerprint(folder)
     write_model(folder, intermediate_size=64)
     assert schedules.fingerprint(folder) != before
-    assert str(loaded(folder).schedule) == "3:0.5,4:0.25"
+    assert str(loaded(folder).schedule) == "4:0.25"
     err = capsys.readouterr().err
     assert str(path) in err and "another model" in err
 
