@@ -7,7 +7,7 @@ closes the pipe has seen enough: that ends quietly, with 0.
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from importlib import import_module
 
 from .. import __version__
@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calibrate": ("calibrate", "find the schedule that a model bears, and store it for later"),
     "eval": ("eval", "measure what pruning costs in quality, beside the dense model and rival methods"),
     "bench": ("bench", "measure speed and memory beside stock mlx-lm, on this machine"),
+    "completion": ("completion", "write a script with which a shell completes commands and flags"),
 }
 
 
@@ -48,21 +49,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    parser = Parser(prog="lazymlx", description="LazyLLM on MLX: a long prompt answered without computing all of it.")
-    parser.add_argument("--version", action="version", version=f"lazymlx {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     wanted = next((word for word in argv if not word.startswith("-")), None)
-    chosen = parser
-    for name, (module_name, text) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        if name == wanted:  # the others' modules are not even imported
-            chosen, module = command, import_module(f".{module_name}", __package__)
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
+    parser, made = make_parser(set() if wanted is None else {wanted})
     args, unknown = parser.parse_known_args(argv)
     if unknown:
-        chosen.error(f"unrecognized arguments: {' '.join(unknown)}")
+        made.get(str(wanted), parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     if wanted is None:
         parser.print_help(sys.stderr)
         return 2
     return args.run(args)
+
+
+def make_parser(wanted: Set[str]) -> tuple[Parser, dict[str, Parser]]:
+    """The parser of every command line, and those of the commands that are wanted.
+
+    The others have a name and a line of help: their modules are not even imported.
+    """
+    parser = Parser(prog="lazymlx", description="LazyLLM on MLX: a long prompt answered without computing all of it.")
+    parser.add_argument("--version", action="version", version=f"lazymlx {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    made: dict[str, Parser] = {}
+    for name, (module_name, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        if name in wanted:
+            made[name], module = command, import_module(f".{module_name}", __package__)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    return parser, made

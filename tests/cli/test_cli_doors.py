@@ -108,3 +108,17 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--version"])
     assert end.value.code == 0
     assert capsys.readouterr().out == f"lazymlx {__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_a_shell_is_taught_every_command_and_its_flags(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and all(name in out for name in COMMANDS)
+    assert all(flag in out for flag in ("prompt-file", "target-speedup", "stats-json", "overwrite"))
+
+
+def test_without_shtab_no_shell_is_taught(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["completion", "bash"]) == 2
+    assert "pip install 'lazymlx[completion]'" in capsys.readouterr().err
