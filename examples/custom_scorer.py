@@ -1,7 +1,6 @@
 """A scorer of one's own: which tokens a cut lets through is one expression."""
 
-from lazymlx import LazyConfig, Scorer, Session, demo, load
-from lazymlx.engine.selection import attention
+from lazymlx import LazyConfig, Scorer, Session, attention, demo, load
 
 
 class Loudest(Scorer):

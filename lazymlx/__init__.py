@@ -9,9 +9,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import demo, errors, explain
+    from .cli.documents import read_document
     from .config import LazyConfig, Schedule
     from .costs.memory import estimate_memory
-    from .engine.selection import Scorer
+    from .engine.selection import Scorer, attention
     from .errors import LazyMLXError
     from .generation import generate, stream_generate
     from .loading.load import load
@@ -29,11 +31,15 @@ _HOME = {
     "Schedule": "config",
     "Scorer": "engine.selection",
     "Session": "session.session",
+    "attention": "engine.selection",
     "estimate_memory": "costs.memory",
     "generate": "generation",
     "load": "loading.load",
+    "read_document": "cli.documents",
     "stream_generate": "generation",
 }
+
+_MODULES = ("demo", "errors", "explain")  # public as they are
 
 __all__ = [
     "LazyConfig",
@@ -44,14 +50,21 @@ __all__ = [
     "Scorer",
     "Session",
     "__version__",
+    "attention",
+    "demo",
+    "errors",
     "estimate_memory",
+    "explain",
     "generate",
     "load",
+    "read_document",
     "stream_generate",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

@@ -130,7 +130,7 @@ class Worker:
         self.tell(Opened(path.name, session.stats.context_tokens, time.perf_counter() - started))
 
     def read(self, path: Path) -> "Session":
-        from lazymlx.cli.documents import read_document  # it loads MLX
+        from lazymlx import read_document  # it loads MLX
 
         limits: Any = {"max_memory": self.max_memory, "step_size": STEP_SIZE}
         if path.suffix == ".lazydoc":

@@ -367,7 +367,7 @@ def test_an_unknown_architecture_names_those_that_are_served():
 
 def test_the_readme_shows_the_table():
     """To mend it, put what `lazymlx.nn.families.table()` returns between the markers."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "lazymlx" / "nn" / "families" / "README.md").read_text(encoding="utf-8")
     shown = readme.split("<!-- families: made by lazymlx.nn.families.table -->\n")[1].split("\n<!-- /families -->")[0]
     assert shown == table()
 
