@@ -30,6 +30,7 @@ examples:
   lazymlx eval --tasks facts,quote --policies dense,lazy,static --lengths 1024,4096 --n 50 --out out/demo
   lazymlx eval --model PATH --schedules 16:0.5 16:0.25 16:0.1 --draft-model SMALL --out out/sweep
   lazymlx eval --model PATH --data hotpotqa.jsonl nq-open-20.jsonl.gz --n 100 --out out/longbench
+  lazymlx eval --model PATH --data prompts.txt --reference dense --policies dense,lazy --out out/mine
 """
 
 
@@ -72,7 +73,14 @@ def _add_matrix_flags(group: argparse._ArgumentGroup) -> None:
         type=values.path,
         default=[],
         metavar="FILE",
-        help="LongBench, lost-in-the-middle, RULER: JSONL",
+        help="LongBench, lost-in-the-middle, RULER: JSONL; with --reference dense any prompts",
+    )
+    add(
+        "--reference",
+        choices=("labels", "dense"),
+        default="labels",
+        help="what answers are held against: the right ones that a file holds, or the dense model's, for files of bare "
+        "prompts: .txt with one a line, .jsonl with 'prompt' (default: %(default)s)",
     )
     add("--budget-s", type=values.number(float, 0), metavar="S", help="stop in time, and report what is done")
     add("--schedules", nargs="+", metavar="CUTS", help="several schedules, each a point (default: that of --schedule)")
@@ -93,14 +101,17 @@ def run(args: argparse.Namespace) -> int:
     lazy = options.lazy_config(args)
     from ..eval import readers, tasks
     from ..eval.encoding import Encoder
+    from ..eval.prompts import read_prompts
     from ..eval.run import Generated, Matrix, check_policies, policies_of
     from ..eval.store import Store, check_out
 
+    check_reference(args)
     names, policies = asked_tasks(args), asked_policies(args)
     tasks.check_tasks(names)
     tasks.check_lengths(args.lengths)
     check_policies(policies, draft=args.draft_model is not None)
-    samples = [sample for path in args.data for sample in readers.read(path, args.n)]
+    read = read_prompts if args.reference == "dense" else readers.read
+    samples = [sample for path in args.data for sample in read(path, args.n)]
     readers.check_apart(samples)
     for text in args.schedules or []:
         LazyConfig(text)  # says what is wrong with it
@@ -118,6 +129,14 @@ def run(args: argparse.Namespace) -> int:
         say(f"{why}; what is done is kept in {args.out}, --resume goes on")
     _show(args, store, model, complete=why is None)
     return code
+
+
+def check_reference(args: argparse.Namespace) -> None:
+    """Refuse the dense model as a reference for what has right answers, or where there are no prompts."""
+    if args.reference == "dense" and not args.data:
+        raise UsageError("--reference dense: name files of prompts with --data")
+    if args.reference == "dense" and args.tasks is not None:
+        raise UsageError("--reference dense: generated tasks have right answers; leave --tasks out")
 
 
 def asked_tasks(args: argparse.Namespace) -> Sequence[str]:

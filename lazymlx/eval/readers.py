@@ -7,14 +7,13 @@
 Which one a file is, its first line tells. A line that is not as it should be is named, with its field.
 """
 
-import gzip
 import json
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..errors import UsageError
+from .lines import Line, raw_lines
 from .samples import Sample
 
 LONGBENCH = Path(__file__).parent / "longbench.json"
@@ -30,42 +29,6 @@ KEY_VALUE = (
 )
 
 
-class Line:
-    """One line of a file: its fields, or an error that names them."""
-
-    def __init__(self, path: Path, number: int, fields: dict[str, Any]):
-        self.path, self.number, self.fields = path, number, fields
-
-    def error(self, what: str) -> UsageError:
-        return UsageError(f"--data: {self.path}, line {self.number}: {what}")
-
-    def get(self, name: str, kind: type) -> Any:
-        """A field that must be there and of this type."""
-        if name not in self.fields:
-            raise self.error(f"field {name!r} is missing")
-        value = self.fields[name]
-        if not isinstance(value, kind):
-            raise self.error(f"field {name!r} must be {NAMES[kind]}, got {NAMES.get(type(value), str(value))}")
-        return value
-
-    def text(self, name: str) -> str:
-        return self.get(name, str)
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """A field that is a list of strings, at least one."""
-        values = self.get(name, list)
-        if not values:
-            raise self.error(f"field {name!r} is empty: there is no answer to compare with")
-        if not all(isinstance(value, str) for value in values):
-            raise self.error(f"field {name!r} must hold strings only")
-        if not any(value.strip() for value in values):
-            raise self.error(f"field {name!r} holds empty strings only: there is no answer to compare with")
-        return tuple(values)
-
-
-NAMES = {str: "a string", list: "a list", dict: "an object", int: "a number", bool: "true or false", type(None): "null"}
-
-
 def read(path: Path, limit: int | None = None) -> list[Sample]:
     """The samples of a file, the first `limit` of them.
 
@@ -74,7 +37,7 @@ def read(path: Path, limit: int | None = None) -> list[Sample]:
     """
     samples: list[Sample] = []
     form: Format | None = None
-    for line in _lines(path):
+    for line in (Line.of(path, number, text) for number, text in raw_lines(path) if text.strip()):
         form = form or _format(line)
         lacking = [field for field in form.fields if field not in line.fields]
         if lacking:
@@ -102,38 +65,6 @@ def check_apart(samples: Sequence[Sample]) -> None:
                 "another --out"
             )
         seen.add(key)
-
-
-def _lines(path: Path) -> Iterator[Line]:
-    opened = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rt", encoding="utf-8") as file:
-            for number, text in enumerate(file, 1):
-                if text.strip():
-                    yield _line(path, number, text)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"--data: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"--data: {path} is not UTF-8 text: {error.reason}") from None
-
-
-def _line(path: Path, number: int, text: str) -> Line:
-    try:
-        fields = json.loads(text.rstrip())
-    except json.JSONDecodeError as error:
-        why = error.msg.removesuffix(" at")
-        raise UsageError(f"--data: {path}, line {number}: not JSON: {why} at column {error.colno}") from None
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets in brackets
-        raise UsageError(f"--data: {path}, line {number}: cannot be read as JSON: {error}") from None
-    try:
-        json.dumps(fields, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"--data: {path}, line {number}: holds half of a surrogate pair, which is no text") from None
-    if not isinstance(fields, dict):
-        raise UsageError(
-            f"--data: {path}, line {number}: expected an object, got {NAMES.get(type(fields), 'a number')}"
-        )
-    return Line(path, number, fields)
 
 
 def longbench(line: Line) -> Sample:

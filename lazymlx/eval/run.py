@@ -137,11 +137,13 @@ class Matrix:
         text = self.encoder.text(last.tokens)
         judged = text.lstrip("\n").split("\n")[0] if sample.first_line else text
         heard = hear(policy.begin(self.model, stop), prompts, asked.dense.answers)
+        agreed = agreement(asked.dense, heard, text)
+        judge = METRICS[sample.metric]
         return {
-            "score": METRICS[sample.metric](judged, sample.references, sample.classes),
-            **agreement(asked.dense, heard, text),
+            "score": judge(judged, sample.references, sample.classes) if sample.references else agreed["f1_to_dense"],
+            **agreed,
             "answer": text,
-            "references": list(sample.references),
+            "references": list(sample.references or (asked.dense.text,)),
             "question": question_of(sample),
             "prompt_tokens": len(prompts[0].tokens),
             "answer_tokens": len(last.tokens),

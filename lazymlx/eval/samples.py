@@ -12,7 +12,7 @@ class Sample:
         length: tokens that the prompt was made for; 0 if it came from a file.
         index: number within the task and length; in a file, of the line.
         message: the first user message, context and question.
-        references: right answers to the last question.
+        references: right answers to the last question; none: the dense model's answer, compared by F1.
         metric: a name in `metrics.METRICS`.
         max_tokens: of an answer.
         follow_ups: later messages; the last one's answer is judged.

@@ -62,6 +62,44 @@ def test_a_file_is_asked_instead_of_the_tasks(tmp_path: Path) -> None:
     assert answers(tmp_path / "run")[0]["prompt_tokens"] == 400 - 100
 
 
+def test_prompts_without_answers_are_held_against_the_dense_model(
+    tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "mine.txt").write_text(f"{'word ' * 300}\nWho?\n", encoding="utf-8")
+    (tmp_path / "more.jsonl").write_text(json.dumps({"prompt": "Two\nlines?"}), encoding="utf-8")
+    flags = ["--data", str(tmp_path / "mine.txt"), str(tmp_path / "more.jsonl"), "--policies", "dense,lexical"]
+    assert evaluate(tmp_path / "run", tiny_model_folder, *flags, "--reference", "dense") == 0
+    found = answers(tmp_path / "run")
+    assert [row["task"] for row in found] == ["prompts/mine"] * 4 + ["prompts/more"] * 2
+    assert found[4]["question"] == "Two\nlines?"
+    for row in found:
+        assert row["score"] == row["f1_to_dense"] and len(row["references"]) == 1
+        assert row["policy"] != "dense" or (row["score"], row["first_agrees"]) == (1.0, True)
+    assert "nats a token" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", b"One?\n \nTwo?", "a.txt, line 2: holds no prompt; remove the line"),
+        ("a.txt", b"", "a.txt holds no prompts"),
+        ("a.txt", b"\xff\xfe", "a.txt is not UTF-8 text"),
+        ("a.md", b"One?", "expected a file that ends in .txt or .jsonl"),
+        ("a.jsonl", b'{"text": "One?"}', "line 1: field 'prompt' is missing"),
+        ("a.jsonl", b'{"prompt": "One?"}\n\n', "line 2: not JSON"),
+        ("a.jsonl", b'{"prompt": 7}', "field 'prompt' must be a string, got a number"),
+    ],
+)
+def test_a_bad_file_of_prompts_is_refused_before_a_model_is_loaded(
+    name: str, content: bytes, said: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    flags = ["eval", "--model", "no/such-model", "--out", str(tmp_path / "run"), "--reference", "dense", "--data"]
+    assert main([*flags, str(tmp_path / name)]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
 def test_an_interrupted_run_is_kept_and_goes_on(
     tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +159,8 @@ def test_a_failure_of_the_device_keeps_what_is_done(
         (["--keeps", "0,1"], "must be above 0 and at most 1, got 0,1"),
         (["--data", "none.jsonl"], "--data: none.jsonl cannot be read: No such file or directory"),
         (["--out", "/dev/null/run"], "--out: /dev/null is no folder"),
+        (["--reference", "dense"], "--reference dense: name files of prompts with --data"),
+        (["--reference", "dense", "--tasks", "kv", "--data", "a.txt"], "generated tasks have right answers"),
         (["--n", "0"], "must be at least 1, got 0"),
         (["--lengths", ""], "argument --lengths: expected names or numbers with commas between them, got ''"),
         (["--policies", ","], "argument --policies: expected names or numbers with commas between them, got ','"),
