@@ -203,13 +203,6 @@ class LazyConfig:
         },
     )
     min_tokens: int = field(default=1024, metadata={"help": "shorter prompts are computed in full"})
-    guard: float = field(
-        default=0.0,
-        metadata={
-            "help": "where the first token of an answer is less probable than this, the rest of the prompt is computed "
-            "after all, and the question asked again; 0: never"
-        },
-    )
     scorer: "Scorer | None" = field(
         default=None, metadata={"help": "importance of a token; None: attention, the paper's eq. 1"}
     )
@@ -251,8 +244,6 @@ class LazyConfig:
             )
         if self.revive is not None:
             _check_int("revive", self.revive, 0, " or None (on the command line 'all')")
-        if isinstance(self.guard, bool) or not isinstance(self.guard, int | float) or not 0 <= self.guard <= 1:
-            raise ConfigError(f"guard: must be a probability, from 0 to 1, got {self.guard!r}")
         if self.scorer is not None and not callable(self.scorer):
             raise ConfigError(f"scorer: must be a Scorer, got {self.scorer!r}")
         _check_choice("reduce", self.reduce, ("mean", "max"))

@@ -76,62 +76,34 @@ def prefill(
     L, cache = len(tokens), prompt_cache[0]
     ensure_fits(model, cache, L, step_size=step_size, max_memory=max_memory)
     before = Mark(cache)
-    cache.expect(L, complete=complete, tail=tail, step_size=step_size)
+    cache.expect(L, complete=complete, tail=tail)
     meter = Meter(on_progress, cache.offset, L, planned_work(cache, L) if complete else [1])
-    cache.on_rows = meter.report
     try:
         with mx.stream(generation_stream):
-            logits = _by_chunks(model, mx.array(tokens), prompt_cache, step_size, meter)
-            if logits is not None and _is_unsure(logits, cache):
-                logits = _ask_again(model, tokens[-1], prompt_cache)
+            logits = _by_chunks(model, mx.array(tokens), cache, step_size, meter)
         meter.finish()
     except BaseException:
         before.restore(cache)
         raise
-    finally:
-        cache.on_rows = cache.corner = None
     return logits
 
 
-def _by_chunks(
-    model: Model, tokens: mx.array, prompt_cache: list[LazyCache], step_size: int, meter: Meter
-) -> mx.array | None:
-    L, cache, before, logits = tokens.size, prompt_cache[0], None, None
+def _by_chunks(model: Model, tokens: mx.array, cache: LazyCache, step_size: int, meter: Meter) -> mx.array | None:
+    L, before, logits = tokens.size, None, None
     meter.report(0, 0, L)
     for start in range(0, L, step_size):
-        logits = model(tokens[None, start : start + step_size], cache=prompt_cache)
+        x = model.embedded(tokens[None, start : start + step_size])
+        done = model.advance(x, cache, rows_at_a_time=step_size, report=meter.report)
+        logits = None if done.x is None else model.answer(done.x)
         # not keys and values: while they are waited for, the next chunk cannot be written to their place
-        mx.async_eval(cache.corner, cache.beside if logits is None else logits)
+        mx.async_eval(done.begun, cache.beside if logits is None else logits)
         if before is not None:
             mx.eval(before)  # the device is never more than a chunk behind
             meter.report(0, start, L)
-        before = cache.corner
+        before = done.begun
     if logits is None:
         mx.eval(cache.state)
         return None
-    return logits[:, -1]
-
-
-def _is_unsure(logits: Float[mx.array, "1 V"], cache: LazyCache) -> bool:
-    """Whether what was left behind may be missed: evidence that did not come through rarely leaves a model sure."""
-    if not cache.config.guard or not cache.waiting:
-        return False
-    log_p = logits.max() - mx.logsumexp(logits.astype(mx.float32))
-    return float(np.array(mx.exp(log_p))) < cache.config.guard
-
-
-def _ask_again(model: Model, last: int, prompt_cache: list[LazyCache]) -> mx.array:
-    """Compute all that was left behind, and then the last token once more, which now sees everything."""
-    cache = prompt_cache[0]
-    cache.step_back()
-    cache.expect(1, tail=cache.tail)
-    cache.keeps_all = True
-    try:
-        logits = model(mx.array([[last]]), cache=prompt_cache)
-        assert logits is not None
-    finally:
-        cache.keeps_all = False
-    cache.guarded = True
     return logits[:, -1]
 
 

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 from jaxtyping import Float, Integer
 
-from .rows import Store, added, written
+from .rows import RowBuffer, added, written
 
 
 class Moved(NamedTuple):
@@ -34,18 +34,18 @@ class AuxCache:
 
     Args:
         cuts: at which tokens may wait.
-        bits, group_size: to keep the rows in, see `Store`.
+        bits, group_size: to keep the rows in, see `RowBuffer`.
     """
 
     def __init__(self, cuts: int, bits: int | None = None, group_size: int = 64) -> None:
-        self.rows = Store(0, bits, group_size)  # (capacity, D)
+        self.rows = RowBuffer(0, bits, group_size)  # (capacity, D)
         self.used = 0
         self.waiting_at = (0,) * cuts  # tokens at each cut
         self.depth = mx.zeros((0,), mx.int32)  # for each position, the stages in which it was computed
         self.slots = mx.zeros((0,), mx.int32)  # for each position that waits, its row
 
-    def append(self, x: Float[mx.array, "1 L D"], offset: int, ahead: int = 0) -> None:
-        """Keep the outputs of stage 0 for new tokens at `offset` and behind; `ahead` more are to come."""
+    def leave(self, x: Float[mx.array, "1 L D"], offset: int, ahead: int = 0) -> None:
+        """New tokens at `offset` and behind wait at the first cut, as rows of stage 0; `ahead` more are to come."""
         L = x.shape[1]
         self.rows.write(x.squeeze(0), self.used, self.used + L + ahead)
         self._note(offset, mx.full((L,), 1, mx.int32), mx.arange(self.used, self.used + L, dtype=mx.int32))
@@ -66,10 +66,10 @@ class AuxCache:
         """Length of the tables of positions: more than there are positions, and the same for many steps."""
         return self.depth.shape[0]
 
-    def take(
+    def come_back(
         self, positions: Integer[mx.array, " L"], cut: int, moved: Moved | None = None
     ) -> tuple[Float[mx.array, "1 L D"], Integer[mx.array, " L"]]:
-        """Take the tokens at these positions, which wait at `cut`. Returns their rows, and the slots they came from.
+        """The tokens at these positions, which wait at `cut`, go on. Returns their rows, and the slots they came from.
 
         Args:
             moved: the tokens that came to this cut, but were not put back yet.
@@ -87,8 +87,8 @@ class AuxCache:
         waiting[cut] += count
         self.waiting_at = tuple(waiting[:-1])
 
-    def put_back(self, slots: Integer[mx.array, " L"], x: Float[mx.array, "1 L D"]) -> None:
-        """Keep the outputs of a stage for tokens that were taken from these slots; they now wait at the next cut."""
+    def leave_again(self, slots: Integer[mx.array, " L"], x: Float[mx.array, "1 L D"]) -> None:
+        """Tokens that came back from these slots wait at the next cut, as rows of the stage between."""
         self.rows.put(slots, x.squeeze(0))
 
     def compact(self) -> None:
@@ -106,7 +106,7 @@ class AuxCache:
         waiting = np.flatnonzero(depth <= len(self.waiting_at))
         self.lay_out(self.rows.of(self.slots[mx.array(waiting.astype(np.int32))]), depth)
 
-    def lay_out(self, rows: Store, depth: Integer[np.ndarray, " P"]) -> None:
+    def lay_out(self, rows: RowBuffer, depth: Integer[np.ndarray, " P"]) -> None:
         """Hold these rows: of the tokens that wait, in the order of their positions.
 
         Args:

@@ -14,13 +14,19 @@ from ..config import LazyConfig
 from ..errors import StateError
 from ..stats import LazyStats
 from .aux_cache import AuxCache
-from .rows import Store
+from .rows import RowBuffer
 from .stage import StageCache, handles_of
+from .turn import Ranges, Turn
 
+STEP_SIZE = 2048  # rows computed at a time in prefill, if nobody says otherwise
 AHEAD = 512  # slots to make beyond those for a decode step's rows, where these need new ones
 
+OnRows = Callable[[int, int, int], None]
+"""Is told of a prompt: the stage, rows done in it, rows to do."""
 
-Ranges = Sequence[tuple[int, int]]  # of positions: the first one, and the first one behind
+
+def ignore(stage: int, done: int, rows: int) -> None:
+    """An `OnRows` for those who do not want to know."""
 
 
 def disjoint(ranges: Ranges) -> Ranges:
@@ -48,6 +54,8 @@ class Step(NamedTuple):
     told: bool  # it is of a prompt whose length is known
     final: bool  # its last token's logits are wanted
     window: int  # rows whose attention scores the others
+    rows_at_a_time: int  # to compute behind the first cut
+    report: Callable[[int, int, int], None]  # is told of a prompt: the stage, rows done in it, rows to do
 
 
 class Form(NamedTuple):
@@ -74,24 +82,11 @@ class LazyCache:
         self.aux = AuxCache(len(config.cuts), config.aux_bits, config.kv_group_size)
         self.packed = False  # keys and values are kept in few bits
         self.offset = 0
-        self.step_size = 2048  # rows computed at a time in prefill
         self.expected = 0  # tokens of a prompt that are still to come
-        self.complete = True  # and whether the prompt ends with them
-        self.keeps_all = False  # the next prompt leaves nothing behind
-        self.reading = False  # prompt tokens came, but not the last one
-        self.turn_start = 0  # where the newest prompt begins
-        self.asking_start = 0  # and its tokens whose queries are known
-        self.prompt_end = 0  # and ends
-        self.tail = 0  # its last tokens, if they are the chat template's
-        self.generated: list[tuple[int, int]] = []  # ranges of positions
+        self.turn = Turn()
         self.safe: mx.array | None = None  # what is protected while the newest answer is generated
         self.queries: mx.array | None = None  # (1, H, w, D_h): before the first cut, of the newest prompt tokens
-        self.prompt_queries = Store(0)  # (N, H * D_h): there too, of all of them, if they may be asked in turn
-        self.corner: mx.array | None = None  # of the newest chunk's output, to wait for it
-        self.kept: tuple[int, ...] = ()
-        self.revived = 0
-        self.guarded = False  # the newest prompt was asked again, with nothing left behind
-        self.on_rows: Callable[[int, int, int], None] | None = None  # told of a prompt: stage, rows done, rows to do
+        self.prompt_queries = RowBuffer(0)  # (N, H * D_h): there too, of all of them, if they may be asked in turn
 
     @classmethod
     def of(cls, form: Form, behind: Sequence[mx.array]) -> "LazyCache":
@@ -110,13 +105,12 @@ class LazyCache:
         rows = self.aux.rows
         return Form(self.config, self.edges[-1], self.packed, rows.bits, rows.group_size)
 
-    def expect(self, tokens: int, *, complete: bool = True, tail: int = 0, step_size: int | None = None) -> None:
+    def expect(self, tokens: int, *, complete: bool = True, tail: int = 0) -> None:
         """Announce the next `tokens` tokens as one prompt or question.
 
         Args:
             complete: the prompt ends with them; if not, they are read (stage 0 alone), and the prompt goes on later.
             tail: how many of its last tokens are the chat template's; they are protected.
-            step_size: rows to compute at a time in the stages behind the first.
 
         Raises:
             StateError: a prompt is still being read.
@@ -125,30 +119,29 @@ class LazyCache:
             raise StateError(f"a prompt has at least 1 token, got {tokens}")
         if self.expected:
             raise StateError(f"a prompt is still being read: {self.expected} of its tokens are to come")
-        self.expected, self.complete, self.tail = tokens, complete, tail
-        self.step_size = step_size or self.step_size
+        self.expected, self.turn = tokens, self.turn.expecting(complete, tail)
 
     def layers_of(self, stage: int) -> tuple[int, int]:
         """The first layer of a stage, and the first one behind it."""
         return self.edges[stage], self.edges[stage + 1]
 
-    def begin(self, L: int) -> Step:
+    def begin(self, L: int, rows_at_a_time: int = STEP_SIZE, report: OnRows | None = None) -> Step:
         """Take in `L` tokens and say what they are."""
         if self.config.kv_bits is not None and not self.packed and self.offset >= self.config.quantized_kv_start:
             self._pack(*self.config.packing)
         told, start = self.expected > 0, self.offset
         if told and L > self.expected:
             raise StateError(f"expected the last {self.expected} tokens of a prompt, got {L}")
-        decode = not told and L == 1 and not self.reading and start > 0
+        decode = not told and L == 1 and not self.turn.reading and start > 0
         self.expected -= L if told else 0
         self.offset += L
-        final = (self.expected == 0 and self.complete) if told else L == 1
+        final = (self.expected == 0 and self.turn.complete) if told else L == 1
         if decode:
-            self._note_generated(start)
+            self.turn = self.turn.with_generated(start)
         else:
             self._note_prompt(start, final)
-        window = 1 if decode else min(self.config.window, self.offset - self.asking_start)
-        return Step(start, self.offset, decode, told, final, window)
+        window = 1 if decode else min(self.config.window, self.offset - self.turn.queries_start)
+        return Step(start, self.offset, decode, told, final, window, rows_at_a_time, report or ignore)
 
     def keep_as(self, config: LazyConfig) -> None:
         """Go on with the storage of another configuration: what is to be packed will be, from the next tokens on.
@@ -180,44 +173,31 @@ class LazyCache:
                 pool.pack(bits, group_size)
         self.packed = True
 
-    def _note_generated(self, position: int) -> None:
-        if self.generated and self.generated[-1][1] == position:
-            self.generated[-1] = (self.generated[-1][0], position + 1)
-        else:
-            self.generated.append((position, position + 1))
-
     def _note_prompt(self, start: int, final: bool) -> None:
-        if not self.reading:
-            self.turn_start = self.asking_start = start
-            self.queries, self.guarded = None, False
-        self.reading = not final
+        if not self.turn.reading:
+            self.queries = None
+        self.turn = self.turn.with_prompt(start, self.offset, final)
         if final:
-            self.prompt_end, self.safe = self.offset, None
+            self.safe = None
 
     def protected(self, step: Step) -> Ranges:
         """Positions that are never left behind: sink, recent, the template's tail, generated, the window."""
-        recent = max(self.prompt_end - self.config.recent - self.tail, 0), self.prompt_end
+        recent = max(self.turn.end - self.config.recent - self.turn.tail, 0), self.turn.end
         sink, window = (0, min(self.config.sink, step.stop)), (step.stop - step.window, step.stop)
-        return disjoint([sink, recent, *self.generated, window])
+        return disjoint([sink, recent, *self.turn.generated, window])
 
     def protected_while_generating(self, step: Step) -> Bool[mx.array, " P"]:
         """The same as a mask, for all tokens of an answer: what comes behind the prompt is protected."""
         places = self.aux.places
         if self.safe is None or self.safe.shape[0] != places:
-            self.safe = mask_of([*self.protected(step), (self.prompt_end, places)], places)
+            self.safe = mask_of([*self.protected(step), (self.turn.end, places)], places)
         return self.safe
-
-    def step_back(self) -> None:
-        """Forget the last token of the prompt that was just read; it can be given again, and nothing else was lost."""
-        self.trim(1)
-        self.reading = self.offset > self.turn_start
 
     def fork(self) -> "LazyCache":
         """An independent conversation with the same past. Arrays are shared until one of the two writes to them."""
         twin = handles_of(self)
         twin.stages = [stage.fork() for stage in self.stages]
         twin.aux = handles_of(self.aux)
-        twin.generated = list(self.generated)
         return twin
 
     @property
@@ -244,7 +224,7 @@ class LazyCache:
         for cut, n in enumerate(back, 1):
             self.aux.went(n, cut)
             self.stages[cut].filled += 1 + n
-        self.revived += sum(back)
+        self.turn = self.turn.with_revived(sum(back))
 
     @property
     def behind(self) -> list[mx.array]:
@@ -290,10 +270,7 @@ class LazyCache:
             return 0
         self.offset -= n
         self.queries, self.safe, self.expected = None, None, 0
-        self.reading = self.reading and self.offset > self.turn_start
-        self.turn_start, self.asking_start = min(self.turn_start, self.offset), self.offset
-        self.prompt_end = min(self.prompt_end, self.offset)
-        self.generated = [(a, min(b, self.offset)) for a, b in self.generated if a < self.offset]
+        self.turn = self.turn.trimmed(self.offset)
         for stage in self.stages:
             stage.trim(self.offset)
         if self.config.cuts:
@@ -314,17 +291,16 @@ class LazyCache:
         whole = sum(layers) * max(self.offset, 1)
         done = sum(n * tokens for n, tokens in zip(layers, computed, strict=True))
         return LazyStats(
-            mode="lazy" if done < whole or any(kept < self.prompt_end for kept in self.kept) else "dense",
+            mode="lazy" if done < whole or any(kept < self.turn.end for kept in self.turn.kept) else "dense",
             schedule=str(self.config.schedule),
-            prompt_tokens=self.prompt_end - self.turn_start,
-            prompt_end=self.prompt_end,
+            prompt_tokens=self.turn.end - self.turn.start,
+            prompt_end=self.turn.end,
             context_tokens=self.offset,
             ttft_s=ttft_s,
-            kept=self.kept,
+            kept=self.turn.kept,
             computed=computed,
             computed_fraction=done / whole,
-            revived=self.revived,
-            guarded=self.guarded,
+            revived=self.turn.revived,
             kv_bytes=sum(a.nbytes for stage in self.stages for a in stage.arrays),
             aux_bytes=sum(a.nbytes for a in self.aux.arrays) + self.prompt_queries.nbytes,
         )

@@ -1,4 +1,4 @@
-"""`Store`: rows in a buffer that grows, as they are or packed in few bits.
+"""`RowBuffer`: rows in a buffer that grows, as they are or packed in few bits.
 
 A packed row is three: `mx.quantize`'s codes, scales and biases. They share the axis of the slots, so whatever is done
 to slots is done to each part alike, and only what goes in and comes out is packed and unpacked.
@@ -110,7 +110,7 @@ def check_packing(name: str, size: int, group_size: int) -> None:
         raise ConfigError(f"{name}: rows of {size} values cannot be packed in groups of {group_size}; {advice}")
 
 
-class Store:
+class RowBuffer:
     """Rows by slot.
 
     Args:
@@ -165,18 +165,18 @@ class Store:
         """The rows of these slots."""
         return self.of(slots)._unpacked()
 
-    def of(self, slots: mx.array | slice) -> "Store":
+    def of(self, slots: mx.array | slice) -> "RowBuffer":
         """A store of these slots alone."""
         return self._with(tuple(self._slots_of(part, slots) for part in self.parts))
 
-    def joined(self, other: "Store") -> "Store":
+    def joined(self, other: "RowBuffer") -> "RowBuffer":
         """A store of the slots of both."""
         if not self.parts or not other.parts:
             return self if self.parts else other
         pairs = zip(self.parts, other.parts, strict=True)
         return self._with(tuple(mx.concatenate(list(pair), axis=self.axis) for pair in pairs))
 
-    def padded(self, slots: int) -> "Store":
+    def padded(self, slots: int) -> "RowBuffer":
         """A store with so many slots more."""
 
         def longer(part: mx.array) -> mx.array:
@@ -190,7 +190,7 @@ class Store:
             self.bits, self.group_size = bits, group_size
             self.parts = self._packed(self.parts[0]) if self.parts else ()
 
-    def fork(self) -> "Store":
+    def fork(self) -> "RowBuffer":
         """A store of its own with the same arrays, until one of the two writes to them."""
         return self._with(tuple(copy.copy(part) for part in self.parts))
 
@@ -198,12 +198,12 @@ class Store:
         """The parts by name, to be saved."""
         return {f"{name}{ending}": part for ending, part in zip(PARTS, self.parts, strict=False)}
 
-    def restored(self, name: str, arrays: dict[str, mx.array]) -> "Store":
+    def restored(self, name: str, arrays: dict[str, mx.array]) -> "RowBuffer":
         """A store like this one of parts that were saved."""
         return self._with(tuple(arrays[name + ending] for ending in PARTS if name + ending in arrays))
 
-    def _with(self, parts: tuple[mx.array, ...]) -> "Store":
-        twin = Store(self.axis, self.bits, self.group_size)
+    def _with(self, parts: tuple[mx.array, ...]) -> "RowBuffer":
+        twin = RowBuffer(self.axis, self.bits, self.group_size)
         twin.parts = parts
         return twin
 

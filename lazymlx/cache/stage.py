@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from .masks import Mask, causal
-from .rows import Store, Stored, added, grown, written
+from .rows import RowBuffer, Stored, added, grown, written
 
 NOWHERE = 2**30  # position of an empty slot: later than any query, so that every mask hides it
 
@@ -40,7 +40,7 @@ def handles_of(owner: T) -> T:
     for name, value in vars(owner).items():
         if isinstance(value, mx.array):
             setattr(twin, name, copy.copy(value))
-        elif isinstance(value, Store):
+        elif isinstance(value, RowBuffer):
             setattr(twin, name, value.fork())
     return twin
 
@@ -49,7 +49,7 @@ class KVPool:
     """Keys and values of one layer, `(1, H_kv, capacity, D_h)`, in order of arrival."""
 
     def __init__(self) -> None:
-        self.keys, self.values = Store(2), Store(2)
+        self.keys, self.values = RowBuffer(2), RowBuffer(2)
 
     def append(
         self, keys: Float[mx.array, "B H_kv L D_h"], values: Float[mx.array, "B H_kv L D_h"], span: Span

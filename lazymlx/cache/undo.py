@@ -15,31 +15,22 @@ import numpy as np
 
 from .aux_cache import AuxCache
 from .conversation import LazyCache
-from .rows import Store
+from .rows import RowBuffer
 from .stage import NOWHERE, StageCache, handles_of
-
-# of a cache; all else is numbers and small arrays. Queries of later tokens do no harm, and are overwritten
-APART = ("stages", "aux", "generated", "safe", "prompt_queries")
-STAYS = ("config", "packed")  # of these, what has been packed stays packed, and the configuration says so
 
 
 class Mark:
     """A point in the past of one cache. It stays valid while nothing before it is trimmed away."""
 
     def __init__(self, cache: LazyCache):
-        past = vars(handles_of(cache))
-        self.counts = {name: value for name, value in past.items() if name not in APART + STAYS}
-        self.generated, self.config = list(cache.generated), cache.config
+        self.offset, self.expected, self.turn, self.queries = cache.offset, cache.expected, cache.turn, cache.queries
+        self.config = cache.config
         self.packing = packing_of(cache)
         self.slots = [Slots.of(stage) for stage in cache.stages]
         self.aux: AuxCache | None = handles_of(cache.aux)
         self.left = np.array([], int)  # positions whose hidden states left the aux cache since, once sealed
         self.depth = np.array([], np.int32)  # the number of stages that they had been computed in
-        self.rows = Store(0)  # and the hidden states, (L, D)
-
-    @property
-    def offset(self) -> int:
-        return self.counts["offset"]
+        self.rows = RowBuffer(0)  # and the hidden states, (L, D)
 
     @property
     def nbytes(self) -> int:
@@ -65,9 +56,8 @@ class Mark:
             slots.restore(stage)
         if packing_of(cache) == self.packing:
             cache.config = self.config
-        for name, value in self.counts.items():
-            setattr(cache, name, value)
-        cache.generated, cache.aux, cache.safe = list(self.generated), aux, None
+        cache.offset, cache.expected, cache.turn, cache.queries = self.offset, self.expected, self.turn, self.queries
+        cache.aux, cache.safe = aux, None
         mx.eval(cache.state)  # by the thread that asked for it; another may go on
 
     def with_lost(self, later: "Mark") -> "Mark":
@@ -132,7 +122,7 @@ def packing_of(cache: LazyCache) -> tuple[bool, int | None]:
     return cache.packed, cache.aux.rows.bits
 
 
-def _pack_as(rows: Store, other: Store) -> None:
+def _pack_as(rows: RowBuffer, other: RowBuffer) -> None:
     if other.bits is not None:
         rows.pack(other.bits, other.group_size)
 

@@ -17,11 +17,11 @@ from jaxtyping import Float, Integer
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..cache.conversation import LazyCache
-from ..cache.rows import Store
+from ..cache.rows import RowBuffer
 from ..config import LazyConfig
-from ..engine.links import by_token, query_store
+from ..engine.links import by_token, query_buffer
 from ..engine.model import Model
-from ..engine.staged import last_rows
+from ..engine.stages import last_rows, run_stage
 from ..generation import encode, template_tail
 from ..nn.windows import scoring_layer
 from .prompts import Prompt
@@ -60,7 +60,7 @@ class Reading:
         # the input of every layer read, and the output of the last
         self.hidden = [model.family.embedded(model, tokens[:, :-1], None)]
         self.queries: list[mx.array] = []  # of every layer read, the newest
-        self.prompt_queries: list[Store] = []  # and of all tokens
+        self.prompt_queries: list[RowBuffer] = []  # and of all tokens
 
     def _go_on(self, depth: int) -> None:
         """Read on, up to layer `depth`."""
@@ -68,10 +68,10 @@ class Reading:
         for number in range(len(self.queries), depth):
             span = self.by_layer.stages[number].append(positions, self.L)
             mask = "causal" if self.L > 1 else None
-            x, asking = self.model._run(self.by_layer, number, self.hidden[-1], 0, mask, span)
+            x, asking = run_stage(self.model, self.by_layer, number, self.hidden[-1], 0, mask, span)
             self.hidden.append(x)
             self.queries.append(last_rows(None, asking.queries, WIDEST))
-            self.prompt_queries.append(query_store(self.model.query_size))
+            self.prompt_queries.append(query_buffer(self.model.query_size))
             self.prompt_queries[-1].write(by_token(asking.queries), 0, self.L + 1)
             mx.eval(x, self.queries[-1], self.prompt_queries[-1].parts)
 
@@ -85,7 +85,7 @@ class Reading:
         cache.stages[0] = self.by_layer.stages[0].fork()
         cache.stages[0].pools = [stage.fork().pools[0] for stage in self.by_layer.stages[:depth]]
         if config.cuts:
-            cache.aux.append(self.hidden[depth], 0, ahead=1)
+            cache.aux.leave(self.hidden[depth], 0, ahead=1)
             scoring = scoring_layer(self.model.windows, 0, depth)
             cache.queries = last_rows(None, self.queries[scoring], config.window)
             cache.prompt_queries = self.prompt_queries[scoring].fork() if config.links else cache.prompt_queries
@@ -150,10 +150,10 @@ class Meter:
         kl = max(float((mx.exp(log_p) * (log_p - log_q)).sum()), 0.0)
         for i, token in enumerate(dense.answer, 1):
             if int(logits.argmax()) != token:
-                return Outcome(True, kl, reading.L + 1, cache.kept)
+                return Outcome(True, kl, reading.L + 1, cache.turn.kept)
             if i < len(dense.answer):
                 logits = reading.follow(cache, mx.array([[token]]))
-        return Outcome(False, kl, reading.L + 1, cache.kept)
+        return Outcome(False, kl, reading.L + 1, cache.turn.kept)
 
 
 def log_softmax(logits: Float[mx.array, " V"]) -> Float[mx.array, " V"]:

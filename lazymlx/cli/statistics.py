@@ -50,7 +50,6 @@ def kept(stats: LazyStats, lazy: LazyConfig) -> str:
     if stats.mode == "dense":
         short = stats.schedule != "dense" and context < lazy.min_tokens
         why = f"fewer than the {lazy.min_tokens} of --min-tokens" if short else "nothing is left behind"
-        why = f"its first token was less sure than --guard {lazy.guard:g}" if stats.guarded else why
         return f"{context}/{context} tokens (100.0%), the dense path: {why}"
     return ", ".join(
         f"{count}/{context} tokens ({count / context:.1%}) from layer {cut.layer} on"

@@ -18,8 +18,8 @@ from ..cache.rows import STEP
 from ..config import PRESETS, LazyConfig
 from ..engine.links import BITS, GROUP_SIZE
 from ..engine.model import Model
-from ..engine.staged import IN_HAND
 from ..errors import TooLargeError
+from ..nn.loop import IN_HAND
 
 FUSED_HEADS = (64, 80, 96, 128)  # head sizes for which a GPU never holds all attention scores
 LEAST_STEP = 64

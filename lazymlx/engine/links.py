@@ -8,16 +8,16 @@ turn, and what they attend to counts as much as they do. Not in the paper, whose
 import mlx.core as mx
 from jaxtyping import Bool, Float, Integer
 
-from ..cache.rows import Store
+from ..cache.rows import RowBuffer
 from ..nn.compiling import compiled
 from .selection import candidate_keys, countdown_from, positions_of, smoothed, top
 
 BITS, GROUP_SIZE = 4, 64  # of stored queries: they only have to find their keys again
 
 
-def query_store(width: int) -> Store:
+def query_buffer(width: int) -> RowBuffer:
     """For the queries of a prompt's tokens, `(N, width)`, packed if they can be."""
-    return Store(0) if width % GROUP_SIZE else Store(0, BITS, GROUP_SIZE)
+    return RowBuffer(0) if width % GROUP_SIZE else RowBuffer(0, BITS, GROUP_SIZE)
 
 
 def by_token(queries: Float[mx.array, "1 H L D_h"]) -> Float[mx.array, "L N"]:

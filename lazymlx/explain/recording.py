@@ -121,7 +121,7 @@ class Trace:
             self._begin(cache)
         elif self._first is None:
             self._first = chosen
-            self._edges, self._turn_start, self._prompt_end = tuple(cache.edges), cache.turn_start, cache.offset
+            self._edges, self._turn_start, self._prompt_end = tuple(cache.edges), cache.turn.start, cache.offset
         depth = copy.copy(cache.aux.depth) if cache.config.cuts else None  # a handle that later steps do not write to
         self._waiting.append(_State(depth, cache.offset, tokens))
         if depth is not None:

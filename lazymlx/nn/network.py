@@ -11,11 +11,10 @@ import mlx.nn as nn
 from jaxtyping import Float, Integer
 from mlx.utils import tree_flatten
 
-from ..cache.masks import Mask, causal
 from ..cache.stage import Span
-from .attention import Rows
 from .checkpoint import check_fit
 from .families import Family, family_of
+from .loop import run_layers
 from .windows import sight
 
 
@@ -106,9 +105,4 @@ class Network(nn.Module):
     def dense(self, x: Float[mx.array, "B L D"]) -> Float[mx.array, "B L D"]:
         """Run everything through every layer."""
         L = x.shape[1]
-        masks: dict[int | None, Mask] = {None: "causal" if L > 1 else None}
-        for layer, window in zip(self.layers, self.windows, strict=True):
-            if window is not None and window not in masks:
-                masks[window] = masks[None] if L <= window else causal(mx.arange(L), mx.arange(L), window)
-            x = layer(x, mask=masks[window], cache=Rows(0, None, Span(context=L)))
-        return x
+        return run_layers(self.layers, self.windows, x, 0, "causal" if L > 1 else None, Span(context=L))[0]

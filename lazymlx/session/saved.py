@@ -16,26 +16,15 @@ from mlx.utils import tree_flatten
 
 from ..cache.conversation import LazyCache
 from ..cache.stage import StageCache
+from ..cache.turn import Turn
 from ..cache.undo import Slots
 from ..config import LazyConfig
-from ..engine.links import query_store
+from ..engine.links import query_buffer
 from ..engine.model import Model
 from ..errors import DocumentError, StateError
 from ..sealed import is_sealed, read_sealed, write_sealed
 
-FORMAT, VERSION = "lazymlx document", "2"
-COUNTS = (
-    "offset",
-    "step_size",
-    "reading",
-    "turn_start",
-    "asking_start",
-    "prompt_end",
-    "tail",
-    "revived",
-    "complete",
-    "packed",
-)
+FORMAT, VERSION = "lazymlx document", "3"
 SAMPLE = 16  # values of each weight that a model is known by
 
 
@@ -88,12 +77,9 @@ def load_document(path: str | os.PathLike, model: Model) -> tuple[LazyCache, lis
     values = json.loads(header["config"])
     [cache] = model.make_cache(LazyConfig(**{**values, "schedule": [tuple(cut) for cut in values["schedule"]]}))
     counts = json.loads(header["counts"])
-    for name in COUNTS:
-        setattr(cache, name, counts[name])
-    cache.kept = tuple(counts["kept"])
-    cache.generated = [(start, stop) for start, stop in counts["generated"]]
+    cache.offset, cache.packed, cache.turn = counts["offset"], counts["packed"], Turn.from_dict(counts["turn"])
     cache.queries = arrays.get("queries")
-    cache.prompt_queries = query_store(model.query_size).restored("asked", arrays)
+    cache.prompt_queries = query_buffer(model.query_size).restored("asked", arrays)
     packing = cache.config.packing if cache.packed else None
     for number, (stage, slots) in enumerate(zip(cache.stages, counts["slots"], strict=True)):
         _fill_stage(stage, arrays, f"stage{number}", Slots(*slots), packing)
@@ -121,10 +107,8 @@ def _config_values(config: LazyConfig) -> dict[str, Any]:
 
 def _counts(cache: LazyCache) -> dict[str, Any]:
     """The numbers that a conversation consists of, beside arrays."""
-    counts = {name: getattr(cache, name) for name in COUNTS}
-    lists = {"kept": list(cache.kept), "generated": [list(span) for span in cache.generated]}
     slots = [list(Slots.of(stage)) for stage in cache.stages]
-    return {**counts, **lists, "slots": slots}
+    return {"offset": cache.offset, "packed": cache.packed, "turn": cache.turn.to_dict(), "slots": slots}
 
 
 def _arrays(cache: LazyCache) -> dict[str, mx.array]:

@@ -17,7 +17,7 @@ from talking import speller
 from tiny import stock_model, tiny_args, twin_of
 
 from lazymlx import LazyConfig
-from lazymlx.cache.rows import Quantized, Store
+from lazymlx.cache.rows import Quantized, RowBuffer
 from lazymlx.cache.stage import KVPool, Span
 from lazymlx.cache.undo import Mark
 from lazymlx.costs.memory import estimate_memory
@@ -60,7 +60,7 @@ def test_a_store_gives_back_what_it_was_given(bits):
     """Up to the step of its bits, in every way to write and to read."""
     rows = mx.random.normal((1, 2, 10, 64))
     first = rows[:, :, :6]
-    store = Store(2, bits, 32)
+    store = RowBuffer(2, bits, 32)
     store.write(first, 0, 6)
     store.write(rows[:, :, 6:], mx.arange(6, 10), 10)
     tolerance = 1e-6 if bits is None else 8 / 2**bits
@@ -76,7 +76,7 @@ def test_a_store_gives_back_what_it_was_given(bits):
 
 def test_rows_of_which_no_more_will_come_are_not_copied():
     rows = mx.random.normal((1, 2, 6, 64))
-    store = Store(2)
+    store = RowBuffer(2)
     store.write(rows, 0, 6)
     assert store.capacity == 6
     store.put(mx.array([3]), mx.zeros((1, 2, 1, 64)))
@@ -88,7 +88,7 @@ def test_rows_of_which_no_more_will_come_are_not_copied():
 def test_rows_move_whatever_their_size_and_type(width, kept, given):
     """As words where they can; and what was there before stays with whoever else has it."""
     rows = mx.random.normal((5, width)).astype(getattr(mx, kept))
-    store, slots = Store(0), mx.array([3, 0])
+    store, slots = RowBuffer(0), mx.array([3, 0])
     store.write(rows, 0, 5)
     twin, handle = store.fork(), store.parts[0]
     new = mx.array(np.arange(2 * width).reshape(2, width) / 4).astype(getattr(mx, given))
@@ -108,7 +108,7 @@ def test_packed_rows_where_nothing_is_missing(model):
 def test_packing_keeps_to_the_slots():
     """Stores that are cut, joined, padded, forked or saved hold the same bits, not bits that were packed twice."""
     rows = mx.random.normal((40, 64))
-    store = Store(0, 4, 32)
+    store = RowBuffer(0, 4, 32)
     store.write(rows, 0, 40)
     fork = store.fork()
     moved = store.of(slice(20)).joined(store.of(mx.arange(20, 40))).padded(3)
@@ -117,13 +117,13 @@ def test_packing_keeps_to_the_slots():
     assert not np.array(moved.at(mx.array([42]))).any()
     store.put(mx.array([0]), mx.zeros((1, 64)))
     assert np.array(fork.at(mx.array([0]))).any()
-    again = Store(0, 4, 32).restored("rows", fork.named("rows"))
+    again = RowBuffer(0, 4, 32).restored("rows", fork.named("rows"))
     assert all(mx.array_equal(a, b) for a, b in zip(again.parts, fork.parts, strict=True))
 
 
 def test_a_store_that_is_packed_later():
     rows = mx.random.normal((40, 64))
-    plain, packed = Store(0), Store(0, 8, 32)
+    plain, packed = RowBuffer(0), RowBuffer(0, 8, 32)
     for store in (plain, packed):
         store.write(rows, 0, 40)
     plain.pack(8, 32)

@@ -61,7 +61,7 @@ def test_a_reading_goes_on_as_the_engine_would(tiny, config: LazyConfig) -> None
     expected = model(tokens, cache=whole)[0, -1]
     for _ in range(5):
         assert mx.abs(logits - expected).max() < 1e-3
-        assert cache.kept == whole[0].kept and cache.computed() == whole[0].computed()
+        assert cache.turn.kept == whole[0].turn.kept and cache.computed() == whole[0].computed()
         token = expected.argmax().reshape(1, 1)
         logits, expected = reading.follow(cache, token), model(token, cache=whole)[0, -1]
 

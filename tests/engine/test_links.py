@@ -8,13 +8,13 @@ from tiny import stock_model, tiny_args, twin_of
 
 from lazymlx.config import LazyConfig
 from lazymlx.costs.memory import estimate_memory
-from lazymlx.engine.links import by_token, most, query_store, widely, with_links
+from lazymlx.engine.links import by_token, most, query_buffer, widely, with_links
 
 
 @pytest.mark.parametrize("width, packed", [(64, True), (192, True), (96, False), (8, False)])
 def test_queries_are_packed_where_groups_divide_them(width, packed):
     rows = mx.random.normal((5, width), key=mx.random.key(0))
-    store = query_store(width)
+    store = query_buffer(width)
     store.write(rows, 0, 5)
     assert (store.nbytes < rows.nbytes / 6 * store.capacity / 5) == packed
     error = mx.abs(store.at(mx.array([3, 1])) - rows[mx.array([3, 1])]).max()

@@ -84,7 +84,7 @@ def test_how_many_come_back_is_known_beforehand(model):
     for step in range(steps):
         token = model(token[None], cache=[cache])[:, -1].argmax(axis=-1)
         if step < steps - 1:
-            assert cache.revived == (step // DEFAULT.revive_every + 1) * DEFAULT.revive * len(CUTS)
+            assert cache.turn.revived == (step // DEFAULT.revive_every + 1) * DEFAULT.revive * len(CUTS)
             assert cache.aux.waiting_at == (waiting[0] - (step // 2 + 1) * DEFAULT.revive, waiting[1])
     assert cache.aux.waiting_at == (0, waiting[1] - DEFAULT.revive + first % DEFAULT.revive)
     depth = np.array(cache.aux.depth[: cache.offset])
@@ -115,7 +115,7 @@ def test_there_is_room_for_all_that_come_back(model, monkeypatch):
 def test_an_answer_that_called_all_of_it_back_is_lazy_still(model):
     """The prompt did leave tokens behind, and the statistics say how many it kept."""
     cache, token = read(model, DEFAULT)
-    kept = cache.kept
+    kept = cache.turn.kept
     while cache.waiting:
         token = model(token[None], cache=[cache])[:, -1].argmax(axis=-1)
     stats = cache.stats()

@@ -141,7 +141,7 @@ def test_fastkv_protects_its_window_and_nothing_else(model: Model, draft: Model)
     (policy,) = policies(draft, 0.2, "fastkv")
     conversation = policy.begin(model, ())
     conversation.ask(random_tokens(LENGTH), 2)
-    assert conversation.cache[0].kept == (LENGTH * 0.2 + 8,)
+    assert conversation.cache[0].turn.kept == (LENGTH * 0.2 + 8,)
 
 
 def test_gemfilter_keeps_the_highest_sums_of_products(model: Model) -> None:

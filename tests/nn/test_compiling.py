@@ -14,6 +14,7 @@ from zoo import pair
 
 from lazymlx.cache.conversation import LazyCache
 from lazymlx.config import LazyConfig
+from lazymlx.engine import cuts
 from lazymlx.engine.model import Model
 from lazymlx.engine.selection import Scorer
 from lazymlx.errors import StateError
@@ -113,8 +114,8 @@ def test_of_other_families_too(name: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_trace_serves_until_buffers_grow(model: Model, traced: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    traces, behind_cuts = [], Model._behind_cuts
-    monkeypatch.setattr(Model, "_behind_cuts", lambda *given: traces.append(1) or behind_cuts(*given))
+    traces, behind_cuts = [], cuts.behind_cuts
+    monkeypatch.setattr(cuts, "behind_cuts", lambda *given: traces.append(1) or behind_cuts(*given))
     cache, token = read(model)
     go_on(model, cache, token, steps=10)  # all stages grow together, at the first step
     assert len(traces) == 1

@@ -10,7 +10,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx_lm.models import llama
-from tiny import feed, random_tokens, stock_model, tiny_args, twin_of
+from tiny import by_rows, feed, random_tokens, stock_model, tiny_args, twin_of
 
 from lazymlx.config import LazyConfig
 from lazymlx.engine.model import Model
@@ -61,8 +61,8 @@ def turns(model, cache: list, chunk: int = 2048, told: bool = False) -> Iterator
     """Logits after a prompt, each token of an answer, a follow-up question, and each token of another answer."""
     for prompt in (PROMPT, QUESTION):
         if told:
-            cache[0].expect(len(prompt), step_size=chunk)
-        yield feed(model, cache, prompt, chunk)[0, -1]
+            cache[0].expect(len(prompt))
+        yield feed(by_rows(model, chunk) if told else model, cache, prompt, chunk)[0, -1]
         for token in ANSWER:
             yield model(mx.array([[token]]), cache=cache)[0, -1]
 

@@ -18,7 +18,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import MODEL_REMAPPING, _get_classes
 from reference import SETTINGS, Shape
-from tiny import WatchedReference
+from tiny import WatchedReference, by_rows
 from zoo import CONFIGS, LAYERS, SEEING, VOCAB, WINDOW, configuration, pair
 
 from lazymlx.cache.masks import causal
@@ -69,7 +69,8 @@ def dense(name: str) -> mx.array:
 
 def say(model: Model, cache: list, start: int, stop: int, chunk: int) -> mx.array:
     """Give a prompt in chunks, its last token alone, as mlx-lm's loop does. Returns the last token's logits."""
-    cache[0].expect(stop - start, step_size=chunk)
+    model = by_rows(model, chunk)
+    cache[0].expect(stop - start)
     for at in range(start, stop - 1, chunk):
         model(mx.array([TOKENS[at : min(at + chunk, stop - 1)]]), cache=cache)
     return model(mx.array([TOKENS[stop - 1 : stop]]), cache=cache)[0, -1]
@@ -149,7 +150,7 @@ def test_no_token_is_computed_twice(name):
     for stage in cache[0].stages:
         held = np.array(stage.positions[: stage.filled]).tolist()
         assert len(held) == len(set(held))
-    assert cache[0].revived > 0
+    assert cache[0].turn.revived > 0
     assert np.isfinite(np.array(logits)).all()
 
 
@@ -196,7 +197,7 @@ def test_scores_are_those_of_the_familys_own_attention(name):
     importance[-1] = np.inf  # the token that asks
     cache = ours.make_cache(LazyConfig.paper("3:0.3"))
     say(ours, cache, 0, len(TOKENS), 9)
-    assert held_in(cache) == sorted(np.argsort(-importance)[: cache[0].kept[0]].tolist())
+    assert held_in(cache) == sorted(np.argsort(-importance)[: cache[0].turn.kept[0]].tolist())
 
 
 def test_dynamic_scaling_beyond_the_longest_context():
@@ -284,7 +285,7 @@ def test_with_a_window_on_every_layer_prompts_are_cut_while_they_are_inside_of_i
     config = LazyConfig("3:0.4", window=3, recent=2, min_tokens=0, round_to=1)
     cache = ours.make_cache(config)
     say(ours, cache, 0, 24, 9)
-    assert cache[0].kept[0] < 24
+    assert cache[0].turn.kept[0] < 24
     without = pair("mistral")[1].make_cache(config)
     say(pair("mistral")[1], without, 0, 24, 9)
     assert held_in(cache) == held_in(without)
@@ -292,7 +293,7 @@ def test_with_a_window_on_every_layer_prompts_are_cut_while_they_are_inside_of_i
         assert np.isfinite(np.array(ours(mx.array([TOKENS[at : at + 1]]), cache=cache))).all()
     cache = ours.make_cache(config)
     assert_close(say(ours, cache, 0, 40, 9), ours(mx.array([TOKENS[:40]]))[0, -1], "beyond the window")
-    assert cache[0].kept == (40,)
+    assert cache[0].turn.kept == (40,)
 
 
 def held_in(cache: list) -> list[int]:

@@ -81,7 +81,7 @@ def test_a_lazy_answer_from_packed_weights(tmp_path):
     for _ in range(4):
         logits = model(mx.argmax(logits[:, -1:], axis=-1), cache=cache)
     assert np.isfinite(np.array(logits)).all()
-    assert int(cache[0].revived) > 0
+    assert int(cache[0].turn.revived) > 0
 
 
 def test_a_scale_that_experts_share_is_not_dropped(tmp_path):

@@ -20,7 +20,6 @@ CUTS = ((2, 0.5), (4, 0.25))
 CONFIGS = {
     "default": LazyConfig(CUTS, min_tokens=0),
     "paper": LazyConfig.paper(CUTS),
-    "guarded": LazyConfig(CUTS, min_tokens=0, guard=0.99),
     "packed": LazyConfig(CUTS, min_tokens=0, kv_bits=8, kv_group_size=32, aux_bits=8),
     "dense": LazyConfig.dense(),
 }
@@ -53,7 +52,7 @@ def script(model: Model) -> list[Step]:
 
 def held(cache: LazyCache) -> list[object]:
     """What a conversation knows of its tokens."""
-    return [cache.offset, cache.expected, cache.reading, cache.generated, cache.aux.waiting_at, computed_sets(cache)]
+    return [cache.offset, cache.expected, cache.turn, cache.aux.waiting_at, computed_sets(cache)]
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -102,7 +102,7 @@ def test_a_static_session_sees_a_document_that_was_read_before():
     static = LazyConfig("2:0.4", window=3, min_tokens=0, revive=0, round_to=1, sink=0, recent=0)
     s = read_session(static)
     list(s.ask(QUESTION, 1))
-    assert s.stats.kept[0] > 0.4 * s._cache.prompt_end
+    assert s.stats.kept[0] > 0.4 * s._cache.turn.end
 
 
 def test_a_template_that_changes_earlier_turns_keeps_the_common_prefix():

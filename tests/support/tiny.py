@@ -8,7 +8,7 @@ Two right programs may disagree about a near tie, since floats add up in another
 first choice that is one, and says so (`Rehearsal.clear`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count, pairwise
@@ -78,6 +78,16 @@ def feed(model, caches: list, tokens: Sequence[int], chunk: int = 2048) -> mx.ar
         model(mx.array([tokens[start : min(start + chunk, len(tokens) - 1)]]), cache=caches)
         mx.eval([cache.state for cache in caches])
     return model(mx.array([tokens[-1:]]), cache=caches)
+
+
+def by_rows(model: Model, rows_at_a_time: int) -> Callable[..., mx.array | None]:
+    """Our model as a loop calls it, but for the rows that it computes at a time behind the first cut."""
+
+    def call(tokens: mx.array, cache: list[LazyCache]) -> mx.array | None:
+        x = model.advance(model.embedded(tokens), cache[0], rows_at_a_time=rows_at_a_time).x
+        return None if x is None else model.answer(x)
+
+    return call
 
 
 # --- what the engine's layers did -------------------------------------------------------------------
@@ -265,8 +275,8 @@ class Engine:
 
     def step(self, kind: str, tokens: Sequence[int]) -> mx.array:
         if kind == "prompt" and self.told:
-            self.cache.expect(len(tokens), step_size=self.chunk)
-        return feed(self.model, self.caches, tokens, self.chunk)
+            self.cache.expect(len(tokens))
+        return feed(by_rows(self.model, self.chunk), self.caches, tokens, self.chunk)
 
     def stage_of(self, layer: int) -> int:
         return sum(cut.layer <= layer for cut in self.config.cuts)
@@ -310,7 +320,7 @@ class Performance(Engine):
             seen = step.active[stage] if self.config.attend == "selected" else moment.computed[stage]
             assert self.seen_by(moment.length - 1, calls, layer) == sorted(seen), f"keys seen in layer {layer}"
         if moment.kind == "prompt":
-            assert self.cache.kept == tuple(len(active) for active in step.active[1:])
+            assert self.cache.turn.kept == tuple(len(active) for active in step.active[1:])
 
     def compare_tables(self, moment: Moment) -> None:
         """What the cache says of itself."""

@@ -33,7 +33,7 @@ class EngineConversation(Conversation):
 
     def _of_first_prompt(self) -> float:
         cache = self.cache[0]
-        rows = rows_by_layer(len(self.model.layers), cache.config.cuts, [cache.offset, *cache.kept])
+        rows = rows_by_layer(len(self.model.layers), cache.config.cuts, [cache.offset, *cache.turn.kept])
         return prefill_share(self.model, [int(count) for count in rows], cache.offset)
 
     def prefill_fraction(self):

@@ -4,11 +4,10 @@ import mlx.core as mx
 import numpy as np
 from jaxtyping import Float, Integer
 
-from ...cache.masks import Mask
 from ...cache.rows import unpacked
 from ...cache.stage import StageCache
 from ...engine.model import Model
-from ...nn.attention import Rows
+from ...nn.loop import run_layers
 from .base import STEP_SIZE
 
 
@@ -42,14 +41,9 @@ class Reader:
         at = mx.array(positions.astype(np.int32))
         span = self.stage.append(at, last + 1)
         given = first if last - first + 1 == len(positions) else at  # neighbours are rotated faster
-        x = self.model.family.embedded(self.model, tokens[None], None)
-        views: dict[int | None, tuple[int, Mask]] = {None: (0, "causal" if len(positions) > 1 else None)}
-        self.queries = []
-        for layer, pool, window in zip(self.layers, self.stage.pools, self.model.windows, strict=False):
-            if window is not None and window not in views:
-                views[window] = views[None] if last < window else self.stage.through(window, at, None)
-            unseen, mask = views[window]
-            rows = Rows(given, pool, span, unseen)
-            x = layer(x, mask=mask, cache=rows)
-            self.queries.append(rows.queries)
+        x, mask = self.model.embedded(tokens[None]), "causal" if len(positions) > 1 else None
+        layers = range(len(self.layers))
+        windows = self.model.windows[: len(self.layers)]
+        x, heard = run_layers(self.layers, windows, x, given, mask, span, self.stage, heard=layers)
+        self.queries = [heard[index].queries for index in layers]
         return x

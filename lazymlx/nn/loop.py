@@ -1,0 +1,78 @@
+"""The one loop over layers: any rows, at any positions, with or without earlier keys and values.
+
+The dense model, a stage of the engine, calibration and the rivals of the evaluation all run layers here.
+"""
+
+from collections import deque
+from collections.abc import Collection, Sequence
+
+import mlx.core as mx
+import mlx.nn as nn
+from jaxtyping import Bool, Float
+
+from ..cache.masks import Mask, causal
+from ..cache.stage import Span, StageCache
+from .attention import Rows, last_output
+from .rope import Positions
+from .windows import Windows
+
+IN_HAND = 8192  # rows of layers of a prompt that the device may have before it: they are the peak of its memory
+
+
+def run_layers(
+    layers: Sequence[nn.Module],
+    windows: Windows,
+    x: Float[mx.array, "B L D"],
+    positions: Positions,
+    mask: Mask,
+    span: Span,
+    stage: StageCache | None = None,
+    *,
+    within: Bool[mx.array, " P"] | None = None,
+    heard: Collection[int] = (),
+    last_only: bool = False,
+    at_once: bool = False,
+) -> tuple[Float[mx.array, "B T D"], dict[int, Rows]]:
+    """Run rows through layers.
+
+    Args:
+        windows: of these layers.
+        mask: what the rows may see where a layer sees everything; `within` says it for layers with a window.
+        stage: holds the keys and values of earlier rows, and takes in those of these rows; None if there are none.
+        heard: indices of the layers whose rows, with their queries, are returned.
+        last_only: of the last layer, only the last row's output is wanted.
+        at_once: let the device begin with a layer while the next one is prepared, up to `IN_HAND` rows.
+
+    Returns:
+        The last layer's outputs, and the rows as they went through the layers that were `heard`.
+    """
+    views: dict[int | None, tuple[int, Mask]] = {None: (0, mask)}
+    begun, rows_of = deque[mx.array](), dict[int, Rows]()
+    if at_once:
+        mx.async_eval(x)
+    for index, (layer, window) in enumerate(zip(layers, windows, strict=True)):
+        if window not in views:
+            assert window is not None
+            views[window] = views[None] if span.context <= window else _through(window, x, positions, stage, within)
+        first, seen = views[window]
+        rows = Rows(positions, None if stage is None else stage.pools[index], span, first)
+        if last_only and index == len(layers) - 1 and x.shape[1] > 1:
+            x, rows = last_output(layer, x, seen, rows)
+        else:
+            x = layer(x, mask=seen, cache=rows)
+        if index in heard:
+            rows_of[index] = rows
+        if at_once:
+            mx.async_eval(x)
+            begun.append(x)
+            if len(begun) > max(IN_HAND // x.shape[1], 2):
+                mx.eval(begun.popleft())
+    return x, rows_of
+
+
+def _through(
+    window: int, x: mx.array, positions: Positions, stage: StageCache | None, within: mx.array | None
+) -> tuple[int, Mask]:
+    """What the rows see through a window: the slot from which on to look, and the mask."""
+    at = positions if isinstance(positions, mx.array) else mx.arange(positions, positions + x.shape[1])
+    return (0, causal(at, at, window)) if stage is None else stage.through(window, at, within)
