@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Reduce = Literal["mean", "max"]
 Attend = Literal["computed", "selected"]
+Filled = Literal["seen", "choosing"]
 
 
 class Cut(NamedTuple):
@@ -186,6 +187,21 @@ class LazyConfig:
             "well; the paper: 0"
         },
     )
+    lookahead: int = field(
+        default=64,
+        metadata={
+            "help": "last tokens of a prompt that look ahead before a cut leaves tokens behind, where maps were fitted "
+            "for the model; 0: never"
+        },
+    )
+    filled: Filled = field(
+        default="seen",
+        metadata={
+            "help": "predicted keys and values of tokens left behind: seen by the tokens of a prompt that go on, or "
+            "used for choosing alone",
+            "choices": ("seen", "choosing"),
+        },
+    )
     sink: int = field(default=4, metadata={"help": "first tokens of the prompt that are never left behind"})
     recent: int = field(default=32, metadata={"help": "last tokens of the prompt that are never left behind"})
     attend: Attend = field(
@@ -231,6 +247,7 @@ class LazyConfig:
             ("window", 1),
             ("pool", 1),
             ("links", 0),
+            ("lookahead", 0),
             ("sink", 0),
             ("recent", 0),
             ("min_tokens", 0),
@@ -247,6 +264,7 @@ class LazyConfig:
         if self.scorer is not None and not callable(self.scorer):
             raise ConfigError(f"scorer: must be a Scorer, got {self.scorer!r}")
         _check_choice("reduce", self.reduce, ("mean", "max"))
+        _check_choice("filled", self.filled, ("seen", "choosing"))
         _check_choice("attend", self.attend, ("computed", "selected"))
         _check_choice("kv_bits", self.kv_bits, (None, *BITS))
         _check_choice("kv_group_size", self.kv_group_size, GROUP_SIZES)
@@ -260,6 +278,7 @@ class LazyConfig:
             window=1,
             pool=1,
             links=0,
+            lookahead=0,
             sink=0,
             recent=0,
             attend="selected",

@@ -180,10 +180,11 @@ class LazyCache:
         if final:
             self.safe = None
 
-    def protected(self, step: Step) -> Ranges:
-        """Positions that are never left behind: sink, recent, the template's tail, generated, the window."""
+    def protected(self, step: Step, ahead: int = 0) -> Ranges:
+        """Positions that are never left behind: sink, recent, the template's tail, generated, the window, and the last
+        `ahead`, which look ahead."""
         recent = max(self.turn.end - self.config.recent - self.turn.tail, 0), self.turn.end
-        sink, window = (0, min(self.config.sink, step.stop)), (step.stop - step.window, step.stop)
+        sink, window = (0, min(self.config.sink, step.stop)), (step.stop - max(step.window, ahead), step.stop)
         return disjoint([sink, recent, *self.turn.generated, window])
 
     def protected_while_generating(self, step: Step) -> Bool[mx.array, " P"]:

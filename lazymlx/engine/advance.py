@@ -16,6 +16,7 @@ from ..cache.masks import Mask
 from ..nn.attend import FEW_ROWS
 from ..nn.attention import Rows
 from ..nn.compiling import Replay
+from ..nn.maps import Maps
 from ..nn.network import Network
 from .cuts import alone, exactly, within_budget
 from .scoring import note_queries
@@ -35,13 +36,25 @@ class Advanced:
     begun: mx.array
 
 
-def advance(
-    model: Network, replay: Replay, stretched: bool, cache: LazyCache, step: Step, x: Float[mx.array, "1 L D"]
-) -> Advanced:
+@dataclass(frozen=True)
+class Engine:
+    """What the operation needs beside the network.
+
+    Attributes:
+        replay: of the decode steps that revive.
+        stretched: rotations depend on the length of the context.
+        maps: to look ahead with, if there are any.
+    """
+
+    replay: Replay
+    stretched: bool
+    maps: Maps | None = None
+
+
+def advance(model: Network, engine: Engine, cache: LazyCache, step: Step, x: Float[mx.array, "1 L D"]) -> Advanced:
     """Take the embeddings of new tokens into the conversation.
 
     Args:
-        replay, stretched: see `within_budget`.
         step: what the tokens are, see `LazyCache.begin`.
     """
     x, asking = _run(model, cache, step, x)
@@ -60,11 +73,11 @@ def advance(
         return Advanced(None, begun)
     x, queries, config = x[:, -1:], queries[:, :, -step.window :], cache.config
     if not step.decode or config.revive is None:
-        return Advanced(exactly(model, cache, step, x, queries), begun)
+        return Advanced(exactly(model, engine.maps, cache, step, x, queries), begun)
     resting = config.revive == 0 or cache.waiting == 0 or (step.start - cache.turn.end) % config.revive_every
     if resting and config.attend == "computed":
         return Advanced(alone(model, cache, step, x), begun)
-    return Advanced(within_budget(model, replay, stretched, cache, step, x, queries), begun)
+    return Advanced(within_budget(model, engine.replay, engine.stretched, cache, step, x, queries), begun)
 
 
 def _run(model: Network, cache: LazyCache, step: Step, x: mx.array) -> tuple[mx.array, Rows]:

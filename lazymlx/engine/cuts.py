@@ -3,7 +3,7 @@
 `exactly` learns from the device how many tokens were selected: prefill, and the paper's mode. `within_budget` fixes the
 number beforehand, so that a decode step never waits. Both go through the same steps at each cut (LazyLLM sec 3.2):
 
-    score       importance of every token of the stage, seen from the query window
+    score       importance of every token of the stage, seen from the query window, or by looking ahead
     select      the best, and the protected ones on top
     come back   of the selected, those not computed behind the cut: their rows leave the aux cache
     go on       these rows run through the stage's layers; a row that has a cut before it waits there again
@@ -22,7 +22,9 @@ from ..cache.aux_cache import Moved
 from ..cache.conversation import Form, LazyCache, Step, mask_of
 from ..config import Cut
 from ..nn.compiling import Replay
+from ..nn.maps import Maps
 from ..nn.network import Network
+from .lookahead import Filled, importance_ahead, looking_rows, looks
 from .scoring import add_links, importance_at, scoring_of
 from .selection import best_waiting, select
 from .stages import run_rising, run_stage
@@ -31,27 +33,37 @@ from .stages import run_rising, run_stage
 
 
 def exactly(
-    model: Network, cache: LazyCache, step: Step, x: Float[mx.array, "1 1 D"], queries: Float[mx.array, "1 H W D_h"]
+    model: Network,
+    maps: Maps | None,
+    cache: LazyCache,
+    step: Step,
+    x: Float[mx.array, "1 1 D"],
+    queries: Float[mx.array, "1 H W D_h"],
 ) -> Float[mx.array, "1 1 D"]:
     """A prompt, or a decode step that revives all that was selected: as many rows as it takes.
 
     How many that are follows from the schedule where a stage is still empty; else the device is asked, once a cut.
 
     Args:
+        maps: to look ahead with, if there are any.
         x: outputs of stage 0; only the last row is used, the others wait already.
     """
     config, first = cache.config, cache.turn.start == 0 and not any(stage.filled for stage in cache.stages[1:])
     asking = mx.arange(step.stop - step.window, step.stop, dtype=mx.int32)
-    safe = cache.protected(step)
+    ahead = maps if maps is not None and looks(cache, maps, step) else None
+    safe = cache.protected(step, looking_rows(cache, step) if ahead else 0)
     protected, active, within = mask_of(safe, cache.aux.places), cache.aux.depth > 0, None
     n_active, n_protected, kept = step.stop, sum(b - a for a, b in safe), []
     for number, cut in enumerate(config.cuts, 1):
         stage, selected = cache.stages[number], active
         k = how_many(model, cache, cut, step, n_active - n_protected, n_protected)
         if k < n_active - n_protected:
-            importance = importance_at(model, cache, number, asking, queries, within)
-            if number == 1 and cache.prompt_queries.parts and not step.decode:
-                importance = add_links(model, cache, importance, active & ~protected)
+            if ahead is not None:
+                importance = importance_ahead(model, ahead, cache, number, step)
+            else:
+                importance = importance_at(model, cache, number, asking, queries, within)
+                if number == 1 and cache.prompt_queries.parts and not step.decode:
+                    importance = add_links(model, cache, importance, active & ~protected)
             selected = select(importance, active, protected, k, config.pool)
         n_active = k + n_protected
         positions = _missing(cache, number, step, selected, n_active if first else None)
@@ -65,7 +77,10 @@ def exactly(
         some = config.attend == "selected" and n_active < stage.filled + positions.shape[0]
         within = active if some else None
         newest = first or n_missing == 0
-        rows, queries = run_rising(model, cache, number, step, rows, positions, within, newest)
+        others = None
+        if ahead is not None and config.filled == "seen":
+            others = Filled(model, ahead, cache, number).beside(cache.layers_of(number)[0])
+        rows, queries = run_rising(model, cache, number, step, rows, positions, within, newest, others)
         if slots is not None and number < len(config.cuts):
             cache.aux.leave_again(slots, rows[:, :n_missing])
         x = rows[:, -1:]

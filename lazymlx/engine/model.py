@@ -1,5 +1,6 @@
 """`Model`: a network that can leave tokens behind, in the form that mlx-lm's loops call."""
 
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -11,9 +12,10 @@ from ..config import LazyConfig
 from ..errors import StateError
 from ..nn.compiling import Replay
 from ..nn.families import Family
+from ..nn.maps import Maps
 from ..nn.network import Network
 from ..nn.windows import resolved
-from .advance import Advanced, advance
+from .advance import Advanced, Engine, advance
 
 
 class Model(Network):
@@ -26,8 +28,13 @@ class Model(Network):
     def __init__(self, args: Any, family: Family | None = None):
         super().__init__(args, family)
         self.lazy = LazyConfig()
-        self.stretched = any(self.family.attention_of(layer).stretched for layer in self.layers)
-        self.replay = Replay()  # of decode steps that revive
+        stretched = any(self.family.attention_of(layer).stretched for layer in self.layers)
+        self.engine = Engine(Replay(), stretched)
+
+    def look_with(self, maps: Maps | None) -> None:
+        """Look ahead with these maps from now on, at schedules whose cuts they all know; None: with none."""
+        used = None if maps is None else maps.used_in(self.dtype)
+        self.engine = replace(self.engine, maps=used)
 
     def make_cache(self, lazy: LazyConfig | None = None) -> list[LazyCache]:
         """An empty conversation, as mlx-lm's loops want it: a list, here with a single entry for all layers."""
@@ -80,4 +87,4 @@ class Model(Network):
             report: is told of a prompt's rows, see `OnRows`.
         """
         step = cache.begin(x.shape[1], rows_at_a_time, report)
-        return advance(self, self.replay, self.stretched, cache, step, x)
+        return advance(self, self.engine, cache, step, x)

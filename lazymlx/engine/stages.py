@@ -4,10 +4,10 @@ import mlx.core as mx
 from jaxtyping import Bool, Float, Integer
 
 from ..cache.conversation import LazyCache, Step
-from ..cache.masks import Mask
+from ..cache.masks import Mask, causal
 from ..cache.stage import Span
 from ..nn.attention import Rows
-from ..nn.loop import run_layers
+from ..nn.loop import Others, run_layers
 from ..nn.network import Network
 from ..nn.rope import Positions
 from ..nn.windows import scoring_layer
@@ -22,6 +22,7 @@ def run_stage(
     mask: Mask,
     span: Span,
     *,
+    others: Others | None = None,
     within: Bool[mx.array, " P"] | None = None,
     last_only: bool = False,
     at_once: bool = False,
@@ -41,6 +42,7 @@ def run_stage(
         mask,
         span,
         cache.stages[number],
+        others=others,
         within=within,
         heard=(asking,),
         last_only=last_only,
@@ -58,6 +60,7 @@ def run_rising(
     positions: Integer[mx.array, " L"],
     within: Bool[mx.array, " P"] | None,
     newest: bool,
+    others: Others | None = None,
 ) -> tuple[Float[mx.array, "1 T D"], Float[mx.array, "1 H W D_h"]]:
     """Run rows at rising positions through a stage, in equal parts of at most `step.rows_at_a_time`.
 
@@ -66,6 +69,7 @@ def run_rising(
     Args:
         within: the positions to attend to; None if that is all that the stage holds.
         newest: no row is earlier than one that the stage holds, so that position in the pool orders them all.
+        others: that the rows may see as well.
     """
     stage, L, outs, queries = cache.stages[number], x.shape[1], [], None
     part, last_only = -(-L // -(-L // step.rows_at_a_time)), number == len(cache.config.cuts)
@@ -73,11 +77,13 @@ def run_rising(
         chunk = slice(start, min(start + part, L))
         span = stage.append(positions[chunk], step.stop, ahead=L - chunk.stop)
         mask: Mask = "causal" if chunk.stop - start > 1 else None
-        if within is not None or not newest:
+        if within is not None or not newest or others is not None:
             mask = stage.visible(positions[chunk], within)
+        if others is not None:
+            mask = mx.concatenate([causal(positions[chunk], others.positions), mask], axis=1)
         rows, at = x[:, chunk], positions[chunk]
         out, asking = run_stage(
-            model, cache, number, rows, at, mask, span, within=within, last_only=last_only, at_once=True
+            model, cache, number, rows, at, mask, span, others=others, within=within, last_only=last_only, at_once=True
         )
         # the device works while the next chunk is prepared, but never has more than two of them in hand
         mx.async_eval(out)

@@ -31,11 +31,19 @@ Gate = Callable[["Attention", mx.array, mx.array], mx.array]
 class Rows:
     """The rows of one call on their way through one layer: what upstream's layers hand on as their `cache`."""
 
-    def __init__(self, positions: Positions, pool: KVPool | None, span: Span, first: int = 0):
+    def __init__(
+        self,
+        positions: Positions,
+        pool: KVPool | None,
+        span: Span,
+        first: int = 0,
+        beside: tuple[mx.array, mx.array] | None = None,
+    ):
         self.positions = positions
         self.pool = pool
         self.span = span
         self.first = first  # slot from which on to look; what is before lies outside of the layer's window
+        self.beside = beside  # keys and values that the rows may see as well, before those of the pool
         self.given: mx.array  # set by the attention: its input, (B, L, D)
         self.queries: mx.array  # set by the attention: rotated, (B, H, L, D_h)
         self.logits: mx.array | None = None  # and these, if it has them at hand: (B, H, L, S)
@@ -49,9 +57,15 @@ class Rows:
     ) -> tuple[Stored, Stored]:
         """Put the rows' keys and values into the pool, and return all that they may attend to."""
         if self.pool is None:
-            return keys, values
-        self.pool.append(keys, values, self.span)
-        return self.pool.read(self.first, self.span.stop)
+            stored: tuple[Stored, Stored] = keys, values
+        else:
+            self.pool.append(keys, values, self.span)
+            stored = self.pool.read(self.first, self.span.stop)
+        if self.beside is None:
+            return stored
+        pairs = zip(self.beside, stored, strict=True)
+        keys, values = (mx.concatenate([others, unpacked(own)], axis=2) for others, own in pairs)
+        return keys, values
 
 
 def separate(attention: "Attention", x: Float[mx.array, "B L D"]) -> ByHead:
@@ -172,6 +186,19 @@ class Attention(nn.Module):
             return x
         return rotate(self[self.rotated_by], x, rows.positions, rows.span.context)
 
+    def placed(
+        self, keys: Float[mx.array, "1 H_kv L D_h"], positions: Integer[mx.array, " L"], context: int
+    ) -> Float[mx.array, "1 H_kv L D_h"]:
+        """Keys as projected, rotated by their positions: what queries are compared with."""
+        rows = Rows(positions, None, Span(context=context))
+        keys = self._turned_to(keys, rows)
+        return keys if self.turned is None else self.turned(self, keys, keys, rows)[1]
+
+    def keys_of(self, rows: Rows) -> Float[mx.array, "1 H_kv L D_h"]:
+        """The keys of rows that went through this layer."""
+        _, keys, _ = self.project(self, rows.given)
+        return self.placed(keys.transpose(0, 2, 1, 3), rows.at(keys.shape[1]), rows.span.context)
+
     @property
     def stretched(self) -> bool:
         """Whether the rotation depends on the length of the context."""
@@ -210,6 +237,6 @@ def last_output(layer: nn.Module, x: Float[mx.array, "1 L D"], mask: Mask, rows:
     """
     others, at, span = x.shape[1] - 1, rows.at(x.shape[1]), rows.span
     before, last = (mask, None) if mask is None or isinstance(mask, str) else (mask[:-1], mask[-1:])
-    layer(x[:, :-1], mask=before, cache=Rows(at[:-1], rows.pool, span, rows.first))
-    asking = Rows(at[-1:], rows.pool, replace(span, start=span.start + others), rows.first)
+    layer(x[:, :-1], mask=before, cache=Rows(at[:-1], rows.pool, span, rows.first, rows.beside))
+    asking = Rows(at[-1:], rows.pool, replace(span, start=span.start + others), rows.first, rows.beside)
     return layer(x[:, -1:], mask=last, cache=asking), asking

@@ -4,11 +4,12 @@ The dense model, a stage of the engine, calibration and the rivals of the evalua
 """
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 
 from ..cache.masks import Mask, causal
 from ..cache.stage import Span, StageCache
@@ -17,6 +18,19 @@ from .rope import Positions
 from .windows import Windows
 
 IN_HAND = 8192  # rows of layers of a prompt that the device may have before it: they are the peak of its memory
+
+
+@dataclass(frozen=True)
+class Others:
+    """Tokens that rows may see beside those of their pools.
+
+    Attributes:
+        positions: of the tokens.
+        of: from the index of a layer to their keys, rotated, and values: `(1, H_kv, F, D_h)`.
+    """
+
+    positions: Integer[mx.array, " F"]
+    of: Callable[[int], tuple[mx.array, mx.array]]
 
 
 def run_layers(
@@ -28,6 +42,7 @@ def run_layers(
     span: Span,
     stage: StageCache | None = None,
     *,
+    others: Others | None = None,
     within: Bool[mx.array, " P"] | None = None,
     heard: Collection[int] = (),
     last_only: bool = False,
@@ -37,8 +52,10 @@ def run_layers(
 
     Args:
         windows: of these layers.
-        mask: what the rows may see where a layer sees everything; `within` says it for layers with a window.
+        mask: what the rows may see where a layer sees everything; `within` says it for layers with a window. Where
+            there are `others`, it is an array, and these come first.
         stage: holds the keys and values of earlier rows, and takes in those of these rows; None if there are none.
+        others: that the rows may see as well.
         heard: indices of the layers whose rows, with their queries, are returned.
         last_only: of the last layer, only the last row's output is wanted.
         at_once: let the device begin with a layer while the next one is prepared, up to `IN_HAND` rows.
@@ -48,14 +65,18 @@ def run_layers(
     """
     views: dict[int | None, tuple[int, Mask]] = {None: (0, mask)}
     begun, rows_of = deque[mx.array](), dict[int, Rows]()
+    seen_beside = 0 if others is None else len(others.positions)
     if at_once:
         mx.async_eval(x)
     for index, (layer, window) in enumerate(zip(layers, windows, strict=True)):
         if window not in views:
             assert window is not None
-            views[window] = views[None] if span.context <= window else _through(window, x, positions, stage, within)
+            views[window] = (
+                views[None] if span.context <= window else _through(window, x, positions, stage, within, others)
+            )
         first, seen = views[window]
-        rows = Rows(positions, None if stage is None else stage.pools[index], span, first)
+        beside = None if others is None else others.of(index)
+        rows = Rows(positions, None if stage is None else stage.pools[index], span, first, beside)
         if last_only and index == len(layers) - 1 and x.shape[1] > 1:
             x, rows = last_output(layer, x, seen, rows)
         else:
@@ -65,14 +86,22 @@ def run_layers(
         if at_once:
             mx.async_eval(x)
             begun.append(x)
-            if len(begun) > max(IN_HAND // x.shape[1], 2):
+            if len(begun) > max(IN_HAND // (x.shape[1] + seen_beside), 2):
                 mx.eval(begun.popleft())
     return x, rows_of
 
 
 def _through(
-    window: int, x: mx.array, positions: Positions, stage: StageCache | None, within: mx.array | None
+    window: int,
+    x: mx.array,
+    positions: Positions,
+    stage: StageCache | None,
+    within: mx.array | None,
+    others: Others | None,
 ) -> tuple[int, Mask]:
     """What the rows see through a window: the slot from which on to look, and the mask."""
     at = positions if isinstance(positions, mx.array) else mx.arange(positions, positions + x.shape[1])
-    return (0, causal(at, at, window)) if stage is None else stage.through(window, at, within)
+    if others is None:
+        return (0, causal(at, at, window)) if stage is None else stage.through(window, at, within)
+    own = causal(at, at, window) if stage is None else stage.visible(at, within, window)
+    return 0, mx.concatenate([causal(at, others.positions, window), own], axis=1)

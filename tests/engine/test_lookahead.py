@@ -1,0 +1,162 @@
+"""Looking ahead: the engine against NumPy set by set, and what holds whatever the maps say."""
+
+from functools import cache
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from looking import LookingReference, Settings
+from mlx.utils import tree_flatten
+from reference import Llama, Shape
+from tiny import random_tokens, stock_model, tiny_args, twin_of
+
+from lazymlx.cache.undo import Mark
+from lazymlx.calibrate.fit import fit_maps
+from lazymlx.config import LazyConfig
+from lazymlx.engine.model import Model
+from lazymlx.generation import generate_step
+from lazymlx.nn.maps import CutMap, Factor, LayerMap, Maps
+from lazymlx.prefill import prefill, read
+
+CUTS = ((2, 0.4), (4, 0.15))
+SMALL = {"min_tokens": 0, "round_to": 1, "window": 4, "pool": 5, "sink": 2, "recent": 4, "lookahead": 16}
+
+
+@cache
+def model() -> Model:
+    return twin_of(stock_model(tiny_args()))
+
+
+@cache
+def fitted() -> Maps:
+    return fit_maps(
+        model(), [random_tokens(64, seed) for seed in range(12)], [1, 2, 3, 4], fingerprint="", bits=None
+    ).maps
+
+
+def random_maps(seed: int) -> Maps:
+    """That know nothing of the model."""
+    rng = np.random.default_rng(seed)
+
+    def layer() -> LayerMap:
+        return LayerMap((Factor(mx.array(rng.normal(0, 0.5, (32, 32)), mx.float16)),), mx.array(rng.normal(size=32)))
+
+    cuts = {cut: CutMap(cut, (2,) * (6 - cut), tuple(layer() for _ in range(6 - cut))) for cut in range(1, 5)}
+    return Maps("", cuts)
+
+
+@pytest.fixture
+def looking():
+    """The model with fitted maps; without them again afterwards."""
+    model().look_with(fitted())
+    yield model()
+    model().look_with(None)
+
+
+def reference(settings: Settings) -> LookingReference:
+    weights = {name: np.array(w) for name, w in tree_flatten(stock_model(tiny_args()).parameters())}
+    maps = {
+        cut: {cut + n: (np.array(layer.factors[0].full()), np.array(layer.bias)) for n, layer in enumerate(part.layers)}
+        for cut, part in fitted().cuts.items()
+    }
+    return LookingReference(Llama(weights, Shape(6, 4, 2, 8)), maps, settings)
+
+
+@pytest.mark.parametrize("filled", ["seen", "choosing"])
+@pytest.mark.parametrize("cuts", [CUTS, ((3, 0.2),), ((1, 0.6), (2, 0.3), (4, 0.1))])
+@pytest.mark.parametrize("chunk", [2048, 50])
+def test_prompts_and_follow_ups_are_the_references(looking, cuts, filled, chunk):
+    """The same tokens at every depth, and the same logits: a prompt, a shorter question, a longer one."""
+    oracle = reference(Settings(cuts, seen=filled == "seen"))
+    conversation = looking.make_cache(LazyConfig(cuts, filled=filled, **SMALL))
+    for number, length in enumerate((150, 9, 70)):
+        tokens = random_tokens(length, seed=number)
+        expected = oracle.ask(tokens)
+        found = prefill(looking, tokens, conversation, step_size=chunk)
+        depth = np.array(conversation[0].aux.depth[: conversation[0].offset])
+        assert depth.tolist() == [oracle.depth[p] for p in range(len(depth))]
+        np.testing.assert_allclose(np.array(found[0]), expected, atol=2e-3)
+
+
+def test_looking_chooses_otherwise_than_the_layer_before_the_cut(looking):
+    """Else the comparison above would show nothing."""
+    chosen = []
+    for lookahead in (0, 16):
+        conversation = looking.make_cache(LazyConfig(CUTS, **{**SMALL, "lookahead": lookahead}))
+        prefill(looking, random_tokens(150), conversation)
+        chosen.append(np.array(conversation[0].aux.depth).tolist())
+    assert chosen[0] != chosen[1]
+
+
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 5),
+    lengths=st.lists(st.integers(1, 120), min_size=1, max_size=3),
+    chunk=st.sampled_from([7, 64, 2048]),
+    revive=st.sampled_from([0, 3, 7, None]),
+    filled=st.sampled_from(["seen", "choosing"]),
+    keep=st.floats(0.05, 0.9),
+)
+def test_whatever_the_maps_say_no_invariant_breaks(seed, lengths, chunk, revive, filled, keep):
+    """Each token is computed at most once a layer, sets are nested, and an answer comes."""
+    model().look_with(random_maps(seed))
+    try:
+        config = LazyConfig(((2, keep), (4, keep / 2)), filled=filled, revive=revive, **SMALL)
+        conversation = model().make_cache(config)
+        for number, length in enumerate(lengths):
+            tokens = random_tokens(length, seed=number)
+            steps = generate_step(tokens, model(), prompt_cache=conversation, max_tokens=5, prefill_step_size=chunk)
+            assert len(list(steps)) == 5
+            depth = np.array(conversation[0].aux.depth[: conversation[0].offset])
+            for stage, held in enumerate(conversation[0].stages):
+                slots = np.array(held.positions[: held.filled])
+                assert sorted(slots.tolist()) == np.flatnonzero(depth > stage).tolist()
+    finally:
+        model().look_with(None)
+
+
+@pytest.mark.parametrize("filled", ["seen", "choosing"])
+def test_keep_1_is_the_dense_model_whatever_maps_are_loaded(filled):
+    model().look_with(random_maps(1))
+    try:
+        tokens = random_tokens(120)
+        conversation = model().make_cache(LazyConfig(((2, 1.0), (4, 1.0)), filled=filled, **SMALL))
+        found = prefill(model(), tokens, conversation)
+        np.testing.assert_allclose(np.array(found[0]), np.array(model()(mx.array([tokens]))[0, -1]), atol=1e-4)
+    finally:
+        model().look_with(None)
+
+
+def test_the_papers_mode_never_looks(looking):
+    answers = []
+    for maps in (fitted(), None):
+        looking.look_with(maps)
+        conversation = looking.make_cache(LazyConfig.paper(CUTS))
+        answers.append(np.array(prefill(looking, random_tokens(120), conversation)).tolist())
+    assert answers[0] == answers[1]
+
+
+def test_a_cut_without_a_map_is_scored_as_ever(looking):
+    config, chosen = LazyConfig(((2, 0.4), (5, 0.2)), **SMALL), []
+    for maps in (fitted(), None):
+        looking.look_with(maps)
+        conversation = looking.make_cache(config)
+        prefill(looking, random_tokens(120), conversation)
+        chosen.append(np.array(conversation[0].aux.depth).tolist())
+    assert chosen[0] == chosen[1]
+
+
+def test_a_document_is_read_once_and_each_question_looks(looking):
+    """Read first and asked then is the same as asked at once; and undone, it is as before."""
+    document, question = random_tokens(130), random_tokens(40, seed=1)
+    config = LazyConfig(CUTS, **SMALL)
+    at_once, in_turn = looking.make_cache(config), looking.make_cache(config)
+    expected = prefill(looking, document + question, at_once)
+    read(looking, document, in_turn)
+    mark = Mark(in_turn[0])
+    for _ in range(2):
+        found = prefill(looking, question, in_turn)
+        np.testing.assert_allclose(np.array(found), np.array(expected), atol=1e-4)
+        mark.restore(in_turn[0])

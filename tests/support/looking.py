@@ -1,0 +1,109 @@
+"""Looking ahead in plain NumPy: prompts and follow-ups, set by set, beside `reference.ReferenceLazyLLM`.
+
+Every token has a depth: the cut at which it waits, or the number of cuts and one more. A layer of stage s has exact
+keys of the tokens that are deeper than s; for all others they are predicted from the hidden state at their cut.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from reference import Llama, attention_probabilities, best, kept_count, rotate
+
+Linear = tuple[np.ndarray, np.ndarray]  # weight (N, D) and bias (N,), to keys and values
+
+
+class Settings(NamedTuple):
+    cuts: tuple[tuple[int, float], ...]
+    lookahead: int = 16
+    window: int = 4
+    pool: int = 5
+    sink: int = 2
+    recent: int = 4
+    seen: bool = True
+
+
+@dataclass
+class LookingReference:
+    """One conversation; `maps[cut's layer][layer]` predict."""
+
+    llama: Llama
+    maps: dict[int, dict[int, Linear]]
+    settings: Settings
+    depth: dict[int, int] = field(default_factory=dict)
+    hidden: dict[int, np.ndarray] = field(default_factory=dict)  # at the cut where a token waits
+    exact: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # by layer and position
+
+    def stage(self, layer: int) -> int:
+        return sum(cut <= layer for cut, _ in self.settings.cuts)
+
+    def layers(self, stage: int) -> range:
+        edges = [0, *(cut for cut, _ in self.settings.cuts), self.llama.shape.layers]
+        return range(edges[stage], edges[stage + 1])
+
+    def known(self, layer: int, positions: Sequence[int], filled: bool) -> tuple[list[int], np.ndarray, np.ndarray]:
+        """Positions of those of whom a layer has keys and values, exact ones or filled ones."""
+        found, keys, values = [], [], []
+        for p in positions:
+            pair = self.exact.get((layer, p)) or (self.fill(layer, p) if filled else None)
+            if pair is not None:
+                found.append(p), keys.append(pair[0]), values.append(pair[1])
+        shape = (-1, self.llama.shape.kv_heads, self.llama.shape.head_dim)
+        return found, np.array(keys).reshape(shape), np.array(values).reshape(shape)
+
+    def fill(self, layer: int, p: int) -> tuple[np.ndarray, np.ndarray] | None:
+        if not 1 <= self.depth[p] <= self.stage(layer):
+            return None
+        weight, bias = self.maps[self.settings.cuts[self.depth[p] - 1][0]][layer]
+        x = self.hidden[p]
+        y = (weight @ (x / np.sqrt((x**2).mean() + 1e-6)) + bias).reshape(2, self.llama.shape.kv_heads, -1)
+        return rotate(y[:1], np.array([p]), self.llama.shape.rope_theta)[0], y[1]
+
+    def through(self, layer: int, x: np.ndarray, at: list[int], others: list[int], filled: bool, keep: bool):
+        """Rows through a layer: their outputs, their attention `(H, L, S)`, and the positions that it goes to."""
+        q, k, v = self.llama.qkv(layer, x, at)
+        found, keys, values = self.known(layer, [p for p in others if p not in set(at)], filled)
+        keys, values, seen = np.concatenate([keys, k]), np.concatenate([values, v]), [*found, *at]
+        mask = self.llama.sees(layer, at, seen)
+        if keep:
+            self.exact |= {(layer, p): (k[i], v[i]) for i, p in enumerate(at)}
+        out = self.llama.layer(layer, x, q, keys, values, mask)
+        return out, attention_probabilities(q, keys, mask), seen
+
+    def importance(self, number: int, new: list[int]) -> np.ndarray:
+        settings, at = self.settings, new[-self.settings.lookahead :]
+        x, total = np.array([self.hidden[p] for p in at]), np.zeros(len(self.depth))
+        for layer in range(settings.cuts[number - 1][0], self.llama.shape.layers):
+            x, paid, seen = self.through(layer, x, at, sorted(self.depth), True, keep=False)
+            total[seen] += paid[:, -settings.window :].mean(axis=(0, 1))
+        return total
+
+    def ask(self, tokens: Sequence[int]) -> np.ndarray:
+        """Take in a prompt; logits of its last token. Nothing was generated before."""
+        settings, start = self.settings, len(self.depth)
+        N = start + len(tokens)
+        new, everyone = list(range(start, N)), list(range(N))
+        x = self.llama.embed(tokens)
+        self.depth |= dict.fromkeys(new, 0)
+        for layer in self.layers(0):
+            x, _, _ = self.through(layer, x, new, everyone, False, keep=True)
+        self.hidden |= dict(zip(new, x, strict=True))
+        self.depth |= dict.fromkeys(new, 1)
+        looking = max(min(settings.lookahead, len(new)), min(settings.window, len(new)))
+        safe = {*range(settings.sink), *range(N - settings.recent, N), *range(N - looking, N)}
+        active = set(everyone)
+        for number, (_, keep) in enumerate(settings.cuts, 1):
+            total = self.importance(number, new)
+            smooth = np.zeros(N)
+            for p in everyone:
+                near = [i for i in range(p - settings.pool // 2, p + settings.pool // 2 + 1) if i in active]
+                smooth[p] = np.mean(total[near]) if near else 0.0
+            active = safe | best(active - safe, smooth, min(kept_count(keep, N), len(active - safe)))
+            come = sorted(p for p in active if self.depth[p] == number)
+            x = np.array([self.hidden[p] for p in come])
+            self.depth |= dict.fromkeys(come, number + 1)
+            for layer in self.layers(number):
+                x, _, _ = self.through(layer, x, come, everyone, settings.seen, keep=True)
+            self.hidden |= dict(zip(come, x, strict=True))
+        return self.llama.logits(x[-1])
