@@ -120,5 +120,4 @@ def waiting_at(cache: LazyCache, cut: int) -> Integer[mx.array, " F"]:
 
 
 def _joined(pairs: list[tuple[mx.array, mx.array]]) -> tuple[mx.array, mx.array]:
-    keys, values = zip(*pairs, strict=True)
-    return mx.concatenate(keys, axis=2), mx.concatenate(values, axis=2)
+    return mx.concatenate([keys for keys, _ in pairs], axis=2), mx.concatenate([values for _, values in pairs], axis=2)

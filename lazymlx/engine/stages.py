@@ -77,10 +77,11 @@ def run_rising(
         chunk = slice(start, min(start + part, L))
         span = stage.append(positions[chunk], step.stop, ahead=L - chunk.stop)
         mask: Mask = "causal" if chunk.stop - start > 1 else None
-        if within is not None or not newest or others is not None:
-            mask = stage.visible(positions[chunk], within)
         if others is not None:
-            mask = mx.concatenate([causal(positions[chunk], others.positions), mask], axis=1)
+            own = stage.visible(positions[chunk], within)
+            mask = mx.concatenate([causal(positions[chunk], others.positions), own], axis=1)
+        elif within is not None or not newest:
+            mask = stage.visible(positions[chunk], within)
         rows, at = x[:, chunk], positions[chunk]
         out, asking = run_stage(
             model, cache, number, rows, at, mask, span, others=others, within=within, last_only=last_only, at_once=True

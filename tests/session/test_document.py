@@ -128,8 +128,8 @@ def test_another_model_is_refused(saved):
 
 def test_another_version_is_refused_before_anything_else(saved):
     whole = saved.read_bytes()
-    saved.write_bytes(whole.replace(b'"version":"2"', b'"version":"1"')[:-100])
-    with pytest.raises(DocumentError, match="version 1 .* reads 2; read the text again"):
+    saved.write_bytes(whole.replace(b'"version":"3"', b'"version":"1"')[:-100])
+    with pytest.raises(DocumentError, match="version 1 .* reads 3; read the text again"):
         opened(saved)
 
 
@@ -232,7 +232,7 @@ def test_the_header_says_what_the_file_is(saved):
     raw = saved.read_bytes()
     (length,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8 : 8 + length])["__metadata__"]
-    assert header["format"] == "lazymlx document" and header["version"] == "2"
+    assert header["format"] == "lazymlx document" and header["version"] == "3"
     assert header["schedule"] == "2:0.4,4:0.2"
     assert int(header["tokens"]) == read_session()._cache.offset
     assert json.loads(header["config"])["window"] == LAZY.window
