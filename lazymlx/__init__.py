@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import demo, errors, explain
-    from .cli.documents import read_document
     from .config import LazyConfig, Schedule
     from .costs.memory import estimate_memory
+    from .documents import read_document
     from .engine.selection import Scorer, attention
     from .errors import LazyMLXError
     from .generation import generate, stream_generate
@@ -35,7 +35,7 @@ _HOME = {
     "estimate_memory": "costs.memory",
     "generate": "generation",
     "load": "loading.load",
-    "read_document": "cli.documents",
+    "read_document": "documents",
     "stream_generate": "generation",
 }
 
