@@ -108,6 +108,7 @@ def test_a_document_is_known_by_its_content(tmp_path: Path, content: bytes, text
         (b"\xd0\xcf\x11\xe0old", "save it as docx or PDF"),
         (b"\x89PNG\xff", "is not UTF-8 text .* a text with iconv, a picture with OCR"),
     ],
+    ids=["empty-pdf", "empty-html", "cut-pdf", "no-pdf", "no-docx", "no-epub", "zip", "cut-docx", "doc", "png"],
 )
 def test_what_has_no_text_is_refused_with_a_way_out(tmp_path: Path, content: bytes, what: str) -> None:
     with pytest.raises(PromptError, match=f"document: .*book.* {what}"):
@@ -115,7 +116,9 @@ def test_what_has_no_text_is_refused_with_a_way_out(tmp_path: Path, content: byt
 
 
 @pytest.mark.parametrize(
-    "content, library", [(pdf("text"), "pypdf"), (docx("text"), "mammoth"), (PAGE.encode(), "markdownify")]
+    "content, library",
+    [(pdf("text"), "pypdf"), (docx("text"), "mammoth"), (PAGE.encode(), "markdownify")],
+    ids=["pdf", "docx", "html"],
 )
 def test_without_its_library_a_document_is_refused_with_the_command(
     monkeypatch: pytest.MonkeyPatch, content: bytes, library: str
