@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "lazymlx"
 # A row may import the rows above it; neighbours in a row do not know each other. Place a new module here.
 ORDER = [
     {"errors"},
-    {"demo", "files", "prompts"},
+    {"demo", "files", "journal", "prompts"},
     {"config", "progress", "stats", "sealed", "documents"},
     {"cache"},
     {"nn"},
@@ -25,7 +25,8 @@ ORDER = [
     {"generation"},
     {"session"},
     {"machine"},
-    {"calibrate", "eval", "bench", "explain"},
+    {"eval", "bench", "explain"},
+    {"calibrate"},
     {"tables"},
     {"cli"},
     {"generate", "chat", "__main__"},  # the doors: python -m lazymlx.generate

@@ -100,8 +100,8 @@ class Matrix:
         asked: Asked | None = None
         for policy in self.policies:
             row = _row(sample, policy)
-            if key_of(row) in self.store.done:
-                self._check_same(sample, self.store.done[key_of(row)])
+            if (before := self.store.get(key_of(row))) is not None:
+                self._check_same(sample, before.get("question"))
             else:
                 asked = asked or self._prepare(sample)
                 self._warm_up(sample, policy, asked.prompts[0])

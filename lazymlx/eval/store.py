@@ -1,16 +1,15 @@
 """The answers of a run on disk, a line each as soon as it is given: what was done is kept, whatever happens next."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError, UsageError
+from ..errors import UsageError
 from ..files import check_folder, holds, write_json
+from ..journal import Journal, Row
 
 ANSWERS, SETTINGS = "answers.jsonl", "settings.json"
 OURS = {SETTINGS: "chip", "results.json": "cells"}  # files that are written, each with a field that ours have
-Row = dict[str, Any]
 Key = tuple[str, int, int, str, str]
 
 
@@ -62,8 +61,7 @@ class Store:
         found = check_out(folder, resume)
         if found:
             self._check_settings()
-        self.rows: list[Row] = self._read() if found else []
-        self.done = {key_of(row): row.get("question") for row in self.rows}
+        self.journal = Journal(self.path, key_of, resume)
         self.write(SETTINGS, settings)
 
     def _check_settings(self) -> None:
@@ -77,31 +75,18 @@ class Store:
         if other:
             raise UsageError(f"--resume: the run in {self.folder} has other settings: {'; '.join(other)}")
 
-    def _read(self) -> list[Row]:
-        """Earlier answers. A last line that was cut off by an interruption is removed; its answer is given again."""
-        rows, whole = [], 0
-        for number, line in enumerate(self.path.read_bytes().splitlines(keepends=True), 1):
-            try:
-                row = json.loads(line)
-                key_of(row)
-            except (ValueError, KeyError, TypeError):
-                if not line.endswith(b"\n"):
-                    os.truncate(self.path, whole)
-                    break
-                raise UsageError(f"--resume: {self.path}, line {number} is no answer; remove it to go on") from None
-            rows.append(row)
-            whole += len(line)
-        return rows
+    @property
+    def rows(self) -> list[Row]:
+        """The answers, in the order in which they were given."""
+        return list(self.journal.rows.values())
+
+    def get(self, key: Key) -> Row | None:
+        """An answer that was given before."""
+        return self.journal.rows.get(key)
 
     def add(self, row: Row) -> None:
         """Keep an answer."""
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise RunError(f"--out: {self.path} could not be written: {error.strerror}; --resume goes on") from None
-        self.rows.append(row)
-        self.done[key_of(row)] = row.get("question")
+        self.journal.add(row)
 
     def write(self, name: str, content: dict[str, Any]) -> Path:
         """Write a JSON file beside the answers, whole or not at all."""
