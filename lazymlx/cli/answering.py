@@ -60,8 +60,7 @@ def open_model(args: argparse.Namespace, name: str, lazy: LazyConfig) -> tuple[M
     options.refuse(args, REFUSED)
     folder = find(name)
     model, tokenizer = load(str(folder), lazy, **options.loading(args))
-    if args.top_k >= model.vocab_size:
-        raise UsageError(f"--top-k: must be below the vocabulary's {model.vocab_size} tokens, got {args.top_k}")
+    check_drawing(model, args)
     for token in args.extra_eos_token:
         try:
             tokenizer.add_eos_token(token)
@@ -103,7 +102,7 @@ def answer(
         prompt_cache=cache,
         prefill_step_size=options.step_size(args),
         max_memory=args.max_memory,
-        sampler=sampler_of(tokenizer, args),
+        **drawing(tokenizer, args),
         on_progress=on_progress,
         on_step=on_step,
     )
@@ -121,7 +120,7 @@ def ask(
 ) -> Answer:
     """Answer a question about what a session has read; as `answer` does."""
     _prepare(args)
-    given = {"sampler": sampler_of(session.tokenizer, args), "on_step": on_step}
+    given = {**drawing(session.tokenizer, args), "on_step": on_step}
     responses = session.ask(question, args.max_tokens, on_progress=on_progress, **given)
     return _heard(responses, 0, lambda ttft_s: session.stats, emit)
 
@@ -167,9 +166,19 @@ def _heard(
     )
 
 
-def sampler_of(tokenizer: TokenizerWrapper, args: argparse.Namespace) -> Callable[[mx.array], mx.array]:
-    """How the flags want a token to be drawn."""
-    return make_sampler(
+def check_drawing(model: Model, args: argparse.Namespace) -> None:
+    """Refuse a way to draw tokens that this model's vocabulary does not allow.
+
+    Raises:
+        UsageError: `--top-k` is no choice among its tokens.
+    """
+    if args.top_k >= model.vocab_size:
+        raise UsageError(f"--top-k: must be below the vocabulary's {model.vocab_size} tokens, got {args.top_k}")
+
+
+def drawing(tokenizer: TokenizerWrapper, args: argparse.Namespace) -> dict[str, Any]:
+    """How the flags want a token to be drawn: options of `stream_generate`."""
+    sampler = make_sampler(
         args.temp,
         args.top_p,
         args.min_p,
@@ -179,3 +188,4 @@ def sampler_of(tokenizer: TokenizerWrapper, args: argparse.Namespace) -> Callabl
         xtc_threshold=args.xtc_threshold,
         xtc_special_tokens=tokenizer.encode("\n") + list(tokenizer.eos_token_ids),
     )
+    return {"sampler": sampler}

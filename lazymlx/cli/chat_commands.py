@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UsageError
-from .conversation import Conversation, described, note
+from . import chat_settings
+from .conversation import NEW, Conversation, described, note
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,32 @@ def _docs(conversation: Conversation, _: str) -> None:
 
 def _lazy(conversation: Conversation, words: str) -> None:
     conversation.restart(conversation.config_for(words))
-    note(f"a new conversation, all that was read and said is forgotten: {described(conversation.session.config)}")
+    note(f"{NEW}: {described(conversation.session.config)}")
 
 
 def _reset(conversation: Conversation, _: str) -> None:
     conversation.restart()
-    note("a new conversation, all that was read and said is forgotten")
+    note(NEW)
 
 
 def _stats(conversation: Conversation, _: str) -> None:
     for line in conversation.statistics():
         note(line)
+
+
+def _set(conversation: Conversation, words: str) -> None:
+    if words:
+        conversation.set(words)
+    else:
+        for line in chat_settings.settings(conversation.args):
+            note(line)
+
+
+def _model(conversation: Conversation, name: str) -> None:
+    if name:
+        conversation.use(name)
+    else:
+        note(conversation.args.model or "the embedded model")
 
 
 def _help(conversation: Conversation, _: str) -> None:
@@ -97,6 +113,8 @@ COMMANDS: dict[str, Command] = {
     "explain": Command("[FILE]", "write a page that shows what the newest answer was made of", Conversation.explain),
     "stats": Command("", "what the conversation has cost so far", _stats),
     "lazy": Command("on|off|auto|SCHEDULE", "what to leave behind; begins a new conversation", _lazy),
+    "set": Command("[NAME VALUE]", "temperature, max-tokens, system, ...; alone it lists all with their values", _set),
+    "model": Command("[NAME]", "begin a new conversation with another model; alone it names this one", _model),
     "reset": Command("", "begin a new conversation; as r alone does", _reset),
     "help": Command("", "this list; as h alone does", _help),
     "quit": Command("", "leave; as q alone and Ctrl-D do", _quit),

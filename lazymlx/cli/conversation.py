@@ -27,8 +27,8 @@ from ..progress import Progress
 from ..session.saved import is_document
 from ..session.session import Session
 from ..stats import LazyStats
-from . import options
-from .answering import sampler_of
+from . import chat_settings, options
+from .answering import check_drawing, drawing, open_model
 from .bar import PrefillBar
 from .ctrl_c import CtrlC
 from .documents import path_of, source_of
@@ -40,6 +40,7 @@ from .terminal import write
 
 CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 PAGE = "explain.html"
+NEW = "a new conversation, all that was read and said is forgotten"
 
 
 class Document(NamedTuple):
@@ -77,7 +78,6 @@ class Conversation:
         """
         self.model, self.tokenizer, self.args, self.interactive = model, tokenizer, args, interactive
         self.uncalibrated = uncalibrated
-        self.sampler = sampler_of(tokenizer, args)
         self.said: set[str] = set()  # notes that need no repetition
         self.warned_of_length = False
         self.session = self._begun(self.config_for(args.lazy))
@@ -94,7 +94,7 @@ class Conversation:
         response, trace, revived = None, Trace(self.session.tokens), self.session.stats.revived
         mx.reset_peak_memory()
         with self._watching("reading") as (ctrl_c, watch):
-            given = {"on_progress": watch, "on_step": trace.note, "sampler": self.sampler}
+            given = {"on_progress": watch, "on_step": trace.note, **drawing(self.tokenizer, self.args)}
             with closing(self.session.ask(question, self.args.max_tokens, **given)) as responses:
                 try:
                     for response in responses:
@@ -174,6 +174,27 @@ class Conversation:
     def restart(self, config: LazyConfig | None = None) -> None:
         """Forget everything; begin anew with this configuration, or the one as before."""
         self._change(self._begun(config or self.session.config))
+
+    def set(self, words: str) -> None:
+        """Change how answers are generated; or the system prompt, which begins a new conversation."""
+        args = chat_settings.changed(self.args, words)
+        check_drawing(self.model, args)
+        if args.seed != self.args.seed:
+            mx.random.seed(args.seed)
+        self.args = args
+        if chat_settings.is_system_prompt(words):
+            self.restart()
+            note(f"{NEW}, with this system prompt")
+
+    def use(self, name: str) -> None:
+        """Go on with another model, in a new conversation. The one before stays if that one cannot be had."""
+        args = argparse.Namespace(**{**vars(self.args), "model": name, "adapter_path": None})
+        lazy = options.lazy_config(args, "auto")
+        self.model, self.tokenizer, calibrated = open_model(args, name, lazy)
+        self.args, self.uncalibrated = args, None if calibrated else lazy
+        self.said.clear()
+        self._change(self._begun(self.config_for(args.lazy)))
+        note(f"{NEW}, with {name}: {described(self.session.config)}")
 
     def close(self) -> None:
         """Let go of everything."""

@@ -1,0 +1,63 @@
+"""What /set changes in a chat: the flags of generation and the system prompt, by their names without dashes."""
+
+import argparse
+from collections.abc import Iterator
+from typing import NoReturn
+
+from ..errors import UsageError
+from . import options, values
+
+OTHER_NAMES = {"temperature": "temp", "system": "system-prompt"}
+FIXED = ("extra-eos-token", "prefill-step-size", "max-memory")  # flags that hold for the whole chat
+
+
+class Parser(argparse.ArgumentParser):
+    """The flags, read one at a time."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"set: {message}")
+
+
+def settings(args: argparse.Namespace) -> Iterator[str]:
+    """What there is to set, and what it is set to."""
+    for name in _names(_parser()):
+        value = getattr(args, _dest(name))
+        yield f"{name} {'(none)' if value is None else value}"
+
+
+def changed(args: argparse.Namespace, words: str) -> argparse.Namespace:
+    """The settings, with a name's value as the words say.
+
+    Raises:
+        UsageError: there is no such name, or the value makes no sense.
+    """
+    parser = _parser()
+    name, *rest = words.split(maxsplit=1)
+    name = OTHER_NAMES.get(name, name)
+    if name not in _names(parser):
+        raise UsageError(f"set: there is no {name!r}; expected one of {', '.join(_names(parser))}")
+    if not rest:
+        raise UsageError(f"set: expected a value after {name}, got nothing")
+    return parser.parse_args([f"--{name}={rest[0]}"], argparse.Namespace(**vars(args)))
+
+
+def is_system_prompt(words: str) -> bool:
+    """Whether it is the system prompt that is set, which stands before all that was read."""
+    name = words.split(maxsplit=1)[0]
+    return OTHER_NAMES.get(name, name) == "system-prompt"
+
+
+def _parser() -> Parser:
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--system-prompt", type=values.utf8)
+    options.add_generation_flags(parser)
+    return parser
+
+
+def _names(parser: Parser) -> list[str]:
+    known = (dest.replace("_", "-") for dest in vars(parser.parse_args([])))
+    return [name for name in known if name not in FIXED]
+
+
+def _dest(name: str) -> str:
+    return name.replace("-", "_")

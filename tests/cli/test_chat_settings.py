@@ -1,0 +1,70 @@
+"""`/set` and `/model`: what a chat can change without being left."""
+
+import io
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from model_folder import write_model
+
+from lazymlx.cli.main import main
+
+Streams = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def chat(tiny_model_folder: Path, capsys: Streams, monkeypatch: pytest.MonkeyPatch):
+    def run(*lines: str, flags: tuple[str, ...] = (), code: int = 0) -> tuple[list[str], str]:
+        text = "".join(f"{line}\n" for line in lines)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        assert main(["chat", "--model", str(tiny_model_folder), "-m", "6", *flags]) == code
+        out, err = capsys.readouterr()
+        return out.splitlines(), err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("line", "flags"),
+    [
+        ("/set max-tokens 3", ("-m", "3")),
+        ("/set temperature 40", ("--temp", "40")),
+        ("/set system Be  brief.", ("--system-prompt", "Be  brief.")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_set_is_what_a_flag_would_have_said(chat, line: str, flags: tuple[str, ...]) -> None:
+    asked = ("Who?", "Which one?")
+    assert chat("/set seed 7", line, *asked)[0] == chat("/set seed 7", *asked, flags=flags)[0] != chat(*asked)[0]
+
+
+def test_alone_it_lists_what_there_is(chat) -> None:
+    _, err = chat("/set temperature 0.5", "/set")
+    assert re.search(r"^temp 0\.5$", err, re.M)
+    assert re.search(r"^max-tokens 6$", err, re.M)
+    assert re.search(r"^system-prompt \(none\)$", err, re.M)
+
+
+@pytest.mark.parametrize(
+    "words", ["heat 3", "temp", "temp warm", "temp -1", "top-k 9999999", "model x", "max-memory 1"]
+)
+def test_what_makes_no_sense_is_one_line_and_changes_nothing(chat, words: str) -> None:
+    straight, _ = chat("Who?")
+    out, err = chat(f"/set {words}", "Who?", code=2)
+    assert out == straight and err.count("error: ") == 1
+
+
+def test_another_model_begins_a_new_conversation(chat, tmp_path: Path, tiny_model_folder: Path) -> None:
+    other = write_model(tmp_path / "other", intermediate_size=32)
+    out, err = chat(
+        "Who?", "/model", f"/model {other}", "/stats", "Who?", "/model", f"/model {tiny_model_folder}", "Who?"
+    )
+    assert out[0] == out[2] != out[1]
+    assert "Conversation: 0 tokens" in err
+    assert re.search(rf"^{tiny_model_folder}$", err, re.M) and re.search(rf"^{other}$", err, re.M)
+
+
+def test_a_model_that_cannot_be_had_leaves_the_one_before(chat) -> None:
+    out, err = chat("Who?", "/model /nowhere/at/all", "/retry", code=2)
+    assert out[0] == out[1] and "no folder /nowhere/at/all" in err
