@@ -92,11 +92,12 @@ def read_sealed(
                 _refuse(path, f"was cut short: it has {have} of {size} bytes; {wording.save_again}", wording)
             if have > size or _checksum(file)[0] != header.get("checksum"):
                 _refuse(path, f"was altered after it was saved; {wording.save_again}", wording)
-        arrays, _ = mx.load(str(path), format="safetensors", return_metadata=True)
+            file.seek(0)  # of this file: by now the name may stand for another one
+            arrays, _ = mx.load(file, format="safetensors", return_metadata=True)
+            mx.eval(arrays)
     except OSError as error:
         _refuse(path, f"cannot be read: {error.strerror}", wording)
     assert isinstance(arrays, dict)
-    mx.eval(arrays)
     return arrays, header
 
 

@@ -53,7 +53,7 @@ def save_document(
         "schedule": str(cache.config.schedule),
         "config": json.dumps(_config_values(cache.config)),
         "tokens": str(len(tokens)),
-        "tokens_sha256": hashlib.sha256(np.array(ids).tobytes()).hexdigest(),
+        "tokens_sha256": _digest(ids),
         "counts": json.dumps(_counts(cache)),
         "transcript": json.dumps(transcript),
     }
@@ -74,6 +74,8 @@ def load_document(path: str | os.PathLike, model: Model) -> tuple[LazyCache, lis
     arrays, header = read_sealed(path, FORMAT, VERSION)
     if header["model"] != fingerprint(model):
         raise DocumentError(f"document: {path} was saved with another model; open it with that one")
+    if header["tokens_sha256"] != _digest(arrays["tokens"]):
+        raise DocumentError(f"document: {path} has other tokens than its header says; save it again")
     values = json.loads(header["config"])
     [cache] = model.make_cache(LazyConfig(**{**values, "schedule": [tuple(cut) for cut in values["schedule"]]}))
     counts = json.loads(header["counts"])
@@ -98,6 +100,10 @@ def fingerprint(model: Model) -> str:
     for (name, w), sample in zip(weights, samples, strict=True):
         digest.update(f"{name} {w.dtype} {w.shape} ".encode() + np.array(sample).tobytes())
     return digest.hexdigest()
+
+
+def _digest(tokens: mx.array) -> str:
+    return hashlib.sha256(np.array(tokens).tobytes()).hexdigest()
 
 
 def _config_values(config: LazyConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 from talking import DOCUMENT, LAZY, answer, session, speller, talker
 from test_session import ALL, DENSE, OTHER, QUESTION, assert_same, read_session, state_of
 
+import lazymlx.sealed
 from lazymlx.config import LazyConfig
 from lazymlx.engine.selection import AttentionScorer
 from lazymlx.errors import DocumentError
@@ -189,6 +190,31 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(saved, monkeypatch):
         session().save(saved)
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_the_old_one_or_the_new_one(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    checksum = lazymlx.sealed._checksum
+
+    def replaced(file):
+        found = checksum(file)
+        if file.mode == "rb":
+            write_sealed(path, {"a": mx.full((1000,), 2)}, {"format": "test", "version": "1", "n": "2"})
+        return found
+
+    write_sealed(path, {"a": mx.full((1000,), 1)}, {"format": "test", "version": "1", "n": "1"})
+    monkeypatch.setattr(lazymlx.sealed, "_checksum", replaced)
+    arrays, header = read_sealed(path, "test", "1")
+    assert header["n"] == "1" and (np.array(arrays["a"]) == 1).all()
+    arrays, header = read_sealed(path, "test", "1")
+    assert header["n"] == "2" and (np.array(arrays["a"]) == 2).all()
+
+
+def test_tokens_that_the_header_does_not_know_are_refused(saved):
+    arrays, header = read_sealed(saved, "lazymlx document", "3")
+    write_sealed(saved, {**arrays, "tokens": arrays["tokens"] + 1}, header)
+    with pytest.raises(DocumentError, match="other tokens"):
+        opened(saved)
 
 
 SAVER = """
