@@ -5,7 +5,7 @@ compared with the dense model's own. It needs no labels, and tells a loss where 
 words alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -32,15 +32,33 @@ class Reference:
     text: str
     nats: float
 
+    def rise(self, heard: Heard) -> float:
+        """Nats a token that the last answer surprises a policy more than the dense model."""
+        return fmean(heard.nats) - self.nats
+
+    def begins_as(self, heard: Heard) -> bool:
+        """Whether a policy would have begun with the same token."""
+        return heard.said[0] == self.answers[-1][0]
+
+    def is_as(self, heard: Heard) -> bool:
+        """Whether a policy would have given the same answer, to the same questions."""
+        return heard.said == self.answers[-1]
+
 
 def reference(model: Model, encoder: Encoder, prompts: Sequence[Prompt], max_tokens: int) -> Reference:
     """Ask the dense model."""
     dense, stop = Dense(LazyConfig.dense(), point=""), encoder.tokenizer.eos_token_ids
-    conversation = dense.begin(model, stop)
+    return asked(lambda: dense.begin(model, stop), encoder, prompts, max_tokens)
+
+
+def asked(
+    begin: Callable[[], Conversation], encoder: Encoder, prompts: Sequence[Prompt], max_tokens: int
+) -> Reference:
+    """Ask the dense model, with which `begin` begins conversations."""
+    conversation = begin()
     given = [conversation.ask(prompt.tokens, max_tokens, prompt.tail) for prompt in prompts]
     answers = tuple(answer.whole for answer in given)
-    heard = hear(dense.begin(model, stop), prompts, answers)
-    return Reference(answers, encoder.text(given[-1].tokens), fmean(heard.nats))
+    return Reference(answers, encoder.text(given[-1].tokens), fmean(hear(begin(), prompts, answers).nats))
 
 
 def hear(conversation: Conversation, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]) -> Heard:
@@ -52,8 +70,8 @@ def hear(conversation: Conversation, prompts: Sequence[Prompt], answers: Sequenc
 def agreement(dense: Reference, heard: Heard, text: str) -> dict[str, Any]:
     """The columns of an answer, `text`, beside the dense one."""
     return {
-        "nats_rise": fmean(heard.nats) - dense.nats,
-        "first_agrees": heard.first == dense.answers[-1][0],
+        "nats_rise": dense.rise(heard),
+        "first_agrees": dense.begins_as(heard),
         "same_as_dense": text == dense.text,
         "f1_to_dense": closeness(text, dense.text),
     }

@@ -62,7 +62,7 @@ def test_a_policy_that_keeps_everything_thinks_of_an_answer_what_the_model_think
     first, second = conversation.hear(tokens, one), conversation.hear(question, other)
     np.testing.assert_allclose(first.nats, nats_of(model, tokens, one), atol=2e-3)
     np.testing.assert_allclose(second.nats, nats_of(model, [*tokens, *one, *question], other), atol=2e-3)
-    assert first.first == int(model(mx.array([tokens]))[0, -1].argmax())
+    assert first.said[0] == int(model(mx.array([tokens]))[0, -1].argmax())
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -73,6 +73,7 @@ def test_nothing_rises_where_everything_is_kept(name: str, model: Model, draft: 
     found = agreement(dense, heard, dense.text)
     assert abs(found.pop("nats_rise")) < 1e-3
     assert found == {"first_agrees": True, "same_as_dense": True, "f1_to_dense": 1.0}
+    assert dense.is_as(heard)
 
 
 def test_what_a_random_choice_leaves_behind_is_missed(model: Model, draft: Model) -> None:
@@ -99,7 +100,7 @@ def test_the_token_that_ends_an_answer_belongs_to_it(model: Model) -> None:
 
 def test_agreement_compares_first_tokens_texts_and_words() -> None:
     dense = Reference(((5, 6),), "The red house", 0.5)
-    found = agreement(dense, Heard((1.0, 2.0), first=7), "a red door")
+    found = agreement(dense, Heard((1.0, 2.0), said=(7, 6)), "a red door")
     assert found == {"nats_rise": 1.0, "first_agrees": False, "same_as_dense": False, "f1_to_dense": 0.5}
     assert closeness("", ".") == 1.0 and closeness("", "word") == 0.0
 

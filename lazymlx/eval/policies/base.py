@@ -55,11 +55,11 @@ class Heard:
 
     Attributes:
         nats: of each token, minus the logarithm of its probability.
-        first: the token that the policy would have begun with.
+        said: in the place of each, the token that the policy would have gone on with.
     """
 
     nats: tuple[float, ...]
-    first: int
+    said: tuple[int, ...]
 
 
 class Conversation(ABC):
@@ -98,14 +98,15 @@ class Conversation(ABC):
         """Read a prompt or a follow-up, and take in an answer as if it were one's own: at least one token."""
         with mx.stream(generation_stream):
             logits = self.read(self._to_read(tokens), tail)
-            first, nats = logits.argmax(axis=-1), []
+            nats, said = [], []
             for place, token in enumerate(answer):
                 logits = logits if place == 0 else self.step(mx.array([answer[place - 1]]))
                 nats.append(_nats(logits, token))
-                mx.async_eval(nats[-1])
+                said.append(logits.argmax(axis=-1))
+                mx.async_eval(nats[-1], said[-1])
             self._unread = [answer[-1]]
             self._ended = answer[-1] if answer[-1] in self.stop else None
-            return Heard(tuple(float(each.item()) for each in nats), to_int(first))
+            return Heard(tuple(float(each.item()) for each in nats), tuple(map(to_int, said)))
 
     def _to_read(self, tokens: list[int]) -> list[int]:
         """The rest of the answer before, and what is asked: a follow-up begins with what ends that answer."""
