@@ -54,6 +54,9 @@ GROUP_SIZES = (32, 64, 128)
 
 STORAGE = ("kv_bits", "kv_group_size", "quantized_kv_start", "aux_bits")  # fields that say how, not what
 
+MOST = 2**30  # of anything that is counted: no conversation has more positions, and shapes have 32 bits
+MOST_BESIDE = 2**16  # rows that a step has beside its token, and places that scores are padded by: memory is taken
+
 ScheduleLike = str | Iterable[tuple[int, float]]
 
 
@@ -255,12 +258,14 @@ class LazyConfig:
             ("quantized_kv_start", 0),
         ):
             _check_int(name, getattr(self, name), least)
+        _check_most("pool", self.pool, MOST_BESIDE)
         if self.pool % 2 == 0:
             raise ConfigError(
                 f"pool: must be odd, so that a token has as many neighbours on both sides, got {self.pool}"
             )
         if self.revive is not None:
             _check_int("revive", self.revive, 0, " or None (on the command line 'all')")
+            _check_most("revive", self.revive, MOST_BESIDE)
         if self.scorer is not None and not callable(self.scorer):
             raise ConfigError(f"scorer: must be a Scorer, got {self.scorer!r}")
         _check_choice("reduce", self.reduce, ("mean", "max"))
@@ -323,6 +328,12 @@ class LazyConfig:
 def _check_int(name: str, value: object, least: int, also: str = "") -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigError(f"{name}: must be a whole number of at least {least}{also}, got {value!r}")
+    _check_most(name, value, MOST)
+
+
+def _check_most(name: str, value: int, most: int) -> None:
+    if value > most:
+        raise ConfigError(f"{name}: must be at most {most}, got a larger number")
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

@@ -233,6 +233,20 @@ def test_whole_numbers_from_zero(field, value):
         LazyConfig(**{field: value})
 
 
+@pytest.mark.parametrize("field", ["window", "pool", "links", "lookahead", "sink", "recent", "revive", "round_to"])
+@pytest.mark.parametrize("value", [2**30 + 1, 2**31 + 1, 2**63 + 1, 10**5000], ids=["2^30", "2^31", "2^63", "10^5000"])
+def test_numbers_that_no_shape_could_have_are_refused(field, value):
+    with pytest.raises(ConfigError, match=f"{field}: must be at most {2**30}"):
+        LazyConfig(**{field: value})
+
+
+@pytest.mark.parametrize("field", ["pool", "revive"])
+def test_what_takes_memory_at_every_step_is_bounded_closer(field):
+    LazyConfig(**{field: 2**16 - 1})
+    with pytest.raises(ConfigError, match=f"{field}: must be at most {2**16}, got a larger number"):
+        LazyConfig(**{field: 2**16 + 1})
+
+
 @pytest.mark.parametrize("value", [-1, 1.5, "all", True])
 def test_a_budget_is_a_number_or_none_for_all(value):
     assert LazyConfig(revive=0).revive == 0

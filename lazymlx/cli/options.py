@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import Field, fields, replace
 from typing import Any, NoReturn
 
-from ..config import STORAGE, LazyConfig
+from ..config import MOST, STORAGE, LazyConfig
 from ..demo import MODEL
 from ..errors import UsageError
 from .values import memory_size, number, number_or_all, token_limit
@@ -15,6 +15,7 @@ from .values import memory_size, number, number_or_all, token_limit
 MAX_TOKENS = 100
 PREFILL_STEP_SIZE = 2048
 MODEL_VARIABLE = "LAZYMLX_MODEL"
+HOTTEST = 1000  # all tokens are equally likely long before
 DEMO_STEP_SIZE = 512  # a slow CPU hears Ctrl-C and moves its bar between two chunks, and loses no time by it
 
 LAZY_FIELDS: tuple[Field, ...] = tuple(f for f in fields(LazyConfig) if f.name != "scorer")  # a scorer is Python
@@ -66,7 +67,7 @@ def add_generation_flags(parser: argparse._ActionsContainer, max_tokens: int = M
     )
     add(
         "--temp",
-        type=number(float, 0),
+        type=number(float, 0, HOTTEST),
         default=0.0,
         metavar="X",
         help="temperature; 0 takes the likeliest token (default: %(default)s)",
@@ -87,14 +88,14 @@ def add_generation_flags(parser: argparse._ActionsContainer, max_tokens: int = M
     )
     add(
         "--min-tokens-to-keep",
-        type=number(int, 1),
+        type=number(int, 1, MOST),
         default=1,
         metavar="N",
         help="least tokens that min-p leaves (default: %(default)s)",
     )
     add(
         "--top-k",
-        type=number(int, 0),
+        type=number(int, 0, MOST),
         default=0,
         metavar="N",
         help="the N likeliest tokens, 0: all (default: %(default)s)",
@@ -129,7 +130,7 @@ def add_prefill_flags(parser: argparse._ActionsContainer) -> None:
     add = parser.add_argument
     add(
         "--prefill-step-size",
-        type=number(int, 1),
+        type=number(int, 1, MOST),
         metavar="N",
         help=f"prompt tokens computed at a time; fewer take less memory (default: {PREFILL_STEP_SIZE}; "
         f"with the embedded model {DEMO_STEP_SIZE})",
