@@ -1,5 +1,6 @@
 """The doors to the command line: every way to start it, and to import what shares a name with it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -122,3 +123,21 @@ def test_without_shtab_no_shell_is_taught(capsys: pytest.CaptureFixture[str], mo
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["completion", "bash"]) == 2
     assert "pip install 'lazymlx[completion]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["generate", "chat", "cache"])
+def test_help_fits_a_screen_and_help_all_has_every_flag(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = []
+    for flag in ("--help", "--help-all", "--help"):
+        with pytest.raises(SystemExit) as end:
+            main([name, flag])
+        assert end.value.code == 0
+        shown.append(capsys.readouterr().out)
+    short, full, again = shown
+    assert len(short.splitlines()) <= 40 and short == again and "--help-all" in short
+    assert "--model" in short and "--aux-bits" not in short
+    assert set(re.findall(r"--[a-z-]+", short)) < set(re.findall(r"--[a-z-]+", full)) and "--aux-bits" in full
+    assert "--max-kv-size" not in full
