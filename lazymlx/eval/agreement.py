@@ -51,9 +51,7 @@ def reference(model: Model, encoder: Encoder, prompts: Sequence[Prompt], max_tok
     return asked(lambda: dense.begin(model, stop), encoder, prompts, max_tokens)
 
 
-def asked(
-    begin: Callable[[], Conversation], encoder: Encoder, prompts: Sequence[Prompt], max_tokens: int
-) -> Reference:
+def asked(begin: Callable[[], Conversation], encoder: Encoder, prompts: Sequence[Prompt], max_tokens: int) -> Reference:
     """Ask the dense model, with which `begin` begins conversations."""
     conversation = begin()
     given = [conversation.ask(prompt.tokens, max_tokens, prompt.tail) for prompt in prompts]

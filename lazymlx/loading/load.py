@@ -108,7 +108,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last two also of long numbers and of deep nesting
         raise ModelError(f"model: {path} is not readable as JSON: {_one_line(error)}") from None
     if not isinstance(content, dict):
         raise ModelError(f"model: {path} must hold a JSON object, got {type(content).__name__}")

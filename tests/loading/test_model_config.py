@@ -143,3 +143,10 @@ def test_the_command_line_serves_every_family(tmp_path: Path, capsys: pytest.Cap
     assert "more than the model's 16 positions" in capsys.readouterr().err
     assert main(["generate", "--model", str(folder), "--temp", "1", "--top-k", "8192"]) == 2
     assert "below the vocabulary's 8192 tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"vocab_size": ' + "9" * 5_000 + "}"], ids=["nested", "long"])
+def test_json_that_python_does_not_take_is_a_sentence(tmp_path: Path, content: str):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ModelError, match="config.json is not readable as JSON"):
+        load(str(tmp_path))

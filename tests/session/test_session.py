@@ -117,6 +117,18 @@ def test_a_template_that_changes_earlier_turns_keeps_the_common_prefix():
     assert s._cache.offset == len(s._tokens) == len(rendered) + 6
 
 
+@pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"])
+def test_a_template_that_fails_is_a_sentence(template):
+    with pytest.raises(PromptError, match="^chat template: it failed: (ZeroDivision|Recursion)Error"):
+        answer(session(template=template), QUESTION)
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, None])
+def test_half_a_surrogate_pair_is_a_sentence(template):
+    with pytest.raises(PromptError, match="half a surrogate pair at character"):
+        answer(session(template=template), "who \ud83d?")
+
+
 def test_a_model_without_a_chat_template_reads_on():
     s = session(template=None, system="be brief.")
     s.read(DOCUMENT)
