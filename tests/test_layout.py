@@ -25,7 +25,7 @@ ORDER = [
     {"generation"},
     {"session"},
     {"machine"},
-    {"eval", "bench", "explain"},
+    {"eval", "bench", "explain", "serve"},
     {"calibrate"},
     {"tables"},
     {"cli"},

@@ -19,6 +19,7 @@ from .terminal import EXIT_INTERRUPTED, prepare, say, silence, write
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("generate", "answer a prompt, or a question about a document (mlx_lm.generate's flags)"),
     "chat": ("chat", "talk about documents that are read once (mlx_lm.chat's flags)"),
+    "serve": ("serve", "answer chat clients over HTTP, by OpenAI's interface"),
     "cache": ("cache", "read a document once and save it, for any number of questions"),
     "calibrate": ("calibrate", "find the schedule that a model bears, and store it for later"),
     "eval": ("eval", "measure what pruning costs in quality, beside the dense model and rival methods"),
