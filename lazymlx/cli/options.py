@@ -14,6 +14,7 @@ from .values import memory_size, number, number_or_all, token_limit
 # mlx_lm.generate's defaults
 MAX_TOKENS = 100
 PREFILL_STEP_SIZE = 2048
+CONTEXT_SIZE = 20  # of its penalties
 MODEL_VARIABLE = "LAZYMLX_MODEL"
 HOTTEST = 1000  # all tokens are equally likely long before
 DEMO_STEP_SIZE = 512  # a slow CPU hears Ctrl-C and moves its bar between two chunks, and loses no time by it
@@ -142,6 +143,28 @@ def add_generation_flags(parser: argparse._ActionsContainer, max_tokens: int = M
         metavar="X",
         help="what XTC takes for a top choice (default: %(default)s)",
     )
+    add(
+        "--repetition-penalty",
+        type=number(float, 0),
+        default=0.0,
+        metavar="X",
+        help="divide the scores of tokens that came lately, 1.1 for example; 0: do not (default: %(default)s)",
+    )
+    add(
+        "--presence-penalty",
+        type=number(float, -2, 2),
+        default=0.0,
+        metavar="X",
+        help="subtract this from the scores of tokens that came lately (default: %(default)s)",
+    )
+    for name in ("repetition", "presence"):
+        add(
+            f"--{name}-context-size",
+            type=number(int, 1),
+            default=CONTEXT_SIZE,
+            metavar="N",
+            help=f"how many tokens count as lately for the {name} penalty (default: %(default)s)",
+        )
     add(
         "--extra-eos-token",
         nargs="+",

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlx_lm.sample_utils import make_logits_processors
 from model_folder import write_model
 
+from lazymlx import Session, load
 from lazymlx.cli.main import main
 
 Streams = pytest.CaptureFixture[str]
@@ -68,3 +70,23 @@ def test_another_model_begins_a_new_conversation(chat, tmp_path: Path, tiny_mode
 def test_a_model_that_cannot_be_had_leaves_the_one_before(chat) -> None:
     out, err = chat("Who?", "/model /nowhere/at/all", "/retry", code=2)
     assert out[0] == out[1] and "no folder /nowhere/at/all" in err
+
+
+@pytest.mark.parametrize("penalty", ["repetition-penalty 1000", "presence-penalty 2"])
+def test_penalties_are_those_of_mlx_lm(chat, penalty: str, tiny_model_folder: Path, capsys: Streams) -> None:
+    """In a chat and in generate alike, which then say what mlx-lm's processors would have said."""
+    name, value = penalty.split()
+    flags = (f"--{name}", value, f"--{name.split('-')[0]}-context-size", "50")
+    session = Session(*load(str(tiny_model_folder)))
+    penalties = make_logits_processors(
+        **{name.replace("-", "_"): float(value), f"{name.split('-')[0]}_context_size": 50}
+    )
+    expected = "".join(each.text for each in session.ask("Who who who?", 40, logits_processors=penalties))
+    asked = ("Who who who?",)
+    assert "\n".join(chat(*asked, flags=(*flags, "-m", "40"))[0]) == expected
+    if name == "repetition-penalty":  # the weights are random: the other one changes few choices
+        assert expected != "\n".join(chat(*asked, flags=("-m", "40"))[0])
+    set_ = [f"/set {flags[i].removeprefix('--')} {flags[i + 1]}" for i in (0, 2)]
+    assert "\n".join(chat(*set_, *asked, flags=("-m", "40"))[0]) == expected
+    assert main(["generate", "--model", str(tiny_model_folder), "-p", asked[0], "-m", "40", *flags]) == 0
+    assert capsys.readouterr().out == f"{expected}\n"
