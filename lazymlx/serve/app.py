@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -56,13 +57,19 @@ def make_app(worker: Worker, model: str, api_key: str | None = None) -> Starlett
             Route("/v1/models/{name:path}", models),
             Route("/v1/chat/completions", chat, methods=["POST"]),
         ],
-        exception_handlers={Refusal: _refused},
+        exception_handlers={Refusal: _refused, HTTPException: _no_route},
     )
 
 
 async def _refused(_: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, Refusal)
     return JSONResponse(openai.error(error), error.status)
+
+
+async def _no_route(request: HttpRequest, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    refusal = Refusal(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+    return JSONResponse(openai.error(refusal), refusal.status, error.headers)
 
 
 def _check_key(request: HttpRequest, api_key: str | None) -> None:

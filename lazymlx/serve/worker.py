@@ -115,10 +115,13 @@ class Worker:
                 yield Piece(text, reason, len(tokens), cached, len(said))
                 if reason is not None or job.cancelled.is_set():
                     break
+        except (Cancelled, UsageError):  # the cache is as it was; after anything else nobody knows, and it goes
+            self._conversations.keep(conversation)
+            raise
         finally:
             responses.close()
-            conversation.took_in(tokens + said)
-            self._conversations.keep(conversation)
+        conversation.took_in(tokens + said)
+        self._conversations.keep(conversation)
 
     def _encode(self, request: Request) -> list[int]:
         try:

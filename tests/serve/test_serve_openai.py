@@ -94,3 +94,9 @@ def test_a_client_that_goes_away_does_not_hold_up_the_next(http, client) -> None
     with http.stream("POST", "/v1/chat/completions", json=endless) as response:
         next(response.iter_lines())
     assert client.chat.completions.create(messages=user("Next?"), timeout=10, **ASKED).usage.completion_tokens == 8
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/chat/completions", 405), ("POST", "/v2", 404)])
+def test_what_is_no_route_is_refused_in_json(http, method: str, path: str, status: int) -> None:
+    response = http.request(method, path)
+    assert response.status_code == status and path in response.json()["error"]["message"]
