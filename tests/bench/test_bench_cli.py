@@ -55,7 +55,7 @@ def test_only_some_of_it(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 def test_the_models_own_schedule_goes_by_its_cuts(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     flags = ["--schedules", "auto", "--only", "memory", "--no-plot", "--out", str(tmp_path)]
     assert main([*TINY, *flags]) == 0
-    assert json.loads(capsys.readouterr().out)["rows"][-1]["variant"] == "2:0.5,3:0.25"
+    assert json.loads(capsys.readouterr().out)["rows"][-1]["variant"] == "3:0.25"
 
 
 def test_shapes_are_listed(capsys: pytest.CaptureFixture) -> None:

@@ -82,7 +82,7 @@ def test_reads_and_answers(controller, document):
     seen = until(controller, ev.Idle)
     answered = only(ev.Answered, seen)
     (layers, tokens, total), *deeper = answered.kept()
-    assert layers == "layers 0–2" and tokens == total == answered.stats.prompt_end
+    assert layers == "layers 0–3" and tokens == total == answered.stats.prompt_end
     assert deeper and all(tokens < total for _, tokens, total in deeper)
     assert any(isinstance(event, ev.Piece) for event in seen) and len(answered.figures()) == 4
 
