@@ -48,7 +48,7 @@ def expected(stock, tokens) -> np.ndarray:
 def test_with_nothing_left_behind_its_logits_are_mlx_lms(loaded, tokens, expected, mode):
     model, _ = loaded
     cache = model.make_cache(DENSE[mode])
-    cache[0].expect(len(tokens), step_size=128)
+    cache[0].expect(len(tokens))
     for start in range(0, len(tokens), 128):
         logits = model(mx.array([tokens[start : start + 128]]), cache=cache)
     np.testing.assert_allclose(logits[0, -1], expected, atol=2e-3)
