@@ -1,4 +1,4 @@
-"""Every test runs offline, from the same seed, and with the shapes in lazymlx's signatures checked."""
+"""Every test runs offline, from the same seed, and, but for those of whole commands, with lazymlx's shapes checked."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 # These must stand before the first import of lazymlx, which no test module can precede.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -33,6 +33,19 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
+
+
+# Tests that come through a command, an example or a whole model: what they run is checked where its own tests are, and
+# checking every call takes most of a decode step.
+THROUGH_DOORS = {"bench", "calibrate", "cli", "demo", "examples", "explain", "pretrained", "serve"}
+
+
+@pytest.fixture(autouse=True)
+def shapes(request: pytest.FixtureRequest) -> Iterator[None]:
+    through_a_door = request.path.parent.name in THROUGH_DOORS or request.path.stem.endswith("_cli")
+    config.update("jaxtyping_disable", through_a_door)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)
