@@ -34,7 +34,8 @@ Entries = dict[str, Any]
 
 
 def main(source: Path, folder: Path) -> None:
-    tensors, entries = mx.load(str(source), return_metadata=True)
+    loaded: Any = mx.load(str(source), return_metadata=True)  # for a GGUF a pair, which its types do not say
+    tensors, entries = loaded
     entries = {name: plain(value) for name, value in entries.items()}
     if entries["general.architecture"] != "llama" or entries["tokenizer.ggml.pre"] != "smollm":
         raise SystemExit(f"gguf_folder: {source} is no Llama with SmolLM's tokenizer")

@@ -35,15 +35,16 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-# Tests that come through a command, an example or a whole model: what they run is checked where its own tests are, and
-# checking every call takes most of a decode step.
-THROUGH_DOORS = {"bench", "calibrate", "cli", "demo", "examples", "explain", "pretrained", "serve"}
+# Checking the shapes of every call takes two thirds of a decode step. So tests that come through a door (a command, an
+# example, a session, a whole model) do without, and so do those that repeat a conversation for every setting and carry
+# the mark `unchecked`: the functions below them are called with checks by the other tests of engine/, nn/ and cache/.
+DOORS = {"bench", "calibrate", "cli", "demo", "examples", "explain", "loading", "pretrained", "serve", "session"}
 
 
 @pytest.fixture(autouse=True)
 def shapes(request: pytest.FixtureRequest) -> Iterator[None]:
-    through_a_door = request.path.parent.name in THROUGH_DOORS or request.path.stem.endswith("_cli")
-    config.update("jaxtyping_disable", through_a_door)
+    through_a_door = request.path.parent.name in DOORS or request.path.stem.endswith("_cli")
+    config.update("jaxtyping_disable", through_a_door or request.node.get_closest_marker("unchecked") is not None)
     yield
     config.update("jaxtyping_disable", False)
 

@@ -26,6 +26,8 @@ from lazymlx.config import LazyConfig
 from lazymlx.demo import MODEL
 from lazymlx.engine.model import Model
 
+pytestmark = pytest.mark.unchecked
+
 CUTS = ((1, 0.5), (2, 0.2))
 SETTINGS = {"window": 4, "pool": 3, "links": 2, "sink": 2, "recent": 3, "revive": 2, "min_tokens": 0, "round_to": 8}
 MODES = {"paper": LazyConfig.paper(CUTS), "default": LazyConfig(CUTS, **SETTINGS)}

@@ -35,6 +35,8 @@ from lazymlx.cache.conversation import LazyCache, disjoint, mask_of
 from lazymlx.config import LazyConfig
 from lazymlx.errors import StateError
 
+pytestmark = pytest.mark.unchecked
+
 LAYERS = 5
 CUTS = ((1, 0.5), (3, 0.2))
 SMALL = {"window": 3, "pool": 3, "sink": 1, "recent": 2, "revive": 2, "min_tokens": 0, "round_to": 4}

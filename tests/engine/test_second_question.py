@@ -11,6 +11,8 @@ from lazymlx.config import LazyConfig
 from lazymlx.loading.load import load
 from lazymlx.session.session import Session
 
+pytestmark = pytest.mark.unchecked
+
 PARAGRAPHS = (11, 1, 14)  # three that hold a fact each, about 600 tokens
 ANSWERS = ("Pelusdra", "73916", "40718")
 QUESTIONS = {entry["answer"]: entry["question"] for entry in demo.questions()}

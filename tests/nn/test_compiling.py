@@ -21,6 +21,8 @@ from lazymlx.errors import StateError
 from lazymlx.nn import compiling
 from lazymlx.nn.compiling import Replay
 
+pytestmark = pytest.mark.unchecked
+
 CUTS = ((2, 0.5), (4, 0.2))
 PROMPT = random_tokens(300)
 DEFAULT = LazyConfig(CUTS, min_tokens=0)

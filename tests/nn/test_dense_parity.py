@@ -15,6 +15,8 @@ from tiny import by_rows, feed, random_tokens, stock_model, tiny_args, twin_of
 from lazymlx.config import LazyConfig
 from lazymlx.engine.model import Model
 
+pytestmark = pytest.mark.unchecked
+
 TOLERANCE = 1e-4
 PROMPT, QUESTION = random_tokens(40), random_tokens(9, seed=1)
 ANSWER = random_tokens(3, seed=2)

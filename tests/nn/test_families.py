@@ -98,6 +98,7 @@ def test_embeddings_in_the_place_of_tokens(name):
     assert_close(ours(tokens, cache=cache, input_embeddings=given)[0, -1], expected[0, -1], "embeddings, cached")
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("schedule", [(), ((3, 1.0),)], ids=["no cut", "keep all"])
 def test_with_everything_kept_logits_are_mlx_lms(name, schedule):
@@ -138,6 +139,7 @@ def test_what_is_left_behind_is_as_if_masked(name):
         assert_close(logits, hidden_from_layer(name, 3, np.isin(np.arange(len(TOKENS)), positions)), "pruned")
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("name", NAMES)
 def test_no_token_is_computed_twice(name):
     """Also not when tokens come back, in an answer and in a follow-up."""
@@ -232,6 +234,7 @@ def oracle(name: str, config: LazyConfig) -> WatchedReference:
     return WatchedReference(weights, shape, config.cuts, **{name: getattr(config, name) for name in SETTINGS})
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["llama, tied, biased", "llama, windows", "mistral", "qwen3", "qwen3, tied"])
 def test_what_is_left_behind_is_what_the_oracle_leaves(name, mode):
