@@ -7,7 +7,7 @@ before the second is prepared.
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import mlx.core as mx
 import numpy as np
@@ -17,7 +17,7 @@ from mlx_lm.sample_utils import greedy_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .cache.conversation import LazyCache
-from .config import STORAGE
+from .config import MOST, STORAGE
 from .engine.model import Model
 from .errors import UsageError
 from .prefill import encode, prefill, template_tail, token_ids
@@ -123,14 +123,23 @@ def conversation(model: Model, options: dict[str, Any]) -> list[LazyCache]:
     return cache
 
 
-def check_request(max_tokens: int, options: dict[str, Any]) -> None:
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_request(max_tokens: object, options: dict[str, Any]) -> None:
     """Refuse what makes no sense or a lazy cache cannot serve; drop such options where they ask for nothing.
 
     Raises:
         UsageError: the message names the option.
     """
-    if max_tokens == 0 or max_tokens < -1:
-        raise UsageError(f"max_tokens: must be at least 1, or -1 for no limit, got {max_tokens}")
+    if not _is_whole(max_tokens) or max_tokens == 0 or max_tokens < -1:
+        raise UsageError(f"max_tokens: must be a whole number of at least 1, or -1 for no limit, got {max_tokens!r}")
+    size, memory = options.get("prefill_step_size", 1), options.get("max_memory")
+    if not _is_whole(size) or not 1 <= size <= MOST:
+        raise UsageError(f"prefill_step_size: must be a whole number from 1 to {MOST}, got {size!r}")
+    if memory is not None and not (_is_whole(memory) and memory > 0):
+        raise UsageError(f"max_memory: must be a whole number of bytes above 0, or None, got {memory!r}")
     for name, reason in REFUSED.items():
         if options.pop(name, None) is not None:
             raise UsageError(f"{name}: {reason}")

@@ -51,7 +51,7 @@ def write_sealed(
     """
     path = Path(path)
     try:
-        if path.exists() and not path.is_file():
+        if _is_other(path):
             _refuse(path, "cannot be written: it is no file", wording)
         with replacing(path) as file:
             mx.save_safetensors(file, arrays, {**header, "checksum": UNSEALED})
@@ -64,6 +64,8 @@ def write_sealed(
 
 def is_sealed(path: str | os.PathLike, kind: str) -> bool:
     """Whether a file's header says this `kind`, of whatever version."""
+    if _is_other(Path(path)):
+        return False
     try:
         with Path(path).open("rb") as file:
             _header(file, Path(path), kind, DOCUMENT)
@@ -82,6 +84,8 @@ def read_sealed(
     """
     path = Path(path)
     try:
+        if _is_other(path):
+            _refuse(path, "cannot be read: it is no file", wording)
         with path.open("rb") as file:
             header, size = _header(file, path, kind, wording)
             if header.get("version") != version:
@@ -99,6 +103,11 @@ def read_sealed(
         _refuse(path, f"cannot be read: {error.strerror}", wording)
     assert isinstance(arrays, dict)
     return arrays, header
+
+
+def _is_other(path: Path) -> bool:
+    """Whether a name stands for a folder, a device or a pipe, say, which may never end or never begin."""
+    return path.exists() and not path.is_file()
 
 
 def _header(file: BinaryIO, path: Path, kind: str, wording: Wording) -> tuple[dict[str, str], int]:

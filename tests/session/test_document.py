@@ -19,7 +19,7 @@ import lazymlx.sealed
 from lazymlx.config import LazyConfig
 from lazymlx.engine.selection import AttentionScorer
 from lazymlx.errors import DocumentError
-from lazymlx.sealed import read_sealed, write_sealed
+from lazymlx.sealed import is_sealed, read_sealed, write_sealed
 from lazymlx.session.saved import fingerprint
 from lazymlx.session.session import Session
 
@@ -162,6 +162,13 @@ def test_what_is_no_file_is_not_replaced(tmp_path):
         with pytest.raises(DocumentError, match="it is no file"):
             session().save(place)
     assert pipe.is_fifo()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert not is_sealed(tmp_path / "pipe", "test")
+    with pytest.raises(DocumentError, match="cannot be read: it is no file"):
+        opened(tmp_path / "pipe")
 
 
 def test_a_link_stays_one(tmp_path):

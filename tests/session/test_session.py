@@ -15,6 +15,7 @@ from talking import DOCUMENT, FORGETFUL, LAZY, SHAPE, TEMPLATE, answer, session,
 
 from lazymlx.config import LazyConfig
 from lazymlx.errors import Cancelled, PromptError, StateError, UsageError
+from lazymlx.generation import check_request
 from lazymlx.nn.attention import Attention
 from lazymlx.progress import Meter
 from lazymlx.session.session import Session
@@ -121,6 +122,20 @@ def test_a_template_that_changes_earlier_turns_keeps_the_common_prefix():
 def test_a_template_that_fails_is_a_sentence(template):
     with pytest.raises(PromptError, match="^chat template: it failed: (ZeroDivision|Recursion)Error"):
         answer(session(template=template), QUESTION)
+
+
+@pytest.mark.parametrize("wrong", [2.5, float("nan"), "3", True, None, 0, -2])
+def test_a_number_of_tokens_that_is_none_is_refused(wrong):
+    with pytest.raises(UsageError, match=f"max_tokens: must be a whole number of at least 1.*, got {wrong!r}"):
+        check_request(wrong, {})
+
+
+@pytest.mark.parametrize(
+    "limits", [{"max_memory": "1GB"}, {"max_memory": float("nan")}, {"max_memory": 0}, {"prefill_step_size": 2**31}]
+)
+def test_limits_that_are_none_are_refused(limits):
+    with pytest.raises(UsageError, match=f"{next(iter(limits))}: must be a whole number"):
+        check_request(1, limits)
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, None])
