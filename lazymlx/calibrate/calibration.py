@@ -6,7 +6,7 @@ that was searched on, and no schedule is checked until chance lets it pass.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from statistics import harmonic_mean
 from typing import Any
@@ -16,16 +16,20 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from ..config import Cut, LazyConfig, Schedule
 from ..costs.flops import Sizes, ideal_speedup, rows_by_layer
 from ..engine.model import Model
+from ..errors import RunError
 from ..nn.windows import possible
-from .measure import Meter, Outcome
+from .kinds import Writer
+from .loss import Loss, Meter
 from .plan import Plan
-from .prompts import Writer
 from .search import Cuts, Found, Search
-from .trials import Journal, Loss, OnPrompt, Trials, ignore
+from .trials import Book, OnPrompt, Trials, ignore
 
 # Rounding up is left out: it keeps a little more, and on a short prompt that would hide what a share can bear.
 BASE = LazyConfig((), min_tokens=0, round_to=1)
 BACK = 0.95  # of the speed-up of a schedule that failed: what the next one may have at most
+
+CANDIDATES = 16  # about as many as see all prompts, beside half of the scan
+CHECKED = 1.5  # checks until one passes, about
 
 Say = Callable[[str], None]
 
@@ -40,10 +44,11 @@ class Calibration:
         measured_speedup: ideal, of the tokens computed on the check's prompts, protected ones included.
         search: the loss on the search's prompts.
         check: the loss on fresh prompts.
-        at_most: what that speaks for with 95% confidence, whichever of the checks that there might have been passed.
-        kinds: the same, for each kind of prompt.
+        at_most: for each kind of prompt, what its fresh ones speak for with 95% confidence, whichever of the checks
+            that there might have been passed.
         scan: for each layer, the loss of a single cut there that keeps a quarter; most failed before all prompts.
         refused: what the search took and a check did not, with the loss there.
+        broke: the kind that lost most in the last refused schedule, or else in the latest single cut that failed.
     """
 
     config: LazyConfig
@@ -51,37 +56,38 @@ class Calibration:
     measured_speedup: float
     search: Loss
     check: Loss
-    at_most: float
-    kinds: dict[str, Loss]
+    at_most: dict[str, float]
     scan: dict[int, Loss]
     refused: dict[str, Loss]
+    broke: str
 
     def sentence(self, max_loss: float) -> str:
         """What came out, for a person."""
         if not self.config.cuts:
             return (
-                f"this model cannot be cut without changing more than {max_loss:.1%} of its answers, as far as was "
-                "looked: its schedule is empty, and every prompt is computed in full"
+                f"this model cannot be cut without losing more than {max_loss:g} nats a token, as far as was looked: "
+                f"its schedule is empty, and every prompt is computed in full; {self.broke} broke first"
             )
         return (
             f"{self.config.schedule}: {self.speedup:.2f}x fewer operations ({self.measured_speedup:.2f}x with the "
-            f"protected tokens of the prompts used here); on fresh prompts {self.check}, "
-            f"at most {self.at_most:.1%} with 95% confidence"
+            f"protected tokens of the prompts used here); on fresh prompts {self.check}; at most "
+            f"{max(self.at_most.values()):.3f} nats a token in every kind with 95% confidence"
+            + (f"; of bolder schedules, {self.broke} broke first" if self.broke else "")
         )
 
     def record(self) -> dict[str, Any]:
         """Ready for JSON: the fields of `LazyConfig`, and how they did."""
-        config = {name: getattr(self.config, name) for name in ("window", "pool", "reduce", "min_tokens")}
         return {
             "schedule": str(self.config.schedule),
-            **config,
+            "min_tokens": self.config.min_tokens,
             "speedup": round(self.speedup, 3),
             "measured_speedup": round(self.measured_speedup, 3),
-            "check": {**asdict(self.check), "at_most": round(self.at_most, 4)},
-            "check_by_kind": {kind: asdict(loss) for kind, loss in self.kinds.items()},
-            "search": asdict(self.search),
-            "scan": {layer: asdict(loss) for layer, loss in self.scan.items()},
-            "refused": {schedule: asdict(loss) for schedule, loss in self.refused.items()},
+            "check": self.check.record(),
+            "at_most": {kind: round(nats, 4) for kind, nats in self.at_most.items()},
+            "search": self.search.record(),
+            "scan": {layer: loss.record() for layer, loss in self.scan.items()},
+            "refused": {schedule: loss.record() for schedule, loss in self.refused.items()},
+            "broke": self.broke,
         }
 
 
@@ -89,7 +95,7 @@ class Calibrator:
     """Runs a plan on a model.
 
     Args:
-        journal: keeps what was measured, and knows what was measured before.
+        book: keeps what was measured, and knows what was measured before.
         on_prompt: is told about every prompt.
         say: is told, in a line, what each part of the search came to.
 
@@ -103,11 +109,11 @@ class Calibrator:
         tokenizer: TokenizerWrapper,
         plan: Plan,
         *,
-        journal: Journal | None = None,
+        book: Book | None = None,
         on_prompt: OnPrompt = ignore,
         say: Say = lambda line: None,
     ):
-        self.plan, self.journal, self.on_prompt, self.say = plan, journal, on_prompt, say
+        self.plan, self.book, self.on_prompt, self.say = plan, book or Book(), on_prompt, say
         self.windows = model.windows
         self.sizes = Sizes.of(model.family.core(model).args, self.windows)
         plan.check_model(len(self.windows), model.max_positions, self.speedup)
@@ -125,32 +131,72 @@ class Calibrator:
         layers = len(self.windows)
         return layers * length / sum(rows_by_layer(layers, cuts, [length, *behind]))
 
+    def minutes(self) -> float:
+        """About how long `run` will take, from a first prompt of the greatest length."""
+        plan, layers = self.plan, len(self.windows)
+        prompt = self._writer("a first prompt").prompt(plan.kinds[0], plan.longest)
+        config = replace(BASE, schedule=((max(layers * 3 // 4, 1), 0.25),))
+        timed = Book()
+        timed.outcomes(self.meter, prompt, [config])  # reads it, asks the dense model, and compiles
+        timed = Book()
+        timed.outcomes(self.meter, prompt, [replace(config, recent=config.recent + 1)])
+        answers = len(plan.kinds) * (plan.prompts * (layers // 2 + CANDIDATES) + plan.checks * CHECKED)
+        return answers * timed.seconds / 60
+
     def run(self) -> Calibration:
-        """Search, and check, until a check passes."""
+        """Search, and check, until a check passes.
+
+        Raises:
+            RunError: what was found may be within the limit, and the checks are too few to tell.
+        """
         searched, refused = self._trials("search", self.plan.prompts), {}
         scan: dict[int, Loss] = {}
+        needed = 0
         for number in range(1, self.plan.rounds + 1):
             found = self._search(searched, list(refused))
             scan = scan or found.scan
             if not found.config.cuts:
-                return self._result(found.config, found.loss, [], [], scan, refused)
+                break
             fresh = self._trials(f"check {number}", self.plan.checks)
             self.say(f"{found.config.schedule}, {self.speedup(found.config.cuts):.2f}x, in the search: {found.loss}")
-            outcomes = fresh.outcomes_of(found.config, "checking on fresh prompts")
-            check = Loss.of(outcomes)
-            if self.plan.target is not None or check.failed <= fresh.allowed:
-                kinds = [prompt.kind for prompt in fresh.prompts]
-                return self._result(found.config, found.loss, outcomes, kinds, scan, refused)
-            self.say(f"on fresh prompts: {check}; that is too many, so these join the search")
+            check = fresh.race([found.config], "checking on fresh prompts")[found.config]
+            if self.plan.target is not None or self._is_supported(fresh, check):
+                return self._result(found.config, found.loss, check, scan, refused)
+            needed = max(needed, self._needed(fresh, check))
+            self.say(f"on fresh prompts: {check}; {self._why(fresh, check)}")
             refused[found.config.cuts] = check
-            hard = [prompt for prompt, outcome in zip(fresh.prompts, outcomes, strict=True) if outcome.differs]
-            searched.learn(hard, of=len(outcomes))
-        return self._result(BASE, Loss(0, len(searched.prompts), 0.0), [], [], scan, refused)
+            hard = [prompt for prompt in fresh.prompts if fresh.fatal[prompt]]
+            searched.learn(hard, of=fresh.prompts[: len(check.outcomes)])
+        if needed:
+            raise RunError(
+                f"checks: nothing is stored: {self.plan.checks} of a kind are too few to show that a schedule loses at "
+                f"most {self.plan.max_loss:g} nats a token with 95% confidence; ask for about {needed} with --checks"
+            )
+        return self._result(BASE, Loss({}), Loss({}), scan, refused)
+
+    def _is_supported(self, fresh: Trials, check: Loss) -> bool:
+        """Whether a check shows that every kind stays within the limit."""
+        return fresh.passes(check) and self._bound(check) <= self.plan.max_loss
+
+    def _bound(self, check: Loss) -> float:
+        return max(check.at_most(kind, self.plan.rounds) for kind in check.kinds)
+
+    def _needed(self, fresh: Trials, check: Loss) -> int:
+        """Prompts of a kind that it takes where a schedule has not lost too much, only not been shown to; else none."""
+        return check.needed(self.plan.max_loss, self.plan.rounds) if fresh.passes(check) else 0
+
+    def _why(self, fresh: Trials, check: Loss) -> str:
+        if fresh.passes(check):
+            return f"that does not show that every kind stays within the limit (at most {self._bound(check):.3f})"
+        return f"{check.worst} broke first; what was lost joins the search"
+
+    def _writer(self, part: str) -> Writer:
+        plan = self.plan
+        return Writer(self.meter.encoder.count, f"{part} of {plan.seed}", plan.kinds, plan.texts)
 
     def _trials(self, part: str, number: int) -> Trials:
-        plan = self.plan
-        writer = Writer(self.meter.count, f"{part} of {plan.seed}", plan.texts)
-        return Trials(self.meter, writer.prompts(number, plan.lengths), plan.max_loss, self.journal, self.on_prompt)
+        prompts = self._writer(part).prompts(number, self.plan.lengths)
+        return Trials(self.meter, prompts, self.plan.max_loss, self.book, self.on_prompt, self.plan.target is not None)
 
     def _search(self, trials: Trials, refused: Sequence[Cuts]) -> Found:
         limit = BACK * min((self.speedup(cuts) for cuts in refused), default=inf)
@@ -162,32 +208,22 @@ class Calibrator:
         return search.fastest() if self.plan.target is None else search.safest(self.plan.target)
 
     def _result(
-        self,
-        config: LazyConfig,
-        search: Loss,
-        outcomes: Sequence[Outcome],
-        kinds: Sequence[str],
-        scan: dict[int, Loss],
-        refused: dict[Cuts, Loss],
+        self, config: LazyConfig, search: Loss, check: Loss, scan: dict[int, Loss], refused: dict[Cuts, Loss]
     ) -> Calibration:
-        speedups = [self._ideal(config.cuts, o.tokens, o.kept) for o in outcomes]
-        by_kind = {
-            kind: Loss.of([o for o, k in zip(outcomes, kinds, strict=True) if k == kind]) for kind in sorted(set(kinds))
-        }
+        speedups = [self._ideal(config.cuts, o.tokens, o.kept) for o in check.outcomes]
+        rounds = 1 if self.plan.target is not None else self.plan.rounds
+        failed = [loss for loss in (*list(refused.values())[::-1], *list(scan.values())[::-1]) if self._failed(loss)]
         return Calibration(
-            config=LazyConfig(
-                config.schedule,
-                window=config.window,
-                pool=config.pool,
-                reduce=config.reduce,
-                min_tokens=min(self.plan.lengths),  # shorter prompts were not tried
-            ),
+            config=LazyConfig(config.schedule, min_tokens=min(self.plan.lengths)),  # shorter prompts were not tried
             speedup=self.speedup(config.cuts),
             measured_speedup=harmonic_mean(speedups) if speedups else 1.0,
             search=search,
-            check=Loss.of(outcomes),
-            at_most=Loss.of(outcomes).at_most(1 if self.plan.target is not None else self.plan.rounds),
-            kinds=by_kind,
+            check=check,
+            at_most={kind: check.at_most(kind, rounds) for kind in check.kinds},
             scan=scan,
             refused={str(Schedule(cuts)): loss for cuts, loss in refused.items()},
+            broke=failed[0].worst if failed else "",
         )
+
+    def _failed(self, loss: Loss) -> bool:
+        return bool(loss.kinds) and loss.mean(loss.worst) > self.plan.max_loss

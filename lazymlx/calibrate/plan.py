@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 
 from ..config import Cut
 from ..errors import UsageError
-from .prompts import OVERHEAD
+from .kinds import KINDS, OVERHEAD, check_kinds
 
 SHORTEST = 4 * OVERHEAD  # a shorter prompt has no text to speak of
 LEAST_KEPT = 0.03
+MOST_LOSS = 10  # nats a token: more than guessing costs
+LEAST_CHECKS = 6  # of a kind; fewer speak for nothing, whatever they come to
 
 
 @dataclass(frozen=True)
@@ -17,10 +19,11 @@ class Plan:
 
     Attributes:
         lengths: of the prompts, in tokens.
-        max_loss: share of prompts whose answer may differ.
+        max_loss: nats a token that the dense model's answers may surprise it more, a mean over each kind of prompt.
         target: an ideal speed-up to reach at the least loss; None: the highest one under `max_loss`.
-        prompts: how many the search uses.
-        checks: how many fresh ones the result is checked on.
+        kinds: of prompts, see `KINDS`.
+        prompts: how many of each kind the search uses.
+        checks: how many fresh ones of each kind the result is checked on.
         rounds: how many results may be checked until one passes.
         texts: paragraphs of the user's own texts; without any, the embedded document and generated material are used.
         seed: other seeds make other prompts.
@@ -30,11 +33,12 @@ class Plan:
     """
 
     lengths: tuple[int, ...] = (1024, 2048)
-    max_loss: float = 0.01
+    max_loss: float = 0.1
     target: float | None = None
-    prompts: int = 40
-    checks: int = 100
-    rounds: int = 8
+    kinds: tuple[str, ...] = tuple(KINDS)
+    prompts: int = 6
+    checks: int = 32
+    rounds: int = 3
     texts: Sequence[Sequence[str]] = field(default=(), repr=False)
     seed: int = 0
 
@@ -42,13 +46,14 @@ class Plan:
         if not self.lengths or min(self.lengths) < SHORTEST:
             given = ", ".join(map(str, self.lengths)) or "none"
             raise UsageError(f"lengths: expected one or more of at least {SHORTEST} tokens, got {given}")
-        if not 0 <= self.max_loss < 1:
-            raise UsageError(f"max-loss: expected a share of the answers, from 0 to less than 1, got {self.max_loss:g}")
+        check_kinds(self.kinds)
+        if not 0 < self.max_loss <= MOST_LOSS:
+            raise UsageError(f"max-loss: expected nats a token, above 0 and at most {MOST_LOSS}, got {self.max_loss:g}")
         if self.target is not None and not self.target > 1:
             raise UsageError(f"target-speedup: expected more than 1, got {self.target:g}")
-        for name in ("prompts", "checks", "rounds"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        for name, least in (("prompts", 1), ("checks", LEAST_CHECKS), ("rounds", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name}: must be at least {least}, got {getattr(self, name)}")
 
     @property
     def longest(self) -> int:

@@ -1,7 +1,7 @@
 """The search for a schedule. It knows candidates, their ideal speed, and trials; nothing about models or prompts.
 
 Two searches: `fastest` under a limit on the loss, and `safest` at a speed that is given. Both go from one cut to more:
-a scan of the layers, the least keep behind each, combinations of what was found, and last how tokens are scored. They
+a scan of the layers, the least keep behind each, combinations of what was found, and their neighbours. They
 take for granted that keeping more never hurts, but not that cutting later never does.
 """
 
@@ -15,8 +15,9 @@ import numpy as np
 
 from ..config import Cut, LazyConfig
 from ..errors import UsageError
+from .loss import Loss
 from .plan import LEAST_KEPT
-from .trials import Loss, Trials
+from .trials import Trials
 
 KEEPS = (0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, LEAST_KEPT)
 SCAN = KEEPS.index(0.25)
@@ -24,15 +25,6 @@ MOST_CUTS = 3
 GAIN = 1.02  # a schedule has to be this much faster than another to be worth its risk
 BATCH = 8  # candidates that race on the same reading of a prompt
 PATIENCE = 6  # batches without a winner before a search is content
-# other ways to score tokens than the default, each changing one thing
-SETTINGS = (
-    {"window": 1},
-    {"window": 4},
-    {"window": 32},
-    {"pool": 1},
-    {"pool": 9},
-    {"reduce": "max"},
-)
 
 Cuts = tuple[Cut, ...]
 
@@ -52,7 +44,7 @@ class Search:
     Args:
         layers: the model's depth.
         speedup: the ideal speed-up of a list of cuts.
-        base: everything but the schedule; what `SETTINGS` change is changed here.
+        base: everything but the schedule.
         fits: whether cuts may be tried at all.
         limit: the highest speed-up of a schedule that may be taken; bolder ones are tried to learn from.
     """
@@ -80,8 +72,9 @@ class Search:
         for number in range(1, MOST_CUTS + 1):
             self._combine(stairs, number)
         if not self.best:
-            return Found(self._config(()), Loss(0, len(self.trials.prompts), 0.0), scan)
-        config = self._tune(self._config(self.best))
+            return Found(self._config(()), Loss({}), scan)
+        self._refine()
+        config = self._config(self.best)
         return Found(config, self.trials.race([config], "loss of the best")[config], scan)
 
     def _scan(self) -> dict[int, Loss]:
@@ -143,8 +136,8 @@ class Search:
             self._race(waiting[:BATCH], text)
             waiting = waiting[BATCH:]
 
-    def _race(self, candidates: Sequence[Cuts], text: str, **settings: object) -> dict[Cuts, Loss]:
-        configs = {cuts: self._config(cuts, **settings) for cuts in candidates}
+    def _race(self, candidates: Sequence[Cuts], text: str) -> dict[Cuts, Loss]:
+        configs = {cuts: self._config(cuts) for cuts in candidates}
         losses = self.trials.race(configs.values(), text)
         for cuts in sorted(configs, key=self.speedup, reverse=True):
             if not self.trials.passes(losses[configs[cuts]]):
@@ -159,24 +152,12 @@ class Search:
     def _is_hopeless(self, cuts: Cuts) -> bool:
         return any(is_as_bold(cuts, failed, self.layers) for failed in self.failed)
 
-    def _tune(self, config: LazyConfig) -> LazyConfig:
-        """Find a way to score that allows for a faster neighbour of the best schedule, as often as there is one."""
-        while True:
-            steps = [cuts for cuts in filter(self.fits, self._steps(config.cuts)) if self._gains(cuts)]
-            tried = [
-                dataclasses.replace(config, schedule=cuts, **change) for cuts in steps for change in ({}, *SETTINGS)
-            ]
-            losses = self.trials.race(tried, "how to score")
-            passing = [each for each in tried if self.trials.passes(losses[each])]
-            if not passing:
-                break
-            config = max(passing, key=lambda each: (self.speedup(each.cuts), -losses[each].kl))
-            self.best = config.cuts
-        ranked = self.trials.rank(self._scored_otherwise(config), "how to score")
-        return next((each for each, loss in ranked if self.trials.passes(loss)), config)
-
-    def _scored_otherwise(self, config: LazyConfig) -> list[LazyConfig]:
-        return [config, *(dataclasses.replace(config, **change) for change in SETTINGS)]
+    def _refine(self) -> None:
+        """Go to a faster neighbour of the best schedule, as often as there is one."""
+        before: Cuts | None = None
+        while before != self.best:
+            before = self.best
+            self._first_to_pass(list(self._steps(self.best)), "neighbours")
 
     def _steps(self, cuts: Cuts) -> Iterator[Cuts]:
         """Schedules that are a step faster: a cut one layer earlier, or one that keeps a notch less."""
@@ -205,7 +186,6 @@ class Search:
         for number in range(2, MOST_CUTS + 1):
             more = [self._config(cuts) for cuts in filter(self.fits, self._with_one_more(config.cuts, target))]
             (config, loss), *_ = self.trials.rank([config, *more], f"{number} cuts")
-        (config, loss), *_ = self.trials.rank(self._scored_otherwise(config), "how to score")
         return Found(config, loss)
 
     def _reaching(self, before: Cuts, layer: int, target: float, after: Cuts = ()) -> Cuts:
@@ -228,8 +208,8 @@ class Search:
             for keep in (k for k in KEEPS if k < last.keep):
                 yield from filter(None, [self._reaching(cuts[:-1], last.layer, target, (Cut(layer, keep),))])
 
-    def _config(self, cuts: Cuts, **settings: object) -> LazyConfig:
-        return dataclasses.replace(self.base, schedule=cuts, **settings)
+    def _config(self, cuts: Cuts) -> LazyConfig:
+        return dataclasses.replace(self.base, schedule=cuts)
 
 
 def is_as_bold(cuts: Cuts, other: Cuts, layers: int) -> bool:

@@ -1,115 +1,85 @@
-"""Candidates against prompts: every outcome is measured once, kept, and written down so that a run can go on later.
+"""Candidates against prompts: every outcome is measured once and written down, so that a run can go on later.
 
-A candidate leaves the race at the prompt that it loses too often; most bad ones are gone after a few. Prompts on which
-many candidates failed come first.
+A candidate leaves the race when it has lost more on a kind of prompt than that may lose in all; most bad ones are gone
+after a few prompts. Prompts on which many candidates lost come first.
 """
 
-import json
-import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from ..config import LazyConfig
-from ..errors import RunError, UsageError
-from .measure import Outcome
-from .prompts import Prompt
+from ..errors import UsageError
+from ..journal import Journal, Row
+from .kinds import Prompt
+from .loss import Loss, Outcome
 
 Measure = Callable[[Prompt, Sequence[LazyConfig]], list[Outcome]]
 OnPrompt = Callable[[str, str, int, int], None]
 """Is told what is going on, a note about it, prompts done, and prompts in all."""
+ABOUT = "about"  # the journal's first row, which says what the others are of
 
 
 def ignore(step: str, note: str, done: int, total: int) -> None:
     """An `OnPrompt` for those who do not want to know."""
 
 
-@dataclass(frozen=True)
-class Loss:
-    """What a configuration costs, on the prompts that it was measured on."""
+def open_journal(path: Path, about: Mapping[str, Any], resume: bool) -> Journal:
+    """The outcomes on the disk, if any, of the same model and version.
 
-    failed: int
-    prompts: int
-    kl: float  # mean, in nats
+    Raises:
+        UsageError: there are some and `resume` was not asked for, or they are of something else.
+    """
+    if path.exists() and not resume:
+        raise UsageError(f"an unfinished calibration is kept in {path}; go on with it by --resume, or delete the file")
+    journal = Journal(path, _key_of, resume)
+    if journal.rows and journal.rows.get(ABOUT) != {ABOUT: dict(about)}:
+        raise UsageError(f"--resume: {path} is of another model or version of lazymlx; delete the file to begin anew")
+    return journal
+
+
+def _key_of(row: Row) -> object:
+    return ABOUT if ABOUT in row else (row["prompt"], row["config"])
+
+
+class Book:
+    """Outcomes that are known, and time: `seconds` an outcome measured by now."""
+
+    def __init__(self, journal: Journal | None = None, about: Mapping[str, Any] | None = None):
+        self.journal, self.about = journal, {ABOUT: dict(about or {})}
+        self.known: dict[tuple[str, str], Outcome] = {}
+        self.measured, self.spent = 0, 0.0
+        for key, row in ({} if journal is None else journal.rows).items():
+            if key != ABOUT:
+                fields = {name: value for name, value in row.items() if name not in ("prompt", "config")}
+                self.known[row["prompt"], row["config"]] = Outcome(**{**fields, "kept": tuple(fields["kept"])})
 
     @property
-    def share(self) -> float:
-        return self.failed / max(self.prompts, 1)
+    def seconds(self) -> float:
+        return self.spent / max(self.measured, 1)
 
-    @classmethod
-    def of(cls, outcomes: Sequence[Outcome]) -> "Loss":
-        kl = sum(outcome.kl for outcome in outcomes) / max(len(outcomes), 1)
-        return cls(sum(outcome.differs for outcome in outcomes), len(outcomes), kl)
+    def outcomes(self, measure: Measure, prompt: Prompt, configs: Sequence[LazyConfig]) -> list[Outcome]:
+        """Known ones, and those that are measured now."""
+        key = sha256(prompt.text.encode()).hexdigest()[:16]
+        keys = {config: (key, describe(config)) for config in configs}
+        todo = [config for config in configs if keys[config] not in self.known]
+        if todo:
+            start = perf_counter()
+            for config, outcome in zip(todo, measure(prompt, todo), strict=True):
+                self._keep(keys[config], outcome)
+            self.measured, self.spent = self.measured + len(todo), self.spent + perf_counter() - start
+        return [self.known[keys[config]] for config in configs]
 
-    def at_most(self, checks: int = 1) -> float:
-        """The loss that this one speaks for with 95% confidence (Clopper and Pearson's upper bound).
-
-        Args:
-            checks: how many might have been made until one passed; the confidence is shared among them (Bonferroni).
-        """
-        low, high = self.share, 1.0
-        for _ in range(40):
-            p = (low + high) / 2
-            seen_so_few = sum(
-                math.comb(self.prompts, i) * p**i * (1 - p) ** (self.prompts - i) for i in range(self.failed + 1)
-            )
-            low, high = (p, high) if seen_so_few > 0.05 / checks else (low, p)
-        return high
-
-    def __str__(self) -> str:
-        return f"{self.failed} of {self.prompts} answers differ ({self.share:.1%}), KL {self.kl:.3f}"
-
-
-class Journal:
-    """Outcomes on the disk, a line each, under a first line that says what they are of."""
-
-    def __init__(self, path: Path, about: Mapping[str, Any], resume: bool):
-        self.path, self.about = path, json.loads(json.dumps(about))
-        self.outcomes: dict[tuple[str, str], Outcome] = {}
-        if path.exists() and resume:
-            self._read()
-        elif path.exists():
-            raise UsageError(
-                f"an unfinished calibration is kept in {path}; go on with it by --resume, or delete the file"
-            )
-
-    def _begin(self) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(json.dumps(self.about) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise RunError(f"journal: {self.path} cannot be written: {error.strerror}") from error
-
-    def _read(self) -> None:
-        lines = self.path.read_bytes().decode("utf-8", "replace").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]  # the last one may have been cut short
-        try:
-            if json.loads(whole[0]) != self.about:
-                raise ValueError
-            for line in whole[1:]:
-                entry = json.loads(line)
-                key = entry.pop("prompt"), entry.pop("config")
-                self.outcomes[key] = Outcome(**{**entry, "kept": tuple(entry["kept"])})
-        except (ValueError, LookupError, TypeError):
-            raise UsageError(
-                f"--resume: {self.path} is of another model or version of lazymlx; delete the file to begin anew"
-            ) from None
-        os.truncate(self.path, sum(len(line.encode()) for line in whole))
-
-    def note(self, key: tuple[str, str], outcome: Outcome) -> None:
-        if not self.path.exists():  # not before there is something to keep: what is refused leaves nothing behind
-            self._begin()
-        self.outcomes[key] = outcome
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"prompt": key[0], "config": key[1], **asdict(outcome)}) + "\n")
-
-    def finish(self) -> None:
-        """The calibration is done; nothing is left to resume."""
-        self.path.unlink(missing_ok=True)
+    def _keep(self, key: tuple[str, str], outcome: Outcome) -> None:
+        self.known[key] = outcome
+        if self.journal is not None:
+            if not self.journal.rows:
+                self.journal.add(self.about)
+            self.journal.add({"prompt": key[0], "config": key[1], **asdict(outcome)})
 
 
 class Trials:
@@ -120,76 +90,59 @@ class Trials:
         measure: Measure,
         prompts: Iterable[Prompt],
         max_loss: float,
-        journal: Journal | None = None,
+        book: Book | None = None,
         on_prompt: OnPrompt = ignore,
+        all_the_way: bool = False,
     ):
+        self.all_the_way = all_the_way  # nobody leaves a race: where a loss is asked for, whatever it is
         self.measure, self.prompts, self.max_loss = measure, list(prompts), max_loss
-        self.journal, self.on_prompt = journal, on_prompt
-        self.outcomes: dict[tuple[str, str], Outcome] = {} if journal is None else journal.outcomes
-        self.seen = len(self.prompts)  # what they stand for, see `learn`
-        self.fatal: Counter[Prompt] = Counter()  # on how many candidates each prompt was lost
+        self.book, self.on_prompt = book or Book(), on_prompt
+        self.seen = Counter(prompt.kind for prompt in self.prompts)  # what they stand for, see `learn`
+        self.fatal: Counter[Prompt] = Counter()  # on how many candidates lost too much at each prompt
 
-    @property
-    def allowed(self) -> int:
-        """Prompts that may be lost."""
-        return int(self.max_loss * self.seen + 1e-9)
+    def within(self, loss: Loss) -> bool:
+        """Whether no kind has lost more than all its prompts may."""
+        return all(loss.total(kind) <= self.max_loss * count + 1e-9 for kind, count in self.seen.items())
 
-    def learn(self, hard: Sequence[Prompt], of: int) -> None:
+    def learn(self, hard: Sequence[Prompt], of: Sequence[Prompt]) -> None:
         """Add the hard ones of some more prompts; the others tell no candidates apart and would only take time."""
         self.prompts += hard
-        self.seen += of
+        self.seen.update(prompt.kind for prompt in of)
 
     def race(self, configs: Iterable[LazyConfig], text: str = "") -> dict[LazyConfig, Loss]:
         """Measure until a candidate has lost more prompts than it may; those that lose fewer see all of them."""
-        return self._run(list(dict.fromkeys(configs)), self._order(), self.allowed, text)
+        return self._run(list(dict.fromkeys(configs)), self._order(), text, self.all_the_way)
 
     def rank(self, configs: Iterable[LazyConfig], text: str = "") -> list[tuple[LazyConfig, Loss]]:
         """The candidates from the least loss on; the worse half leaves after a quarter and a half of the prompts."""
         alive, order = list(dict.fromkeys(configs)), self._order()
         for share in (4, 2, 1):
-            losses = self._run(alive, order[: -(-len(order) // share)], len(order), text)
-            ranked = sorted(losses.items(), key=lambda entry: (entry[1].failed, entry[1].kl))
+            losses = self._run(alive, order[: -(-len(order) // share)], text, all_the_way=True)
+            ranked = sorted(losses.items(), key=lambda entry: (entry[1].mean(entry[1].worst), entry[1].nats))
             if share > 1:
                 alive = [config for config, _ in ranked[: max(len(ranked) // 2, 1)]]
         return ranked
 
     def passes(self, loss: Loss) -> bool:
         """Whether a candidate came through a race."""
-        return loss.prompts == len(self.prompts) and loss.failed <= self.allowed
-
-    def outcomes_of(self, config: LazyConfig, text: str) -> list[Outcome]:
-        """What one candidate comes to on every prompt."""
-        outcomes = []
-        for i, prompt in enumerate(self.prompts):
-            self.on_prompt(text, "", i, len(self.prompts))
-            outcomes += self._outcomes(prompt, [config])
-        return outcomes
+        return len(loss.outcomes) == len(self.prompts) and self.within(loss)
 
     def _order(self) -> list[Prompt]:
         return sorted(self.prompts, key=lambda prompt: -self.fatal[prompt])
 
-    def _run(self, alive: list[LazyConfig], order: Sequence[Prompt], allowed: int, text: str) -> dict[LazyConfig, Loss]:
+    def _run(
+        self, alive: list[LazyConfig], order: Sequence[Prompt], text: str, all_the_way: bool = False
+    ) -> dict[LazyConfig, Loss]:
         outcomes: dict[LazyConfig, list[Outcome]] = {config: [] for config in alive}
         for i, prompt in enumerate(order):
             if not alive:
                 break
             self.on_prompt(text, f": {len(alive)} of {len(outcomes)} left", i, len(order))
-            for config, outcome in zip(alive, self._outcomes(prompt, alive), strict=True):
+            for config, outcome in zip(alive, self.book.outcomes(self.measure, prompt, alive), strict=True):
                 outcomes[config].append(outcome)
-                self.fatal[prompt] += outcome.differs
-            alive = [config for config in alive if sum(o.differs for o in outcomes[config]) <= allowed]
-        return {config: Loss.of(found) for config, found in outcomes.items()}
-
-    def _outcomes(self, prompt: Prompt, configs: Sequence[LazyConfig]) -> list[Outcome]:
-        key = sha256(prompt.text.encode()).hexdigest()[:16]
-        keys = {config: (key, describe(config)) for config in configs}
-        todo = [config for config in configs if keys[config] not in self.outcomes]
-        if todo:
-            for config, outcome in zip(todo, self.measure(prompt, todo), strict=True):
-                if self.journal is not None:
-                    self.journal.note(keys[config], outcome)
-                self.outcomes[keys[config]] = outcome
-        return [self.outcomes[keys[config]] for config in configs]
+                self.fatal[prompt] += outcome.rise > self.max_loss
+            alive = [config for config in alive if all_the_way or self.within(Loss.of(order, outcomes[config]))]
+        return {config: Loss.of(order, found) for config, found in outcomes.items()}
 
 
 def describe(config: LazyConfig) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lazymlx.calibrate.measure import Outcome
-from lazymlx.calibrate.prompts import Prompt
+from lazymlx.calibrate.kinds import Prompt
+from lazymlx.calibrate.loss import Loss, Outcome, quantile
 from lazymlx.calibrate.search import Found, Search
-from lazymlx.calibrate.trials import Journal, Loss, Trials, describe
+from lazymlx.calibrate.trials import Book, Trials, describe, open_journal
 from lazymlx.config import Cut, LazyConfig, Schedule
 from lazymlx.errors import UsageError
 
@@ -34,8 +34,8 @@ def speedup(cuts: Sequence[Cut]) -> float:
 class Truth:
     """A model of which we know what it needs: in layer i, the share `needs[i]` of the tokens, on the hard prompts."""
 
-    def __init__(self, needs: Sequence[float], hard: int = len(PROMPTS), better: dict | None = None):
-        self.needs, self.hard, self.better = np.array(needs), set(PROMPTS[-hard:]), better or {}
+    def __init__(self, needs: Sequence[float], hard: int = len(PROMPTS), graded: bool = False):
+        self.needs, self.hard, self.graded = np.array(needs), set(PROMPTS[-hard:]), graded
         self.calls: list[tuple[str, str]] = []
 
     def __call__(self, prompt: Prompt, configs: Sequence[LazyConfig]) -> list[Outcome]:
@@ -43,10 +43,9 @@ class Truth:
         return [self.outcome(prompt, config) for config in configs]
 
     def outcome(self, prompt: Prompt, config: LazyConfig) -> Outcome:
-        helped = bool(self.better) and all(getattr(config, name) == value for name, value in self.better.items())
-        needs = np.concatenate([self.needs[1:], self.needs[-1:]]) if helped else self.needs
-        lacking = np.maximum(needs - profile(config.cuts), 0).sum()
-        return Outcome(bool(lacking > 1e-9) and prompt in self.hard, float(lacking))
+        lacking = float(np.maximum(self.needs - profile(config.cuts), 0).sum())
+        lost = lacking > 1e-9 and prompt in self.hard
+        return Outcome(lost * (lacking if self.graded else 1.0), not lost, not lost)
 
 
 def needs(*steps: tuple[int, float]) -> np.ndarray:
@@ -70,13 +69,13 @@ def search(truth: Truth, max_loss: float = 0.01) -> Search:
 def test_the_planted_schedule_is_found(truth: np.ndarray, expected: str) -> None:
     found = search(Truth(truth)).fastest()
     assert str(found.config.schedule) == expected
-    assert found.loss.failed == 0 and found.loss.prompts == len(PROMPTS)
+    assert found.loss.nats == 0 and len(found.loss.outcomes) == len(PROMPTS)
 
 
 def test_nothing_is_cut_where_the_scan_says_so() -> None:
     found = search(Truth(needs((8, 0.1)))).fastest()
-    assert [layer for layer, loss in found.scan.items() if loss.failed] == [1, 2, 3, 4, 5, 6, 7]
-    assert all(found.scan[layer].prompts == len(PROMPTS) for layer in range(8, LAYERS))
+    assert [layer for layer, loss in found.scan.items() if loss.nats] == [1, 2, 3, 4, 5, 6, 7]
+    assert all(len(found.scan[layer].outcomes) == len(PROMPTS) for layer in range(8, LAYERS))
 
 
 def test_a_model_that_needs_everything_is_left_alone() -> None:
@@ -91,14 +90,7 @@ def test_the_limit_on_the_loss_is_kept_to_the_prompt(max_loss: float, expected: 
     """Two of forty prompts need what the others do not."""
     found = search(Truth(needs((8, 0.1)), hard=2), max_loss).fastest()
     assert str(found.config.schedule) == expected
-    assert found.loss.share <= max_loss
-
-
-@pytest.mark.parametrize("better", [{"window": 1}, {"pool": 9}, {"reduce": "max"}])
-def test_a_better_way_to_score_is_found_where_it_allows_for_more(better: dict) -> None:
-    found = search(Truth(needs((8, 0.1)), better=better)).fastest()
-    assert str(found.config.schedule) == "7:0.1"
-    assert all(getattr(found.config, name) == value for name, value in better.items())
+    assert found.loss.nats <= max_loss
 
 
 def test_bad_candidates_leave_after_few_prompts() -> None:
@@ -112,13 +104,13 @@ def test_bad_candidates_leave_after_few_prompts() -> None:
 @pytest.mark.parametrize("target", [1.3, 1.6, 2.5])
 def test_a_speed_is_reached_at_the_least_loss(target: float) -> None:
     """Up to the planted schedule's own speed nothing is lost; beyond it, less than with the cut in a wrong layer."""
-    truth = Truth(needs((4, 0.5), (8, 0.05)))
+    truth = Truth(needs((4, 0.5), (8, 0.05)), graded=True)
     found: Found = search(truth).safest(target)
     assert speedup(found.config.cuts) >= target
     single = Cut(2, 0.3)
-    assert found.loss.kl <= truth.outcome(PROMPTS[0], LazyConfig((single,))).kl
+    assert found.loss.nats <= truth.outcome(PROMPTS[0], LazyConfig((single,))).rise
     if target < speedup([Cut(4, 0.5)]):
-        assert found.loss.failed == 0
+        assert found.loss.nats == 0
 
 
 def test_a_speed_that_no_cut_reaches_is_refused() -> None:
@@ -141,17 +133,17 @@ def test_a_speed_that_no_cut_reaches_is_refused() -> None:
 def test_nothing_beyond_a_limit_is_taken_and_little_less_is_found(truth, limit: float, expected: str) -> None:
     found = Search(LAYERS, speedup, Trials(Truth(truth), PROMPTS, 0.01), BASE, limit=limit).fastest()
     fast = speedup(found.config.cuts)
-    assert 0.97 * speedup(Schedule.of(expected).cuts) <= fast <= limit and found.loss.failed == 0
+    assert 0.97 * speedup(Schedule.of(expected).cuts) <= fast <= limit and found.loss.nats == 0
 
 
 # what was measured is kept
 
 
-def journal(path: Path, resume: bool = False, model: str = "m") -> Journal:
-    return Journal(path, {"model": model}, resume)
+def journal(path: Path, resume: bool = False, model: str = "m") -> Book:
+    return Book(open_journal(path, {"model": model}, resume), {"model": model})
 
 
-def run(truth: Truth, kept: Journal) -> Found:
+def run(truth: Truth, kept: Book) -> Found:
     return Search(LAYERS, speedup, Trials(truth, PROMPTS, 0.01, kept), BASE).fastest()
 
 
@@ -186,7 +178,7 @@ def test_an_unfinished_calibration_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="another model"):
         journal(path, resume=True, model="other")
     path.write_text("not json\n")
-    with pytest.raises(UsageError, match="delete the file"):
+    with pytest.raises(UsageError, match="remove it to go on"):
         journal(path, resume=True)
 
 
@@ -197,10 +189,30 @@ def test_nothing_is_kept_of_a_calibration_that_measured_nothing(tmp_path: Path) 
     journal(path)
 
 
-def test_losses_say_how_sure_they_are() -> None:
-    """The bound is the loss at which so few failures would be seen in one case of twenty."""
-    assert Loss(0, 100, 0.0).at_most() == pytest.approx(1 - 0.05 ** (1 / 100))
-    assert Loss(0, 100, 0.0).at_most(8) == pytest.approx(1 - (0.05 / 8) ** (1 / 100))
-    assert Loss(1, 50, 0.0).at_most() > Loss(1, 100, 0.0).at_most() > 0.01
-    assert Loss(5, 5, 0.0).at_most() == 1.0
-    assert str(Loss(2, 40, 0.5)) == "2 of 40 answers differ (5.0%), KL 0.500"
+def loss(**kinds: Sequence[float]) -> Loss:
+    return Loss({kind: tuple(Outcome(r, r == 0, r == 0) for r in rises) for kind, rises in kinds.items()})
+
+
+def test_losses_say_how_sure_they_are_of_each_kind() -> None:
+    """Student's t, from its tables; a single prompt speaks for nothing."""
+    assert quantile(9, 0.05) == pytest.approx(1.833, abs=0.002)
+    assert quantile(29, 0.025) == pytest.approx(2.045, abs=0.002)
+    found = loss(prose=[0.0, 0.2] * 5, table=[0.0] * 10)
+    spread = np.std([0.0, 0.2] * 5, ddof=1) / np.sqrt(10)
+    assert found.at_most("prose") == pytest.approx(0.1 + 1.833 * spread, abs=1e-3)
+    assert found.at_most("prose", 3) > found.at_most("prose") and found.at_most("table") == 0
+    assert loss(prose=[0.0]).at_most("prose") == float("inf")
+
+
+def test_losses_say_how_many_prompts_would_show_it() -> None:
+    few = loss(prose=[0.0, 0.15] * 3)
+    needed = few.needed(0.1, 1)
+    assert few.at_most("prose") > 0.1 > loss(prose=[0.0, 0.15] * (needed // 2)).at_most("prose")
+
+
+def test_losses_name_the_kind_that_lost_most() -> None:
+    found = loss(prose=[0.0, 0.0], table=[1.0, 2.0])
+    assert found.worst == "table" and found.nats == 0.75
+    assert str(found) == (
+        "0.750 nats a token, most for table (1.500); first tokens agree 50%, same answers 50%, 4 prompts"
+    )
