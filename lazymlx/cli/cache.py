@@ -18,11 +18,9 @@ examples:
 """
 
 
-def add_arguments(parser: options.Parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `lazymlx cache`."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
-    parser.shorten_help(options.ESSENTIAL)
     parser.add_argument("--output", "-o", type=values.path, required=True, metavar="FILE", help="where to save it")
     options.add_overwrite_flag(parser)
     options.add_model_flags(parser.add_argument_group("model"))

@@ -23,11 +23,9 @@ MAX_TOKENS = 256  # mlx_lm.chat's, as is its seed
 REFUSED = {**options.REFUSED, "pipeline": "lazymlx runs on one device; leave it out"}
 
 
-def add_arguments(parser: options.Parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `lazymlx chat`."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
-    parser.shorten_help(options.ESSENTIAL)
     options.add_model_flags(parser.add_argument_group("model"))
     talk = parser.add_argument_group("conversation")
     talk.add_argument("--system-prompt", type=values.utf8, metavar="TEXT", help="system message of the chat template")

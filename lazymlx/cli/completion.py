@@ -15,7 +15,6 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The argument of `lazymlx completion`."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     parser.add_argument("shell", choices=SHELLS, help="which shell is to be taught")
 

@@ -33,11 +33,9 @@ examples:
 """
 
 
-def add_arguments(parser: options.Parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `lazymlx generate`."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
-    parser.shorten_help(options.ESSENTIAL)
     options.add_model_flags(parser.add_argument_group("model"))
     add_prompt_flags(parser.add_argument_group("prompt"))
     options.add_generation_flags(parser.add_argument_group("generation"))

@@ -8,23 +8,57 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from importlib import import_module
 
 from .. import __version__
 from ..errors import LazyMLXError
-from .options import Parser
+from .parser import Parser
 from .terminal import EXIT_INTERRUPTED, prepare, say, silence, write
 
-# A command is one line: its name, the module below lazymlx.cli that does it, and its line of help.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "generate": ("generate", "answer a prompt, or a question about a document (mlx_lm.generate's flags)"),
-    "chat": ("chat", "talk about documents that are read once (mlx_lm.chat's flags)"),
-    "serve": ("serve", "answer chat clients over HTTP, by OpenAI's interface"),
-    "cache": ("cache", "read a document once and save it, for any number of questions"),
-    "calibrate": ("calibrate", "find the schedule that a model bears, and store it for later"),
-    "eval": ("eval", "measure what pruning costs in quality, beside the dense model and rival methods"),
-    "bench": ("bench", "measure speed and memory beside stock mlx-lm, on this machine"),
-    "completion": ("completion", "write a script with which a shell completes commands and flags"),
+
+@dataclass(frozen=True)
+class Command:
+    """One command, done by the module of its name below lazymlx.cli.
+
+    Attributes:
+        help: what it does, in a line.
+        essential: the flags that --help shows, if not all of them fit a screen.
+    """
+
+    help: str
+    essential: tuple[str, ...] = ()
+
+
+ANSWERING = ("model", "document", "system-prompt", "max-tokens", "temp", "lazy", "schedule")
+
+COMMANDS = {
+    "generate": Command(
+        "answer a prompt, or a question about a document (mlx_lm.generate's flags)",
+        (*ANSWERING, "prompt", "prompt-file", "question", "compare", "explain", "stats-json"),
+    ),
+    "chat": Command("talk about documents that are read once (mlx_lm.chat's flags)", ANSWERING),
+    "serve": Command(
+        "answer chat clients over HTTP, by OpenAI's interface",
+        ("model", "host", "port", "api-key", "max-conversations", "max-memory", "lazy", "schedule"),
+    ),
+    "cache": Command(
+        "read a document once and save it, for any number of questions",
+        ("output", "overwrite", "model", "prompt-file", "prompt", "system-prompt", "lazy", "schedule"),
+    ),
+    "calibrate": Command(
+        "find the schedule that a model bears, and store it for later",
+        ("model", "texts", "lengths", "max-loss", "target-speedup", "kinds", "out", "resume"),
+    ),
+    "eval": Command(
+        "measure what pruning costs in quality, beside the dense model and rival methods",
+        ("model", "tasks", "policies", "lengths", "n", "data", "reference", "schedules", "out", "resume"),
+    ),
+    "bench": Command(
+        "measure speed and memory beside stock mlx-lm, on this machine",
+        ("model", "shape", "bits", "shapes", "quick", "lengths", "schedules", "only", "budget-s", "out"),
+    ),
+    "completion": Command("write a script with which a shell completes commands and flags"),
 }
 
 
@@ -70,10 +104,13 @@ def make_parser(wanted: Set[str]) -> tuple[Parser, dict[str, Parser]]:
     parser.add_argument("--version", action="version", version=f"lazymlx {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     made: dict[str, Parser] = {}
-    for name, (module_name, text) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    for name, command in COMMANDS.items():
+        text = command.help
+        below = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if name in wanted:
-            made[name], module = command, import_module(f".{module_name}", __package__)
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
+            made[name], module = below, import_module(f".{name}", __package__)
+            if command.essential:
+                below.shorten_help(command.essential)
+            module.add_arguments(below)
+            below.set_defaults(run=module.run)
     return parser, made

@@ -2,9 +2,9 @@
 
 import argparse
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import Field, fields, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from ..config import MOST, STORAGE, LazyConfig
 from ..demo import MODEL
@@ -21,9 +21,6 @@ DEMO_STEP_SIZE = 512  # a slow CPU hears Ctrl-C and moves its bar between two ch
 
 LAZY_FIELDS: tuple[Field, ...] = tuple(f for f in fields(LazyConfig) if f.name != "scorer")  # a scorer is Python
 
-# What --help shows of commands that answer, which is to fit a screen; --help-all has the rest.
-ESSENTIAL = ("model", "prompt", "prompt_file", "question", "document", "output", "max_tokens", "lazy")
-
 METAVARS = {int: "N", float: "X"}  # of a lazy field, by its default's type
 
 # mlx_lm's flags that a lazy cache cannot serve; those named in `generation.REFUSED` have their reason there.
@@ -32,41 +29,6 @@ REFUSED = {
     "image": "lazymlx reads text alone; leave it out",
     "quantize_activations": "activations are not quantised here; leave it out",
 }
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with its errors on our tree: one line, without the whole usage before it; and a help that may be
-    shortened."""
-
-    def __init__(self, **options: Any):
-        super().__init__(allow_abbrev=False, **options)
-        self._essential: Collection[str] | None = None
-
-    def shorten_help(self, essential: Collection[str]) -> None:
-        """Let --help show only the flags of these names, and --help-all the others too."""
-        self._essential = {"help", "help_all", *essential}
-        self.add_argument("--help-all", action=HelpAll, nargs=0, default=argparse.SUPPRESS, help="show all flags")
-
-    def format_help(self) -> str:
-        """The help: a screen, if it was shortened."""
-        if self._essential is None:
-            return super().format_help()
-        hidden = {action: action.help for action in self._actions if action.dest not in self._essential}
-        for action in hidden:
-            action.help = argparse.SUPPRESS
-        self.usage = "%(prog)s [FLAGS]"
-        text = super().format_help()
-        self.usage = None
-        for action, full in hidden.items():
-            action.help = full
-        return text
-
-    def format_full_help(self) -> str:
-        """The help with every flag."""
-        return super().format_help()
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see '{self.prog} --help'")
 
 
 def add_model_flags(parser: argparse._ActionsContainer) -> None:
@@ -201,7 +163,8 @@ def add_lazy_flags(parser: argparse._ActionsContainer) -> None:
         "--lazy",
         choices=("auto", "on", "off"),
         default="auto",
-        help="auto: from --min-tokens on; on: whatever the length; off: compute everything (default: %(default)s)",
+        help="leave tokens behind: auto, of prompts from --min-tokens on; on: whatever the length; off: never "
+        "(default: %(default)s)",
     )
     parser.set_defaults(given=frozenset())
     for field in LAZY_FIELDS:
@@ -215,15 +178,6 @@ def add_lazy_flags(parser: argparse._ActionsContainer) -> None:
             metavar=None if choices else METAVARS.get(type(field.default), "CUTS"),
             help=f"{field.metadata['help']} (default: {'off' if field.default is None else '%(default)s'})",
         )
-
-
-class HelpAll(argparse.Action):
-    """Shows every flag, and ends."""
-
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        assert isinstance(parser, Parser)
-        print(parser.format_full_help(), end="")
-        parser.exit()
 
 
 class Noted(argparse.Action):
