@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     tasks.check_lengths(args.lengths)
     check_policies(policies, draft=args.draft_model is not None)
     read = read_prompts if args.reference == "dense" else readers.read
-    samples = [sample for path in args.data for sample in read(path, args.n)]
+    samples = in_turn([read(path, args.n) for path in args.data])
     readers.check_apart(samples)
     for text in args.schedules or []:
         LazyConfig(text)  # says what is wrong with it
@@ -129,6 +129,11 @@ def run(args: argparse.Namespace) -> int:
         say(f"{why}; what is done is kept in {args.out}, --resume goes on")
     _show(args, store, model, complete=why is None)
     return code
+
+
+def in_turn(files: "Sequence[Sequence[Sample]]") -> "list[Sample]":
+    """The first sample of each file, then the second ones: a run that is cut short has something of every file."""
+    return [sample for row in zip_longest(*files) for sample in row if sample is not None]
 
 
 def check_reference(args: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from ..errors import UsageError
 from .agreement import Reference, agreement, hear, reference
 from .encoding import Encoder, Prompt
 from .metrics import METRICS
-from .policies import POLICIES, Options, Policy
+from .policies import POLICIES, Answer, Heard, Options, Policy
 from .samples import Sample
 from .store import Row, Store, key_of
 from .tasks import make
@@ -131,12 +131,11 @@ class Matrix:
 
     def _ask(self, sample: Sample, policy: Policy, asked: Asked) -> Row:
         prompts, stop = asked.prompts, self.encoder.tokenizer.eos_token_ids
-        conversation = policy.begin(self.model, stop)
-        answers = [conversation.ask(prompt.tokens, sample.max_tokens, prompt.tail) for prompt in prompts]
+        heard = hear(policy.begin(self.model, stop), prompts, asked.dense.answers)
+        answers = self._answers(policy, asked, heard, sample.max_tokens)
         first, last = answers[0], answers[-1]
         text = self.encoder.text(last.tokens)
         judged = text.lstrip("\n").split("\n")[0] if sample.first_line else text
-        heard = hear(policy.begin(self.model, stop), prompts, asked.dense.answers)
         agreed = agreement(asked.dense, heard, text)
         judge = METRICS[sample.metric]
         return {
@@ -153,6 +152,13 @@ class Matrix:
             "prefill_fraction": last.prefill_fraction,
             "computed_fraction": last.computed_fraction,
         }
+
+    def _answers(self, policy: Policy, asked: Asked, heard: Heard, max_tokens: int) -> list[Answer]:
+        """What a policy says to each prompt. One that agrees with every token of the only answer has said it."""
+        if len(asked.prompts) == 1 and asked.dense.is_as(heard):
+            return [heard.answer]
+        conversation = policy.begin(self.model, self.encoder.tokenizer.eos_token_ids)
+        return [conversation.ask(prompt.tokens, max_tokens, prompt.tail) for prompt in asked.prompts]
 
 
 def question_of(sample: Sample) -> str:

@@ -15,7 +15,7 @@ from lazymlx.engine.model import Model
 from lazymlx.eval.agreement import Reference, agreement, closeness, hear, reference
 from lazymlx.eval.encoding import Encoder, Prompt
 from lazymlx.eval.intervals import interval
-from lazymlx.eval.policies import POLICIES, Heard, Options, Policy
+from lazymlx.eval.policies import POLICIES, Answer, Heard, Options, Policy
 
 pytestmark = pytest.mark.unchecked
 
@@ -100,9 +100,24 @@ def test_the_token_that_ends_an_answer_belongs_to_it(model: Model) -> None:
     assert dense.nats == pytest.approx(expected.mean(), abs=2e-3)
 
 
+@pytest.mark.parametrize("name", POLICIES)
+def test_an_answer_that_is_agreed_with_to_the_end_is_the_policys_own(name: str, model: Model, draft: Model) -> None:
+    """Taking it in computes what saying it does: the tokens, the stop token among them, and the same share."""
+    tokens, made = random_tokens(LENGTH), policy(name, 0.5, draft)
+    stop = made.begin(model, ()).ask(tokens, ANSWER).tokens[3]
+    said = made.begin(model, {stop}).ask(tokens, ANSWER)
+    heard = made.begin(model, {stop}).hear(tokens, said.whole)
+    assert heard.said == said.whole
+    assert heard.answer.whole == said.whole and heard.answer.end == stop
+    assert heard.answer.prefill_fraction == said.prefill_fraction
+    assert heard.answer.computed_fraction == pytest.approx(said.computed_fraction, abs=0.02)  # the stop token is read
+    assert 0 < heard.answer.ttft_s <= heard.answer.total_s
+
+
 def test_agreement_compares_first_tokens_texts_and_words() -> None:
     dense = Reference(((5, 6),), "The red house", 0.5)
-    found = agreement(dense, Heard((1.0, 2.0), said=(7, 6)), "a red door")
+    cost = Answer((5, 6), ttft_s=1.0, total_s=2.0, prefill_fraction=0.5, computed_fraction=0.5)
+    found = agreement(dense, Heard((1.0, 2.0), said=(7, 6), answer=cost), "a red door")
     assert found == {"nats_rise": 1.0, "first_agrees": False, "same_as_dense": False, "f1_to_dense": 0.5}
     assert closeness("", ".") == 1.0 and closeness("", "word") == 0.0
 

@@ -56,10 +56,13 @@ class Heard:
     Attributes:
         nats: of each token, minus the logarithm of its probability.
         said: in the place of each, the token that the policy would have gone on with.
+        answer: the one that was given, with what it cost to take in. Where the policy would have gone on with each of
+            its tokens, it is the policy's own.
     """
 
     nats: tuple[float, ...]
     said: tuple[int, ...]
+    answer: Answer
 
 
 class Conversation(ABC):
@@ -97,16 +100,29 @@ class Conversation(ABC):
     def hear(self, tokens: list[int], answer: Sequence[int], tail: int = 0) -> Heard:
         """Read a prompt or a follow-up, and take in an answer as if it were one's own: at least one token."""
         with mx.stream(generation_stream):
-            logits = self.read(self._to_read(tokens), tail)
-            nats, said = [], []
-            for place, token in enumerate(answer):
-                logits = logits if place == 0 else self.step(mx.array([answer[place - 1]]))
-                nats.append(_nats(logits, token))
-                said.append(logits.argmax(axis=-1))
-                mx.async_eval(nats[-1], said[-1])
-            self._unread = [answer[-1]]
-            self._ended = answer[-1] if answer[-1] in self.stop else None
-            return Heard(tuple(float(each.item()) for each in nats), tuple(map(to_int, said)))
+            nats, said, ttft_s, total_s = self._hear(self._to_read(tokens), answer, tail)
+        self._unread = [answer[-1]]
+        self._ended = answer[-1] if answer[-1] in self.stop else None
+        own = tuple(answer[:-1] if self._ended is not None else answer)
+        fractions = self.prefill_fraction(), self.computed_fraction()
+        return Heard(nats, said, Answer(own, ttft_s, total_s, *fractions, end=self._ended))
+
+    def _hear(
+        self, tokens: list[int], answer: Sequence[int], tail: int
+    ) -> tuple[tuple[float, ...], tuple[int, ...], float, float]:
+        """Nats and choices, and the seconds to the first and the last of them."""
+        start = perf_counter()
+        logits = self.read(tokens, tail)
+        mx.eval(logits)
+        ttft_s = perf_counter() - start
+        nats, said = [], []
+        for place, token in enumerate(answer):
+            logits = logits if place == 0 else self.step(mx.array([answer[place - 1]]))
+            nats.append(_nats(logits, token))
+            said.append(logits.argmax(axis=-1))
+            mx.async_eval(nats[-1], said[-1])
+        found = tuple(float(each.item()) for each in nats), tuple(map(to_int, said))
+        return *found, ttft_s, perf_counter() - start
 
     def _to_read(self, tokens: list[int]) -> list[int]:
         """The rest of the answer before, and what is asked: a follow-up begins with what ends that answer."""

@@ -9,14 +9,14 @@ from .engine import ScheduledPolicy
 
 
 class RandomScorer(Scorer):
-    """Importance by lot. It is a sequence of draws: equal seeds give equal runs, not equal prompts."""
+    """Importance by lot: a draw for each number of tokens, so that a prompt asked again has the same one."""
 
     def __init__(self, seed: int):
-        self.key = mx.random.key(seed)
+        self.seed = seed
 
     def __call__(self, queries, keys, visible):
-        self.key, key = mx.random.split(self.key)
-        return mx.random.uniform(shape=(keys.shape[1],), key=key)
+        count = keys.shape[1]
+        return mx.random.uniform(shape=(count,), key=mx.random.key(self.seed + (count << 32)))
 
 
 class RandomDrop(ScheduledPolicy):
