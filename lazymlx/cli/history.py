@@ -5,14 +5,14 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from ..loading.stored import user_folder
+from ..places import cache_folder
 
 HISTORY = 1000  # messages that are remembered
 
 
 def history_file() -> Path:
     """Where messages are remembered, as JSON strings: a message may have several lines."""
-    return user_folder().parent / "chat_history"
+    return cache_folder() / "chat_history"
 
 
 def load_history(path: Path) -> list[str]:

@@ -6,7 +6,8 @@ from ..config import LazyConfig
 
 NAMING = (
     "name one with --model or LAZYMLX_MODEL, for example mlx-community/Llama-3.2-3B-Instruct-4bit with 8 GB of memory, "
-    "mlx-community/Qwen3-8B-4bit with 16 GB, mlx-community/Qwen3-14B-4bit with 32 GB"
+    "mlx-community/Meta-Llama-3.1-8B-Instruct-4bit with 16 GB, mlx-community/Qwen3-14B-4bit with 32 GB; "
+    "'lazymlx models get smollm2' fetches a small one"
 )
 DEMO = f"this is a demonstration; for texts of your own it takes a model: {NAMING}"
 EMBEDDED = f"the embedded model answers questions like the demonstration's, and no others; for a real model, {NAMING}"

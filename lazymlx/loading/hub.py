@@ -1,4 +1,5 @@
-"""From what a user calls a model to a folder on the disk: a local path, or a name on the Hugging Face Hub."""
+"""From what a user calls a model to a folder on the disk: a local path, a name on the Hugging Face Hub, or a short name
+of `pretrained.PACKAGES`."""
 
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from ..errors import ModelError, RunError
+from .pretrained import PACKAGES, fetched_folder, is_fetched
 
 # what mlx-lm fetches
 PATTERNS = [
@@ -43,8 +45,15 @@ def find(name: str, revision: str | None = None) -> Path:
         if not path.is_dir():
             raise ModelError(f"model: expected a folder with config.json and safetensors, got the file {path}")
         return path
+    if name in PACKAGES:
+        if not is_fetched(fetched_folder(name)):
+            raise ModelError(f"model: {name} is not on this machine yet; fetch it with 'lazymlx models get {name}'")
+        return fetched_folder(name)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise ModelError(f"model: no folder {name}; expected a local folder or a Hub name such as mlx-community/NAME")
+        raise ModelError(
+            f"model: no folder {name}; expected a local folder, a Hub name such as mlx-community/NAME, or "
+            f"{' or '.join(PACKAGES)}"
+        )
     return _download(name, revision)
 
 

@@ -7,7 +7,6 @@ when another model has taken the place of the one that was calibrated.
 
 import dataclasses
 import json
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,6 +16,7 @@ from typing import Any
 from ..config import LazyConfig
 from ..errors import ConfigError
 from ..files import check_file, check_folder, holds
+from ..places import cache_folder
 
 BESIDE = "lazymlx.json"
 FIELDS = tuple(f.name for f in dataclasses.fields(LazyConfig) if f.name != "scorer")  # a scorer is Python
@@ -62,10 +62,8 @@ def user_file(folder: Path) -> Path:
 
 
 def user_folder() -> Path:
-    """The cache folder of the XDG base directory specification, which wants relative paths to be ignored."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    cache = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
-    return cache / "lazymlx" / "schedules"
+    """Where the user's calibrations are kept."""
+    return cache_folder() / "schedules"
 
 
 def name_of(folder: Path) -> str:

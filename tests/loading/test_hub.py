@@ -130,7 +130,7 @@ def test_offline_a_model_that_was_not_fetched_is_refused(hub, tmp_path):
 
 @pytest.mark.parametrize("name", ["model", "a/b/c", "./org/model", "~/model", "/org/model"])
 def test_what_is_no_name_is_not_asked_for(hub, tmp_path, name):
-    assert f"ModelError model: no folder {name}; expected a local folder or a Hub name" in no_find(hub, tmp_path, name)
+    assert f"ModelError model: no folder {name}; expected a local folder, a Hub name" in no_find(hub, tmp_path, name)
     assert not hub.requests
 
 

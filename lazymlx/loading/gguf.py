@@ -1,16 +1,17 @@
-"""A Llama in one GGUF file becomes a folder that mlx-lm and lazymlx load: usage: gguf_folder.py FILE FOLDER
+"""A Llama in one GGUF file becomes a folder that mlx-lm and `load` read.
 
 The weights are unpacked to float16, so that whoever wants them in 4 or 8 bits packs them as any other model's. MLX
 reads the file; what is left to do is names, the order of the rotary rows, and the tokenizer.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from ..errors import ModelError
 
 GROUP = 32  # weights that share a scale, in every kind of tensor that MLX leaves packed
 SPECIAL = (3, 4)  # token types: control, and defined by the model's authors
@@ -33,18 +34,24 @@ NAMES = {
 Entries = dict[str, Any]
 
 
-def main(source: Path, folder: Path) -> None:
+def unpack_gguf(source: Path, folder: Path) -> None:
+    """Write the model in a GGUF file to a folder, with config.json last: it says that the rest is there.
+
+    Raises:
+        ModelError: it is another architecture, or has another tokenizer than SmolLM's.
+    """
     loaded: Any = mx.load(str(source), return_metadata=True)  # for a GGUF a pair, which its types do not say
     tensors, entries = loaded
     entries = {name: plain(value) for name, value in entries.items()}
-    if entries["general.architecture"] != "llama" or entries["tokenizer.ggml.pre"] != "smollm":
-        raise SystemExit(f"gguf_folder: {source} is no Llama with SmolLM's tokenizer")
+    kind = entries.get("general.architecture"), entries.get("tokenizer.ggml.pre")
+    if kind != ("llama", "smollm"):
+        raise ModelError(f"model: {source} is {kind[0]} with tokenizer {kind[1]}; expected llama with smollm's")
     weights = read_weights(tensors, entries)
     folder.mkdir(parents=True, exist_ok=True)
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
     read_tokenizer(entries).save(str(folder / "tokenizer.json"))
     write(folder / "tokenizer_config.json", tokenizer_config(entries))
-    write(folder / "config.json", config(entries, tied="lm_head.weight" not in weights))  # last: it says complete
+    write(folder / "config.json", config(entries, tied="lm_head.weight" not in weights))
 
 
 def plain(value: Any) -> Any:
@@ -127,7 +134,3 @@ def tokenizer_config(entries: Entries) -> Entries:
         "model_max_length": entries["llama.context_length"],
         "chat_template": entries["tokenizer.chat_template"],
     }
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
