@@ -5,11 +5,13 @@ import ipaddress
 import socket
 from pathlib import Path
 
+from ..config import MOST
 from ..errors import RunError, UsageError
 from . import options, values
 from .terminal import say
 
 MOST_CONVERSATIONS = 8
+MOST_TOKENS = 8192
 DRAIN_S = 5  # of answers under way, after Ctrl-C
 
 
@@ -33,7 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="conversations to keep, the ones used last (default: %(default)s)",
     )
-    options.add_prefill_flags(parser.add_argument_group("generation"))
+    generation = parser.add_argument_group("generation")
+    generation.add_argument(
+        "--max-tokens",
+        type=values.number(int, 1, MOST),
+        default=MOST_TOKENS,
+        metavar="N",
+        help="most tokens of an answer, whatever a client asks for (default: %(default)s)",
+    )
+    options.add_prefill_flags(generation)
     options.add_lazy_flags(parser.add_argument_group("what to compute"))
 
 
@@ -45,27 +55,50 @@ def run(args: argparse.Namespace) -> int:
     try:
         import uvicorn
 
-        from ..serve.app import make_app
+        from ..serve.app import Service, make_app
     except ModuleNotFoundError as error:
         raise UsageError(f"serve: it needs {error.name}; pip install 'lazymlx[serve]'") from None
     from ..loading.hub import find
     from ..loading.load import load
+    from ..serve.answering import Answering
+    from ..serve.conversations import Conversations
+    from ..serve.encoding import Encoder
     from ..serve.worker import Worker
 
     listener = listen(args.host, args.port)
     name = "embedded" if args.model is None else Path(args.model).name
     model, tokenizer = load(str(find(options.model_name(args))), lazy, **options.loading(args))
-    worker = Worker(model, tokenizer, args.max_conversations, options.step_size(args), args.max_memory)
-    config = uvicorn.Config(
-        make_app(worker, name, args.api_key),
-        log_level="warning",
-        timeout_graceful_shutdown=DRAIN_S,
-    )
-    host, port = listener.getsockname()[:2]
-    say(f"serving {name} at http://{host}:{port}/v1; Ctrl-C ends it")
-    say(f"clients: base URL http://{host}:{port}/v1, model {name}, API key {'yours' if args.api_key else 'any text'}")
-    uvicorn.Server(config).run(sockets=[listener])
+    conversations = Conversations(model, args.max_conversations)
+    answering = Answering(model, tokenizer, conversations, options.step_size(args), args.max_memory)
+
+    def end() -> None:
+        server.should_exit = True
+
+    worker = Worker(answering, on_death=end)
+    service = Service(worker, Encoder(tokenizer, model.max_positions, args.max_tokens), name, args.api_key)
+    server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="warning", timeout_graceful_shutdown=DRAIN_S))
+    _introduce(f"http://{_authority(*listener.getsockname()[:2])}", name, args.api_key is not None)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        died = worker.died
+        worker.close()
+    if died:
+        raise RunError(f"the device computes no more: {died}; start the server again")
     return 0
+
+
+def _introduce(address: str, name: str, key: bool) -> None:
+    """What a person needs in order to point a client at the server."""
+    say(f"serving {name} at {address}; Ctrl-C ends it")
+    say(f"OpenAI clients: base URL {address}/v1, model {name}, API key {'yours' if key else 'any text'}")
+    say(f"Anthropic clients: ANTHROPIC_BASE_URL={address} ANTHROPIC_API_KEY={'KEY' if key else 'any'}")
+    header = "-H 'Authorization: Bearer KEY' " if key else ""
+    say(f"a shell: curl {header}{address}/v1/models")
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_loopback(host: str) -> bool:

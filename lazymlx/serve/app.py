@@ -3,88 +3,130 @@
 import asyncio
 import hmac
 import json
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from . import openai
+from . import anthropic, chat, completions
+from .api import Api
+from .encoding import Encoder
 from .request import Body, Refusal
-from .worker import Job, Piece, Worker
+from .responding import respond
+from .worker import Worker
 
 MOST_BYTES = 32 * 2**20  # of a body
-LOOK_S = 0.1  # how soon it is noticed that a client went away
-KEEP_ALIVE_S = 5.0
+NOBODY_READS = 499
+MESSAGES = "/v1/messages"
+APIS = {"/v1/chat/completions": chat.API, "/v1/completions": completions.API, MESSAGES: anthropic.API}
+Handler = Callable[[HttpRequest], Awaitable[Response]]
 
 
-def make_app(worker: Worker, model: str, api_key: str | None = None) -> Starlette:
-    """The server's application; `model` is the name that clients see."""
+@dataclass(frozen=True)
+class Service:
+    """What the routes speak for; `model` is the name that clients see."""
 
-    async def health(_: HttpRequest) -> Response:
-        return JSONResponse({"status": "ok" if worker.alive else "dead"}, 200 if worker.alive else 503)
+    worker: Worker
+    encoder: Encoder
+    model: str
+    api_key: str | None = None
 
-    async def models(request: HttpRequest) -> Response:
-        _check_key(request, api_key)
-        entry = {"id": model, "object": "model", "created": 0, "owned_by": "lazymlx"}
+    async def health(self, _: HttpRequest) -> Response:
+        """Whether requests will be answered."""
+        alive = self.worker.alive
+        return JSONResponse({"status": "ok" if alive else "dead"}, 200 if alive else 503)
+
+    async def models(self, request: HttpRequest) -> Response:
+        """The one model, in OpenAI's and Anthropic's form at once."""
+        self._check_key(request)
+        entry = {"id": self.model, "object": "model", "created": 0, "owned_by": "lazymlx"}
+        entry |= {"type": "model", "display_name": self.model, "created_at": "1970-01-01T00:00:00Z"}
         wanted = request.path_params.get("name")
-        if wanted not in (None, model):
-            raise Refusal(404, f"model: this server has {model!r}, not {wanted!r}")
-        return JSONResponse({"object": "list", "data": [entry]} if wanted is None else entry)
+        if wanted is None:
+            ends = {"first_id": self.model, "last_id": self.model, "has_more": False}
+            return JSONResponse({"object": "list", "data": [entry], **ends})
+        if wanted != self.model:
+            raise Refusal(404, f"model: this server has {self.model!r}, not {wanted!r}")
+        return JSONResponse(entry)
 
-    async def chat(request: HttpRequest) -> Response:
-        _check_key(request, api_key)
-        wanted = openai.request(await _body(request))
-        pieces: asyncio.Queue[Piece | Refusal] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
+    def answers(self, api: Api) -> Handler:
+        """What answers by an interface."""
 
-        def tell(piece: Piece | Refusal) -> None:
-            if not job.cancelled.is_set():
-                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+        async def answer(request: HttpRequest) -> Response:
+            self._check_key(request)
+            content = await _content(request)
+            wanted, prompt = await asyncio.to_thread(self._understood, api, content)
+            reply = api.reply(self.model, wanted, len(prompt.tokens))
+            return await respond(request, self.worker, api, wanted, prompt, reply)
 
-        job, reply = Job(wanted, tell), openai.Reply(model)
-        worker.submit(job)
-        if wanted.stream:
-            return StreamingResponse(_stream(job, pieces, reply), media_type="text/event-stream")
-        return await _whole(request, job, pieces, reply)
+        return answer
 
+    async def count_tokens(self, request: HttpRequest) -> Response:
+        """How many tokens a conversation has."""
+        self._check_key(request)
+        content = await _content(request)
+        tokens = await asyncio.to_thread(lambda: self.encoder.chat(anthropic.chat(_body(content))))
+        return JSONResponse({"input_tokens": len(tokens)})
+
+    def _understood(self, api: Api, content: bytes):
+        """The request, and its prompt in tokens; both may take a while for 20 MB."""
+        wanted = api.request(_body(content))
+        return wanted, self.encoder.encode(wanted)
+
+    def _check_key(self, request: HttpRequest) -> None:
+        given = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
+        if self.api_key is not None and not hmac.compare_digest(given.encode(), self.api_key.encode()):
+            raise Refusal(401, "authorization: expected 'Bearer' and the key that the server was started with")
+
+
+def make_app(service: Service) -> Starlette:
+    """The server's application."""
     return Starlette(
         routes=[
-            Route("/health", health),
-            Route("/v1/models", models),
-            Route("/v1/models/{name:path}", models),
-            Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route("/health", service.health),
+            Route("/v1/models", service.models),
+            Route("/v1/models/{name:path}", service.models),
+            Route(f"{MESSAGES}/count_tokens", service.count_tokens, methods=["POST"]),
+            *(Route(path, service.answers(api), methods=["POST"]) for path, api in APIS.items()),
         ],
-        exception_handlers={Refusal: _refused, HTTPException: _no_route},
+        exception_handlers={Refusal: _refused, HTTPException: _no_route, ClientDisconnect: _left},
     )
 
 
-async def _refused(_: HttpRequest, error: Exception) -> Response:
+async def _refused(request: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    return JSONResponse(openai.error(error), error.status)
+    api = anthropic.API if request.url.path.startswith(MESSAGES) else chat.API
+    return JSONResponse(api.refusal(error), error.status)
 
 
 async def _no_route(request: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     refusal = Refusal(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
-    return JSONResponse(openai.error(refusal), refusal.status, error.headers)
+    response = await _refused(request, refusal)
+    response.headers.update(error.headers or {})
+    return response
 
 
-def _check_key(request: HttpRequest, api_key: str | None) -> None:
-    given = request.headers.get("authorization", "").removeprefix("Bearer ")
-    if api_key is not None and not hmac.compare_digest(given.encode(), api_key.encode()):
-        raise Refusal(401, "authorization: expected 'Bearer' and the key that the server was started with")
+async def _left(_: HttpRequest, error: Exception) -> Response:
+    return Response(status_code=NOBODY_READS)
 
 
-async def _body(request: HttpRequest) -> Body:
-    """The JSON object that was sent."""
+async def _content(request: HttpRequest) -> bytes:
     content = bytearray()
     async for part in request.stream():
         content += part
         if len(content) > MOST_BYTES:
             raise Refusal(413, f"body: expected at most {MOST_BYTES} bytes; send less")
+    return bytes(content)
+
+
+def _body(content: bytes) -> Body:
+    """The JSON object that was sent."""
     try:
         body = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -92,48 +134,3 @@ async def _body(request: HttpRequest) -> Body:
     if not isinstance(body, dict):
         raise Refusal(400, f"body: expected a JSON object, got a {type(body).__name__}")
     return body
-
-
-async def _whole(request: HttpRequest, job: Job, pieces: asyncio.Queue, reply: openai.Reply) -> Response:
-    text = ""
-    try:
-        while not await request.is_disconnected():
-            try:
-                piece = await asyncio.wait_for(pieces.get(), LOOK_S)
-            except TimeoutError:
-                continue
-            if isinstance(piece, Refusal):
-                raise piece
-            text += piece.text
-            if piece.finish_reason is not None:
-                return JSONResponse(reply.whole(text, piece))
-        return Response(status_code=499)  # nobody reads it
-    finally:
-        job.cancelled.set()
-
-
-async def _stream(job: Job, pieces: asyncio.Queue, reply: openai.Reply) -> AsyncIterator[str]:
-    try:
-        yield _event(reply.opening())
-        while True:
-            try:
-                piece = await asyncio.wait_for(pieces.get(), KEEP_ALIVE_S)
-            except TimeoutError:
-                yield ": waiting\n\n"
-                continue
-            if isinstance(piece, Refusal):
-                yield _event(openai.error(piece))
-                break
-            if piece.text or piece.finish_reason:
-                yield _event(reply.chunk(piece))
-            if piece.finish_reason:
-                if job.request.include_usage:
-                    yield _event(reply.closing(piece))
-                break
-        yield "data: [DONE]\n\n"
-    finally:
-        job.cancelled.set()
-
-
-def _event(body: Body) -> str:
-    return f"data: {json.dumps(body)}\n\n"

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-Message = dict[str, str]  # role and content
-Body = dict[str, Any]
+Body = dict[str, Any]  # of JSON
+Message = dict[str, Any]  # in the form of chat templates
+
+MOST_TOKENS = 2**31
 
 
 class Refusal(Exception):
@@ -16,17 +18,48 @@ class Refusal(Exception):
 
 
 @dataclass(frozen=True)
-class Request:
-    """A conversation to answer, and how."""
+class Chat:
+    """A conversation, to be put into the form of the model's chat template.
 
-    messages: list[Message]
-    max_tokens: int | None = None  # None: as many as the model has positions for
+    Attributes:
+        tools: that may be called, in OpenAI's form.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[Body, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to answer, and how.
+
+    Attributes:
+        prompt: a conversation; or a text or tokens to go on with.
+        max_tokens: None: as many as the server allows.
+        logprobs: how many alternatives to each token to report with its log probability; None: report nothing.
+        penalties: for `make_logits_processors`.
+        stream: piece by piece.
+        include_usage: at the end of a stream.
+        progress: tell how far the prompt has been read.
+    """
+
+    prompt: Chat | str | tuple[int, ...]
+    max_tokens: int | None = None
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    logprobs: int | None = None
+    penalties: tuple[tuple[str, Any], ...] = ()
     stream: bool = False
     include_usage: bool = False
+    progress: bool = False
+
+    @property
+    def tools(self) -> tuple[Body, ...]:
+        """What the answer may call."""
+        return self.prompt.tools if isinstance(self.prompt, Chat) else ()
 
 
 def number(body: Body, name: str, default: Any, least: int | float, most: int | float, kind: type = float) -> Any:
@@ -41,7 +74,7 @@ def number(body: Body, name: str, default: Any, least: int | float, most: int | 
     allowed = (int,) if kind is int else (int, float)
     if isinstance(value, bool) or not isinstance(value, allowed) or not least <= value <= most:
         noun = "whole number" if kind is int else "number"
-        raise Refusal(400, f"{name}: expected a {noun} from {least:g} to {most:g}, got {value!r}")
+        raise Refusal(400, f"{name}: expected a {noun} from {least:g} to {most:g}, got {shown(value)}")
     return kind(value)
 
 
@@ -49,8 +82,26 @@ def switch(body: Body, name: str) -> bool:
     """A truth value of a body; what is missing is false."""
     value = body.get(name)
     if value is not None and not isinstance(value, bool):
-        raise Refusal(400, f"{name}: expected true or false, got {value!r}")
+        raise Refusal(400, f"{name}: expected true or false, got {shown(value)}")
     return bool(value)
+
+
+def mapping(body: Body, name: str) -> Body:
+    """An object in a body; what is missing is empty."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise Refusal(400, f"{name}: expected an object, got {shown(value)}")
+    return value or {}
+
+
+def objects(body: Body, name: str) -> list[Body]:
+    """A list of objects in a body; what is missing is empty."""
+    value = body.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise Refusal(400, f"{name}: expected a list of objects, got {shown(value)}")
+    return value
 
 
 def stops(body: Body, name: str) -> tuple[str, ...]:
@@ -58,35 +109,8 @@ def stops(body: Body, name: str) -> tuple[str, ...]:
     value = body.get(name) or []
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
-        raise Refusal(400, f"{name}: expected a text or a list of texts, none of them empty, got {value!r}")
+        raise Refusal(400, f"{name}: expected a text or a list of texts, none of them empty, got {shown(value)}")
     return tuple(texts)
-
-
-def text_of(content: Any, where: str) -> str:
-    """The text of a message: a string, or a list of parts that are text."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise Refusal(400, f"{where}: expected a text or a list of parts, got {content!r}")
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else part
-        if kind != "text" or not isinstance(part.get("text"), str):
-            raise Refusal(400, f"{where}: this server reads text alone, got a part of type {kind!r}; leave it out")
-    return "\n".join(part["text"] for part in content)
-
-
-def messages_of(body: Body) -> list[Message]:
-    """The messages of a body."""
-    given = body.get("messages")
-    if not isinstance(given, list) or not given:
-        raise Refusal(400, f"messages: expected a list with at least one message, got {given!r}")
-    found = []
-    for i, message in enumerate(given):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise Refusal(400, f"messages[{i}]: expected an object with a role, got {message!r}")
-        role = "system" if message["role"] == "developer" else message["role"]
-        found.append({"role": role, "content": text_of(message.get("content"), f"messages[{i}].content")})
-    return found
 
 
 def refuse(body: Body, reasons: dict[str, str]) -> None:
@@ -94,3 +118,9 @@ def refuse(body: Body, reasons: dict[str, str]) -> None:
     for name, reason in reasons.items():
         if body.get(name):
             raise Refusal(400, f"{name}: {reason}")
+
+
+def shown(value: Any) -> str:
+    """A value in a message; a long one is cut short."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"

@@ -9,16 +9,18 @@ class Stops:
     def __init__(self, texts: Sequence[str]):
         self._texts, self._held = texts, ""
 
-    def add(self, text: str, last: bool = False) -> tuple[str, bool]:
-        """What can be said now, and whether a stop text was found; of the last piece nothing is held back."""
+    def add(self, text: str, last: bool = False) -> tuple[str, str | None]:
+        """What can be said now, and the stop text that was found; of the last piece nothing is held back."""
         self._held += text
-        found = [at for at in map(self._held.find, self._texts) if at >= 0]
+        found = [(self._held.index(stop), stop) for stop in self._texts if stop in self._held]
         if found:
-            return self._held[: min(found)], True
-        held = 0 if last else max(map(self._unsure, self._texts), default=0)
+            at, stop = min(found)
+            return self._held[:at], stop
+        held = 0 if last else max((beginning(stop, self._held) for stop in self._texts), default=0)
         said, self._held = self._held[: len(self._held) - held], self._held[len(self._held) - held :]
-        return said, False
+        return said, None
 
-    def _unsure(self, stop: str) -> int:
-        """How many of the last letters may be the beginning of `stop`."""
-        return next((n for n in range(len(stop) - 1, 0, -1) if self._held.endswith(stop[:n])), 0)
+
+def beginning(mark: str, text: str) -> int:
+    """How many of the last letters of `text` may be the beginning of `mark`."""
+    return next((n for n in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:n])), 0)

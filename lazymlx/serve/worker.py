@@ -1,138 +1,96 @@
 """`Worker`: the one thread that computes. Requests wait in a queue, first in, first out."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from queue import Queue
+from collections.abc import Callable
+from queue import Empty, Queue
 from threading import Event, Thread
 
 import mlx.core as mx
-from jinja2 import TemplateError
-from mlx_lm.sample_utils import make_sampler
-from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from ..engine.model import Model
 from ..errors import Cancelled, UsageError
-from ..generation import stream_generate
-from ..session.transcript import Transcript
-from .conversations import Conversations
-from .request import Refusal, Request
-from .stops import Stops
+from .answering import Answering, Job
+from .request import Refusal
 
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of an answer, and what the answer has cost so far."""
-
-    text: str
-    finish_reason: str | None  # "stop" or "length" of the last piece
-    prompt_tokens: int
-    cached_tokens: int  # of the prompt's, computed for an earlier request
-    completion_tokens: int
-
-
-@dataclass(frozen=True)
-class Job:
-    """A request in the queue; `tell` is called on the worker's thread with each piece, or with the refusal."""
-
-    request: Request
-    tell: Callable[[Piece | Refusal], None]
-    cancelled: Event = field(default_factory=Event)
+MOST_WAITING = 1000
 
 
 class Worker:
-    """Owns a model and its conversations."""
+    """Answers jobs until it is closed or dies.
 
-    def __init__(
-        self,
-        model: Model,
-        tokenizer: TokenizerWrapper,
-        most_conversations: int,
-        step_size: int,
-        max_memory: int | None = None,
-    ):
-        self._model, self._tokenizer = model, tokenizer
-        self._limits = {"prefill_step_size": step_size, "max_memory": max_memory}
-        self._conversations = Conversations(model, most_conversations)
-        self._jobs: Queue[Job | None] = Queue()
+    Args:
+        on_death: is called, on the worker's thread, if it can compute no more.
+    """
+
+    def __init__(self, answering: Answering, on_death: Callable[[], None] = lambda: None):
+        self._answering, self._on_death = answering, on_death
+        self._jobs: Queue[Job | None] = Queue(MOST_WAITING)
+        self._closed, self.died = Event(), ""  # of what
+        self._current: Job | None = None
         self._thread = Thread(target=self._work, name="lazymlx-model", daemon=True)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
         """Whether requests will be answered."""
-        return self._thread.is_alive()
+        return not self.died and not self._closed.is_set()
 
     def submit(self, job: Job) -> None:
-        """Queue a request."""
+        """Queue a job.
+
+        Raises:
+            Refusal: there are too many, or nobody will do it.
+        """
+        if not self.alive:
+            raise _gone()
+        if self._jobs.full():
+            raise Refusal(429, f"{MOST_WAITING} requests wait already; try again later")
         self._jobs.put(job)
+        if not self.alive:  # since: it may have been the last to come
+            self._refuse_waiting()
 
     def close(self) -> None:
-        """End after what is queued."""
+        """End, with the answer under way cut short."""
+        self._closed.set()
+        if (job := self._current) is not None:
+            job.cancelled.set()
         self._jobs.put(None)
         self._thread.join()
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            if not job.cancelled.is_set():
-                self._serve(job)
+        try:
+            while (job := self._jobs.get()) is not None and not self._closed.is_set():
+                self._current = job
+                if not job.cancelled.is_set():
+                    self._serve(job)
+                self._current = job = None
+        except BaseException as error:
+            self.died = f"{type(error).__name__}: {error}"
+            self._on_death()
+        finally:
+            self._refuse_waiting()
 
     def _serve(self, job: Job) -> None:
         try:
-            for piece in self._answer(job):
-                job.tell(piece)
+            self._answering.answer(job)
         except Cancelled:
-            pass  # nobody listens
-        except Refusal as refusal:
-            job.tell(refusal)
+            job.tell(_gone())  # if anybody listens, the server is ending
         except UsageError as error:
             job.tell(Refusal(400, str(error)))
         except Exception as error:  # a bug in one answer must not end all later ones
             job.tell(Refusal(500, f"the answer failed: {type(error).__name__}"))
-
-    def _answer(self, job: Job) -> Iterator[Piece]:
-        request = job.request
-        tokens = self._encode(request)
-        conversation = self._conversations.take(tokens)
-        cached = len(conversation.tokens)
-        if request.seed is not None:
-            mx.random.seed(request.seed)
-        said, stops = list[int](), Stops(request.stop)
-        responses = stream_generate(
-            self._model,
-            self._tokenizer,
-            tokens[cached:],
-            self._limit(request, len(tokens)),
-            prompt_cache=[conversation.cache],
-            **self._limits,
-            sampler=make_sampler(request.temperature, request.top_p),
-            on_progress=lambda _: not job.cancelled.is_set(),
-        )
-        try:
-            for response in responses:
-                said.append(response.token)
-                text, stopped = stops.add(response.text, response.finish_reason is not None)
-                reason = "stop" if stopped else response.finish_reason
-                yield Piece(text, reason, len(tokens), cached, len(said))
-                if reason is not None or job.cancelled.is_set():
-                    break
-        except (Cancelled, UsageError):  # the cache is as it was; after anything else nobody knows, and it goes
-            self._conversations.keep(conversation)
+            mx.eval(mx.zeros(1) + 1)  # but a device that computes no more does
+        except BaseException:
+            job.tell(_gone())
             raise
-        finally:
-            responses.close()
-        conversation.took_in(tokens + said)
-        self._conversations.keep(conversation)
 
-    def _encode(self, request: Request) -> list[int]:
-        try:
-            return Transcript(tuple(request.messages)).tokens(self._tokenizer)
-        except TemplateError as error:
-            raise Refusal(400, f"messages: the model's chat template refuses them: {error}") from None
+    def _refuse_waiting(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                return
+            if job is not None:
+                job.tell(_gone())
 
-    def _limit(self, request: Request, prompt: int) -> int:
-        most = self._model.max_positions
-        if most is None:
-            return request.max_tokens or -1
-        if prompt >= most:
-            raise Refusal(400, f"messages: {prompt} tokens, but the model has {most} positions; send fewer")
-        return min(request.max_tokens or most, most - prompt)
+
+def _gone() -> Refusal:
+    return Refusal(503, "this server answers no more; it is ending")

@@ -1,31 +1,34 @@
-"""A live server on a free port, with the embedded model."""
+"""Live servers on free ports."""
 
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("starlette", reason="needs pip install 'lazymlx[serve]'")
-uvicorn = pytest.importorskip("uvicorn", reason="needs pip install 'lazymlx[serve]'")
+pytest.importorskip("uvicorn", reason="needs pip install 'lazymlx[serve]'")
 
 
 @pytest.fixture(scope="session")
-def address(tiny_model_folder) -> Iterator[str]:
-    from lazymlx import LazyConfig, load
-    from lazymlx.cli.serve import listen
-    from lazymlx.serve.app import make_app
-    from lazymlx.serve.worker import Worker
+def address(tiny_model_folder: Path) -> Iterator[str]:
+    """Of a tiny random model, with the key `secret`."""
+    from serving import Served
 
-    model, tokenizer = load(str(tiny_model_folder), LazyConfig())
-    worker = Worker(model, tokenizer, 4, 64)
-    server = uvicorn.Server(uvicorn.Config(make_app(worker, "tiny", "secret"), log_level="warning"))
-    listener = listen("127.0.0.1", 0)
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-    worker.close()
+    with Served(tiny_model_folder) as served:
+        yield served.address
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable]:
+    """Starts a server of one's own: of a model's folder, with other settings."""
+    from serving import Served
+
+    running = []
+
+    def start(folder: Path, **settings) -> Served:
+        running.append(Served(folder, **settings).__enter__())
+        return running[-1]
+
+    yield start
+    for served in running:
+        served.__exit__(None, None, None)

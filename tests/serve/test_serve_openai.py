@@ -52,6 +52,54 @@ def test_a_stop_text_ends_the_answer_and_is_not_said(client) -> None:
     assert cut.message.content == whole[: whole.index(stop)] and cut.finish_reason == "stop"
 
 
+def test_log_probabilities_are_those_of_what_was_said(client) -> None:
+    options = {"logprobs": True, "top_logprobs": 3, **ASKED}
+    whole = client.chat.completions.create(messages=user("Likely?"), **options).choices[0]
+    tokens = whole.logprobs.content
+    assert "".join(token.token for token in tokens).lstrip() == whole.message.content
+    assert all(token.logprob == token.top_logprobs[0].logprob <= 0 for token in tokens)  # at temperature 0
+    chunks = client.chat.completions.create(messages=user("Likely?"), stream=True, **options)
+    streamed = [token for c in chunks if c.choices[0].logprobs for token in c.choices[0].logprobs.content]
+    assert [token.token for token in streamed] == [token.token for token in tokens]
+
+
+def test_what_an_answer_cost_is_told(client) -> None:
+    cost = client.chat.completions.create(messages=user("Dear?"), **ASKED).usage.lazymlx
+    assert cost["ttft_s"] > cost["queued_s"] >= 0 and cost["computed_fraction"] == 1 and cost["mode"] == "dense"
+
+
+def test_a_seed_makes_an_answer_repeatable(client) -> None:
+    options = {**ASKED, "temperature": 1, "top_p": 0.9}
+    once, again, other = (
+        client.chat.completions.create(messages=user("Guess."), seed=seed, **options).choices[0].message.content
+        for seed in (-1, -1, 2)
+    )
+    assert once == again != other
+
+
+def test_a_completion_goes_on_from_a_text_or_tokens(client) -> None:
+    whole = client.completions.create(prompt="The lamp", logprobs=2, **ASKED)
+    chunks = list(client.completions.create(prompt=["The lamp"], stream=True, **ASKED))
+    assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
+    assert whole.choices[0].finish_reason == chunks[-1].choices[0].finish_reason == "length"
+    assert "".join(whole.choices[0].logprobs.tokens).lstrip() == whole.choices[0].text
+    assert client.completions.create(prompt=[1, 300, 301], **ASKED).usage.prompt_tokens == 3
+
+
+def test_how_far_a_prompt_was_read_is_told_on_request(client) -> None:
+    asked = {"messages": user("The keeper lights the lamp. " * 40), "stream": True, **ASKED}
+    chunks = client.chat.completions.create(**asked, extra_body={"return_progress": True})
+    told = [chunk.prompt_progress for chunk in chunks if hasattr(chunk, "prompt_progress")]
+    assert [report["processed"] for report in told] == sorted(report["processed"] for report in told)
+    assert told[-1]["processed"] == told[-1]["total"]
+
+
+def test_a_message_of_calls_alone_needs_no_content(client) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    said = [*user("Look."), {"role": "assistant", "content": None, "tool_calls": [call]}]
+    assert client.chat.completions.create(messages=[*said, *user("And?")], **ASKED).usage.completion_tokens == 8
+
+
 def test_models_and_health(client, http) -> None:
     assert [model.id for model in client.models.list()] == ["tiny"]
     assert client.models.retrieve("tiny").id == "tiny"
@@ -78,7 +126,15 @@ def test_a_wrong_key_is_refused(address: str) -> None:
         ({"messages": user("x"), "temperature": "hot"}, "temperature"),
         ({"messages": user("x"), "max_tokens": 0}, "max_tokens"),
         ({"messages": user("x"), "n": 2}, "n:"),
-        ({"messages": user("x"), "tools": [{}]}, "tools"),
+        ({"messages": user("x"), "tools": [{}]}, "tools[0]"),
+        ({"messages": user("x"), "tools": [{"type": "function", "function": {"name": "f"}}]}, "template"),
+        ({"messages": user("x"), "tool_choice": "required"}, "tool_choice"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0]"),
+        (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "surrogate"),
+        ({"messages": user("word " * 5000)}, "4096 positions"),
+        ({"messages": user("x"), "stream": True, "stream_options": 1}, "stream_options"),
+        ({"messages": user("x"), "logit_bias": {"x": 1}}, "logit_bias"),
+        ({"messages": user("x"), "top_logprobs": 21}, "top_logprobs"),
         ({"messages": user("x"), "response_format": {"type": "json_object"}}, "response_format"),
     ],
 )
@@ -87,6 +143,12 @@ def test_a_body_that_cannot_be_served_is_refused_by_a_sentence(http, body, says:
     response = http.post("/v1/chat/completions", **given)
     assert response.status_code == 400
     assert says in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("prompt", [None, "", [], ["a", "b"], [9**9], ["x", 1]])
+def test_a_prompt_that_is_none_is_refused(client, prompt) -> None:
+    with pytest.raises(openai.BadRequestError, match="prompt"):
+        client.completions.create(prompt=prompt, **ASKED)
 
 
 def test_a_client_that_goes_away_does_not_hold_up_the_next(http, client) -> None:

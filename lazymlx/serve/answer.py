@@ -1,0 +1,73 @@
+"""What the worker tells of an answer: its pieces, and what it has cost."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..progress import Progress
+from .request import Refusal
+
+Reason = Literal["stop", "length", "tool_calls"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool that the model wants called; `arguments` are JSON."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token with its log probability, and those of the likeliest ones in its place."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an answer has cost.
+
+    Attributes:
+        cached_tokens: of the prompt's, computed for an earlier request.
+        lazy: of `LazyStats`, and the time to the first token since the request came.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    lazy: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class End:
+    """How an answer ended; `stop` is the stop text that ended it."""
+
+    reason: Reason
+    usage: Usage
+    stop: str | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of an answer; the last one has an `end`."""
+
+    text: str = ""
+    calls: tuple[Call, ...] = ()
+    tokens: tuple[Token, ...] = ()
+    end: End | None = None
+
+
+Told = Piece | Progress | Refusal
+
+
+def joined(pieces: list[Piece]) -> tuple[Piece, End]:
+    """A whole answer, and its end."""
+    end = pieces[-1].end
+    assert end is not None
+    calls = tuple(call for piece in pieces for call in piece.calls)
+    tokens = tuple(token for piece in pieces for token in piece.tokens)
+    return Piece("".join(piece.text for piece in pieces), calls, tokens, end), end

@@ -1,0 +1,108 @@
+"""`Encoder`: a request becomes tokens, or is refused, before it waits for its turn."""
+
+from dataclasses import dataclass
+
+from jinja2 import TemplateError
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from ..prompts import BREAK
+from ..session.transcript import common_prefix
+from .request import Chat, Message, Refusal, Request
+
+SETTING = ("system",)  # roles of messages that say how to answer, and nothing to answer
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt's tokens.
+
+    Attributes:
+        head: how many of the first ones are system messages and tools.
+        most: tokens that the answer may have.
+    """
+
+    tokens: list[int]
+    head: int
+    most: int
+
+
+class Encoder:
+    """Knows the model's tokenizer and its limits.
+
+    Args:
+        positions: that the model has; None: no limit.
+        most_tokens: of an answer.
+    """
+
+    def __init__(self, tokenizer: TokenizerWrapper, positions: int | None, most_tokens: int):
+        self._tokenizer, self._positions, self._most_tokens = tokenizer, positions, most_tokens
+
+    def encode(self, request: Request) -> Encoded:
+        """The tokens of a prompt.
+
+        Raises:
+            Refusal: the chat template refuses it, or it is longer than the model's positions.
+        """
+        prompt = request.prompt
+        tokens = self.chat(prompt) if isinstance(prompt, Chat) else self._plain(prompt)
+        if not tokens:
+            raise Refusal(400, "prompt: expected at least one token, got none")
+        room = self._most_tokens if self._positions is None else self._positions - len(tokens)
+        if room < 1:
+            raise Refusal(
+                400, f"prompt: {len(tokens)} tokens, but the model has {self._positions} positions; send fewer"
+            )
+        head = self._head(prompt, tokens) if isinstance(prompt, Chat) else 0
+        return Encoded(tokens, head, min(request.max_tokens or self._most_tokens, self._most_tokens, room))
+
+    def chat(self, chat: Chat) -> list[int]:
+        """The tokens of a conversation; if its last message is the assistant's, of one to be gone on with."""
+        if chat.tools and not self._tokenizer.has_tool_calling:
+            raise Refusal(400, "tools: this model's chat template knows none; leave them out")
+        if not self._tokenizer.has_chat_template:
+            return self._plain("".join(message["content"] + BREAK for message in chat.messages))
+        unfinished = chat.messages[-1]["role"] == "assistant" and not chat.messages[-1].get("tool_calls")
+        try:
+            text = self._tokenizer.apply_chat_template(
+                list(chat.messages),
+                tools=list(chat.tools) or None,
+                add_generation_prompt=not unfinished,
+                continue_final_message=unfinished,
+                tokenize=False,
+            )
+        except TemplateError as error:
+            raise Refusal(400, f"messages: the model's chat template refuses them: {error}") from None
+        except Exception as error:  # a template is a program of the model's folder, and fails as programs do
+            raise Refusal(400, f"messages: the model's chat template fails at them: {type(error).__name__}") from None
+        return self._encoded(text, add_special_tokens=False)
+
+    def _plain(self, prompt: str | tuple[int, ...]) -> list[int]:
+        if isinstance(prompt, str):
+            return self._encoded(prompt)
+        size = len(self._tokenizer)
+        if not 0 <= min(prompt) <= max(prompt) < size:
+            found = f"{min(prompt)} to {max(prompt)}"
+            raise Refusal(400, f"prompt: expected tokens from 0 to {size - 1}, got some from {found}")
+        return list(prompt)
+
+    def _encoded(self, text: str, **options: bool) -> list[int]:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise Refusal(400, "messages: expected text, got half a surrogate pair in one") from None
+        return self._tokenizer.encode(text, verbose=False, **options)
+
+    def _head(self, chat: Chat, tokens: list[int]) -> int:
+        """What the prompt has in common with another one of the same system messages and tools."""
+        setting = list[Message]()
+        for message in chat.messages:
+            if message["role"] not in SETTING:
+                break
+            setting.append(message)
+        if not setting and not chat.tools:
+            return 0
+        try:
+            other = self.chat(Chat((*setting, {"role": "user", "content": "?"}), chat.tools))
+        except Refusal:
+            return 0
+        return common_prefix(tokens, other)
