@@ -28,10 +28,11 @@ settings.load_profile("lazymlx")
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder of our own: what whoever runs the tests has calibrated is neither read nor written."""
+    """Folders of our own: what whoever runs the tests has calibrated or configured is neither read nor written."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         yield folder
 
 

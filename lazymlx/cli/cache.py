@@ -8,6 +8,7 @@ from . import options, values
 from .bar import PrefillBar
 from .notes import notes
 from .outputs import check_document
+from .parser import Once
 from .request import add_document_flag, count_tokens, read_request
 from .terminal import say
 
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     document = parser.add_argument_group("document")
     add_document_flag(document, "a document, or several (default: the embedded one)")
     document.add_argument(
-        "--prompt", "-p", action=options.Once, type=values.utf8, metavar="TEXT", help="the text itself; '-' reads stdin"
+        "--prompt", "-p", action=Once, type=values.utf8, metavar="TEXT", help="the text itself; '-' reads stdin"
     )
     document.add_argument(
         "--system-prompt", type=values.utf8, metavar="TEXT", help="system message of the chat template"

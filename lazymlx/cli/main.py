@@ -13,6 +13,7 @@ from importlib import import_module
 
 from .. import __version__
 from ..errors import LazyMLXError
+from .defaults import set_defaults
 from .parser import Parser
 from .terminal import EXIT_INTERRUPTED, prepare, say, silence, write
 
@@ -87,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     wanted = next((word for word in argv if not word.startswith("-")), None)
     parser, made = make_parser(set() if wanted is None else {wanted})
+    if wanted in made:
+        set_defaults(made[wanted], wanted, COMMANDS, lambda name: make_parser({name})[1][name])
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         made.get(str(wanted), parser).error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -37,7 +37,7 @@ def add_model_flags(parser: argparse._ActionsContainer) -> None:
         "--model",
         metavar="PATH",
         default=os.environ.get(MODEL_VARIABLE) or None,
-        help=f"a model's folder or Hub name (default: ${MODEL_VARIABLE}, else the embedded model)",
+        help=f"a model's folder or Hub name (default: ${MODEL_VARIABLE}, else config.toml's, else the embedded model)",
     )
     parser.add_argument("--adapter-path", metavar="PATH", help="a folder with trained adapter weights and their config")
     parser.add_argument(
@@ -166,35 +166,16 @@ def add_lazy_flags(parser: argparse._ActionsContainer) -> None:
         help="leave tokens behind: auto, of prompts from --min-tokens on; on: whatever the length; off: never "
         "(default: %(default)s)",
     )
-    parser.set_defaults(given=frozenset())
     for field in LAZY_FIELDS:
         choices = field.metadata.get("choices")
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
-            action=Noted,
             type=_converter(field),
             default=field.default,
             choices=choices,
             metavar=None if choices else METAVARS.get(type(field.default), "CUTS"),
             help=f"{field.metadata['help']} (default: {'off' if field.default is None else '%(default)s'})",
         )
-
-
-class Noted(argparse.Action):
-    """Stores a flag's value, and in `given` that it came: what a calibration has stored must not change it then."""
-
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        setattr(namespace, self.dest, values)
-        namespace.given |= {self.dest}
-
-
-class Once(argparse.Action):
-    """Stores a flag's value; of two, one would be lost, so a second is refused."""
-
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        if getattr(namespace, self.dest) is not None:
-            raise argparse.ArgumentError(self, "expected once, and it is given twice; leave out one of the two")
-        setattr(namespace, self.dest, values)
 
 
 def _converter(field: Field) -> Callable[[str], Any]:
@@ -228,9 +209,9 @@ def refuse_settled(args: argparse.Namespace) -> None:
     Raises:
         UsageError: it was given.
     """
-    if args.system_prompt is not None:
+    if "system_prompt" in args.given:
         raise UsageError("--system-prompt: goes without --document, which was read before; leave out one of the two")
-    if lazy_config(args) != LazyConfig():
+    if args.given & {"lazy", *(field.name for field in LAZY_FIELDS)}:
         raise UsageError("--document: it keeps the configuration it was saved with; leave out the flags that change it")
 
 

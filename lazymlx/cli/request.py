@@ -10,7 +10,8 @@ from .. import demo
 from ..documents import read_document, text_of_bytes
 from ..errors import PromptError, UsageError
 from ..prompts import BREAK, about
-from .options import Once, refuse_settled
+from .options import refuse_settled
+from .parser import Once
 from .terminal import say
 from .values import json_object, path, utf8
 
@@ -113,17 +114,12 @@ def read_request(args: argparse.Namespace) -> Request:
 
 def _about_saved(args: argparse.Namespace, question: str | None) -> Request:
     """A question about a saved document, which says how it was read; what would change that is refused."""
-    settled = {
-        "prompt": args.prompt,
-        "prompt-file": args.prompt_file,
-        "prefill-response": args.prefill_response,
-        "ignore-chat-template": args.ignore_chat_template,
-        "chat-template-config": args.chat_template_config,
-        "compare": args.compare,
-    }
-    given = [flag for flag, value in settled.items() if value]
-    if given:
-        raise UsageError(f"--{given[0]}: goes without --document, which was read before; leave out one of the two")
+    settled = ("prompt", "prompt_file", "prefill_response", "ignore_chat_template", "chat_template_config", "compare")
+    given = args.given | ({"compare"} if args.compare else set())
+    for name in settled:
+        if name in given:
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag}: goes without --document, which was read before; leave out one of the two")
     refuse_settled(args)
     if question is None or not question.strip():
         raise UsageError("--document: there is no question about it; give one with --question")
