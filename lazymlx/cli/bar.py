@@ -1,10 +1,11 @@
 """Progress on stderr: one bar for reading a prompt, for the steps of a long job, and for work that may end early.
 
-Where stderr is no terminal there is no bar; a long job then says each step in a line.
+Where stderr is no terminal there is no bar; a long job then says each step in a line, and now and then the time left.
 """
 
 import sys
 from collections.abc import Callable
+from itertools import count
 from types import TracebackType
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.progress import TimeRemainingColumn as Remaining
 
 from ..errors import LazyMLXError, RunError
 from ..progress import Progress
+from .pace import Pace
 from .terminal import EXIT_INTERRUPTED, say
 
 Advance = Callable[[str], None]
@@ -67,6 +69,7 @@ class Steps:
         self._bar = make_bar(unit)
         self._task = self._bar.add_task("", total=None)
         self._step = ""
+        self._pace = Pace(say)
 
     def __enter__(self) -> "Steps":
         self._bar.start()
@@ -76,8 +79,11 @@ class Steps:
         if step != self._step:
             self._step = step
             self._bar.reset(self._task)
+            self._pace.restart()
             if self._bar.disable:
                 say(step)
+        if self._bar.disable:
+            self._pace(done, total)
         self._bar.update(self._task, description=f"{step}{note}", completed=done, total=total)
 
     def say(self, text: str) -> None:
@@ -108,9 +114,15 @@ def under_bar(first: str, total: int, work: Callable[[Advance], str | None]) -> 
         LazyMLXError: whatever the work raises on purpose.
     """
     with make_bar("done") as bar:
-        task = bar.add_task(first, total=total)
+        task, pace, done = bar.add_task(first, total=total), Pace(say), count(1)
+
+        def advance(what: str) -> None:
+            bar.update(task, advance=1, description=what)
+            if bar.disable:
+                pace(next(done), total)
+
         try:
-            return 0, work(lambda what: bar.update(task, advance=1, description=what))
+            return 0, work(advance)
         except KeyboardInterrupt:
             return EXIT_INTERRUPTED, "interrupted"
         except LazyMLXError:
