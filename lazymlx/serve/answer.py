@@ -1,12 +1,10 @@
 """What the worker tells of an answer: its pieces, and what it has cost."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ..progress import Progress
 from .request import Refusal
-
-Reason = Literal["stop", "length", "tool_calls"]
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,9 @@ class Usage:
 
 @dataclass(frozen=True)
 class End:
-    """How an answer ended; `stop` is the stop text that ended it."""
+    """How an answer ended: "stop", "length" or "tool_calls"; `stop` is the stop text that ended it."""
 
-    reason: Reason
+    reason: str
     usage: Usage
     stop: str | None = None
 

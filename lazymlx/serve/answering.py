@@ -1,40 +1,35 @@
 """`Answering`: one request after the other, each on the conversation that has computed most of it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from threading import Event
+from collections.abc import Generator
+from dataclasses import replace
 from time import perf_counter
 
 import mlx.core as mx
-import numpy as np
 from mlx_lm.sample_utils import make_logits_processors, make_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from ..cache.conversation import LazyCache
+from ..costs.memory import ensure_fits, estimate_memory, memory_limit
 from ..engine.model import Model
 from ..errors import Cancelled, UsageError
 from ..generation import LazyResponse, stream_generate
-from ..progress import Progress
-from .answer import End, Piece, Token, Told, Usage
-from .conversations import Conversations
-from .encoding import Encoded
-from .request import Request
-from .stops import Stops
-from .tool_calls import ToolCalls
+from ..prefill import planned_work, read
+from .answer import End, Usage
+from .conversations import Conversation, Conversations
+from .job import Job
+from .meter import Meter
+from .text import Text
 
-
-@dataclass(frozen=True)
-class Job:
-    """A request in the queue; `tell` is called on the worker's thread with all that becomes known."""
-
-    request: Request
-    prompt: Encoded
-    tell: Callable[[Told], None]
-    cancelled: Event = field(default_factory=Event)
-    since: float = field(default_factory=perf_counter)
+PART = 1024  # tokens, about, that are read at a time: as many are lost if the client goes away
 
 
 class Answering:
-    """Owns a model and its conversations."""
+    """Owns a model and its conversations.
+
+    Args:
+        step_size: prompt tokens computed at a time.
+        max_memory: bytes for the model, all conversations and the prompt under way; None: what the device recommends.
+    """
 
     def __init__(
         self,
@@ -45,85 +40,80 @@ class Answering:
         max_memory: int | None = None,
     ):
         self._model, self._tokenizer, self._conversations = model, tokenizer, conversations
-        self._limits = {"prefill_step_size": step_size, "max_memory": max_memory}
+        self._step_size, self._max_memory = step_size, max_memory
+        self._part = step_size * max(1, PART // step_size)
 
     def answer(self, job: Job) -> None:
-        """Tell all pieces of an answer.
+        """Tell all pieces of an answer. If it is cancelled, what was read stays for when it is asked for again.
 
         Raises:
             Cancelled: the client went away.
             UsageError: it cannot be answered, for want of memory, say.
         """
-        tokens = job.prompt.tokens
-        conversation = self._conversations.take(tokens)
-        cached, said, started = len(conversation.tokens), list[int](), perf_counter()
-        if job.request.seed is not None:
-            mx.random.seed(job.request.seed % 2**64)
-        text = Text(job.request, self._tokenizer)
-        responses = stream_generate(
-            self._model,
-            self._tokenizer,
-            tokens[cached:],
-            job.prompt.most,
-            prompt_cache=[conversation.cache],
-            **self._limits,
-            sampler=make_sampler(job.request.temperature, job.request.top_p, top_k=job.request.top_k),
-            logits_processors=make_logits_processors(**dict(job.request.penalties)),
-            on_progress=lambda progress: self._progress(job, progress),
-        )
+        conversation = self._conversations.take(job.prompt.tokens, job.prompt.head)
         try:
-            for response in responses:
-                said.append(response.token)
-                usage = Usage(len(tokens), cached, len(said), {})
-                piece = text.piece(response, usage)
-                if piece.end:
-                    waited = started - job.since
-                    lazy = {**response.lazy.to_dict(), "ttft_s": waited + response.ttft_s, "queued_s": waited}
-                    usage.lazy.update(lazy)
-                job.tell(piece)
-                if piece.end or job.cancelled.is_set():
-                    break
+            self._tell(job, conversation)
         except (Cancelled, UsageError):  # the cache is as it was; after anything else nobody knows, and it goes
             self._conversations.keep(conversation)
             raise
-        finally:
-            responses.close()
-        conversation.took_in(tokens + said)
         self._conversations.keep(conversation)
 
-    def _progress(self, job: Job, progress: Progress) -> bool:
-        if job.request.progress:
-            job.tell(progress)
-        return not job.cancelled.is_set()
+    def _tell(self, job: Job, conversation: Conversation) -> None:
+        cached, queued_s, first_s = len(conversation.tokens), perf_counter() - job.since, None
+        text, said = Text(job.request, self._tokenizer), list[int]()
+        responses = self._responses(job, conversation)
+        try:
+            for response in responses:
+                first_s = first_s or perf_counter() - job.since
+                said.append(response.token)
+                piece = text.piece(response)
+                if text.reason is not None:
+                    lazy = {**response.lazy.to_dict(), "ttft_s": first_s, "queued_s": queued_s}
+                    usage = Usage(len(job.prompt.tokens), cached, len(said), lazy)
+                    piece = replace(piece, end=End(text.reason, usage, text.stop))
+                job.tell(piece)
+                if piece.end or job.cancelled.is_set():
+                    break
+        finally:
+            responses.close()
+        conversation.took_in(job.prompt.tokens + said)
 
+    def _responses(self, job: Job, conversation: Conversation) -> Generator[LazyResponse, None, None]:
+        """The model's to a prompt, that is read part by part: of each that was, the conversation knows."""
+        tokens, cache = job.prompt.tokens, conversation.cache
+        new = len(tokens) - cache.offset
+        limits = {"prefill_step_size": self._step_size, "max_memory": self._room(cache, new)}
+        meter = Meter(job, cache.offset, planned_work(cache, new))
+        while len(tokens) - cache.offset > self._part:
+            part = tokens[cache.offset : cache.offset + self._part]
+            read(self._model, part, [cache], on_progress=meter.reading, **limits)
+            conversation.took_in(tokens)
+        meter.has_read(cache.offset)
+        if job.request.seed is not None:
+            mx.random.seed(job.request.seed % 2**64)
+        yield from stream_generate(
+            self._model,
+            self._tokenizer,
+            tokens[cache.offset :],
+            job.prompt.most,
+            prompt_cache=[cache],
+            sampler=make_sampler(job.request.temperature, job.request.top_p, top_k=job.request.top_k),
+            logits_processors=make_logits_processors(**dict(job.request.penalties)),
+            on_progress=meter.answering,
+            **limits,
+        )
 
-class Text:
-    """Turns the responses to a request into pieces."""
+    def _room(self, cache: LazyCache, new: int) -> int | None:
+        """Make room for so many more tokens. Returns the bytes that the model and their conversation may take.
 
-    def __init__(self, request: Request, tokenizer: TokenizerWrapper):
-        self._stops, self._alternatives, self._decode = Stops(request.stop), request.logprobs, tokenizer.decode
-        self._calls, self._called = None, False
-        if request.tools:
-            marks = tokenizer.tool_call_start or "", tokenizer.tool_call_end or ""
-            self._calls = ToolCalls(*marks, tokenizer.tool_parser, request.tools)
-
-    def piece(self, response: LazyResponse, usage: Usage) -> Piece:
-        """What a response adds."""
-        text, stop = self._stops.add(response.text, response.finish_reason is not None)
-        reason = "stop" if stop is not None else response.finish_reason
-        calls = []
-        if self._calls is not None:
-            text, calls = self._calls.add(text, reason is not None)
-            self._called = self._called or bool(calls)
-        if reason == "stop" and stop is None and self._called:
-            reason = "tool_calls"
-        end = None if reason is None else End(reason, usage, stop)
-        return Piece(text, tuple(calls), self._tokens(response), end)
-
-    def _tokens(self, response: LazyResponse) -> tuple[Token, ...]:
-        if self._alternatives is None or response.finish_reason == "stop":
-            return ()
-        logprobs = np.array(response.logprobs.astype(mx.float32))
-        best = np.argsort(-logprobs)[: self._alternatives].tolist()
-        top = tuple((self._decode([token]), float(logprobs[token])) for token in best)
-        return (Token(self._decode([response.token]), float(logprobs[response.token]), top),)
+        Raises:
+            TooLargeError: they would need more, even if they were alone.
+        """
+        limit = memory_limit() if self._max_memory is None else self._max_memory
+        if limit is None:
+            return None
+        need = estimate_memory(self._model, new, cache.config, step_size=self._step_size, context=cache.offset)
+        others = self._conversations.shrink(limit - need.total)
+        most = None if self._max_memory is None else limit - others
+        ensure_fits(self._model, cache, new, step_size=self._step_size, max_memory=most)
+        return most

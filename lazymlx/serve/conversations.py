@@ -1,13 +1,20 @@
-"""`Conversations`: clients send all that was said each time; what was computed of it is found by its beginning."""
+"""`Conversations`: clients send all that was said each time; what was computed of it is found by its beginning.
+
+What is worth a place is what nobody else has: a title or a tag, asked about a conversation, adds a few tokens of its
+own and goes before any document does.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import mlx.core as mx
+import numpy as np
+from jaxtyping import Int32
 
 from ..cache.conversation import LazyCache
 from ..engine.model import Model
-from ..session.transcript import common_prefix
+
+SMALL = 512  # tokens that are computed again in no time
 
 
 @dataclass(eq=False)
@@ -15,28 +22,40 @@ class Conversation:
     """A cache, and the tokens that it holds, by position."""
 
     cache: LazyCache
-    tokens: list[int] = field(default_factory=list)
+    tokens: Int32[np.ndarray, " N"] = field(default_factory=lambda: as_array(()))
 
     def took_in(self, tokens: Sequence[int]) -> None:
         """The cache has gone on to `tokens`, of which the last may not have been needed."""
-        self.tokens = list(tokens[: self.cache.offset])
+        self.tokens = as_array(tokens[: self.cache.offset])
         mx.eval(self.cache.state)
 
 
 class Conversations:
-    """The conversations used last, the newest at the end."""
+    """The conversations used last, the newest at the end.
+
+    Args:
+        most: to keep.
+    """
 
     def __init__(self, model: Model, most: int):
         self._model, self._most = model, most
         self._kept: list[Conversation] = []
 
-    def take(self, tokens: Sequence[int]) -> Conversation:
+    def take(self, tokens: Sequence[int], head: int = 0) -> Conversation:
         """The conversation to go on with: it holds a beginning of `tokens`, and not all of them.
 
         One that continues is taken out. Of one that went another way a fork is made, so that both can go on.
+
+        Args:
+            head: how many of the first tokens are never to be left behind.
         """
-        usable = tokens[:-1]
-        shared = [common_prefix(kept.tokens, usable) for kept in self._kept]
+        conversation = self._beginning(as_array(tokens[:-1]))
+        config = conversation.cache.config
+        conversation.cache.config = replace(config, sink=max(self._model.lazy.sink, head))
+        return conversation
+
+    def _beginning(self, usable: Int32[np.ndarray, " N"]) -> Conversation:
+        shared = [common(kept.tokens, usable) for kept in self._kept]
         longest = max(shared, default=0)
         if not longest:
             return Conversation(self._model.make_cache()[0])
@@ -50,7 +69,38 @@ class Conversations:
         return Conversation(cache, found.tokens[:longest])
 
     def keep(self, conversation: Conversation) -> None:
-        """Put a conversation back; the one that was not used for longest may go."""
-        if conversation.tokens:
+        """Put a conversation back."""
+        if len(conversation.tokens):
             self._kept.append(conversation)
-            del self._kept[: -self._most]
+        while len(self._kept) > self._most:
+            self._let_go()
+
+    def shrink(self, most_bytes: int) -> int:
+        """Let go of some until the others take no more. Returns what they take."""
+        while self._kept and self.nbytes > most_bytes:
+            self._let_go()
+        return self.nbytes
+
+    @property
+    def nbytes(self) -> int:
+        return sum(kept.cache.nbytes for kept in self._kept)
+
+    def _let_go(self) -> None:
+        small = (kept for kept in self._kept if self._own(kept) < SMALL)
+        self._kept.remove(next(small, self._kept[0]))
+
+    def _own(self, conversation: Conversation) -> int:
+        """Tokens that no other conversation has."""
+        others = (common(kept.tokens, conversation.tokens) for kept in self._kept if kept is not conversation)
+        return len(conversation.tokens) - max(others, default=0)
+
+
+def common(one: Int32[np.ndarray, " N"], other: Int32[np.ndarray, " M"]) -> int:
+    """How many tokens two runs begin with in common."""
+    n = min(len(one), len(other))
+    differs = one[:n] != other[:n]
+    return int(differs.argmax()) if differs.any() else n
+
+
+def as_array(tokens: Sequence[int]) -> Int32[np.ndarray, " N"]:
+    return np.array(tokens, np.int32)

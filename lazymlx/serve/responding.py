@@ -11,9 +11,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ..progress import Progress
 from .answer import Piece, Told
-from .answering import Job
 from .api import Api, Reply, event
 from .encoding import Encoded
+from .job import Job
 from .request import Refusal, Request
 from .worker import Worker
 

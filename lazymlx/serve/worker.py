@@ -7,7 +7,8 @@ from threading import Event, Thread
 import mlx.core as mx
 
 from ..errors import Cancelled, UsageError
-from .answering import Answering, Job
+from .answering import Answering
+from .job import Job
 from .request import Refusal
 
 MOST_WAITING = 1000

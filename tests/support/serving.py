@@ -1,17 +1,25 @@
-"""A server in this process, on a free port, that clients can speak to."""
+"""A server in this process: on a free port, that clients can speak to, or without a socket."""
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import mlx.core as mx
 import uvicorn
+from mlx.utils import tree_flatten
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from lazymlx import LazyConfig, load
 from lazymlx.cli.serve import listen
+from lazymlx.engine.model import Model
+from lazymlx.serve.answer import Told
 from lazymlx.serve.answering import Answering
 from lazymlx.serve.app import Service, make_app
 from lazymlx.serve.conversations import Conversations
 from lazymlx.serve.encoding import Encoder
+from lazymlx.serve.job import Job
+from lazymlx.serve.request import Request
 from lazymlx.serve.worker import Worker
 
 
@@ -38,3 +46,37 @@ class Served:
         self._server.should_exit = True
         self._thread.join()
         self.worker.close()
+
+
+class Answers:
+    """What a server would answer, without one: everything that is told, in order."""
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: TokenizerWrapper,
+        *,
+        max_memory: int | None = None,
+        conversations: Conversations | None = None,
+    ):
+        self.model, self.tokenizer = model, tokenizer
+        self.conversations = conversations or Conversations(model, 4)
+        self.encoder = Encoder(tokenizer, model.max_positions, 2000)
+        self._answering = Answering(model, tokenizer, self.conversations, 64, max_memory)
+
+    def to(self, request: Request, leaves: Callable[[Told], bool] = lambda _: False) -> list[Told]:
+        """The answer to a request, whose client goes away as soon as `leaves` says so."""
+        told = list[Told]()
+
+        def tell(what: Told) -> None:
+            told.append(what)
+            if leaves(what):
+                job.cancelled.set()
+
+        job = Job(request, self.encoder.encode(request), tell)
+        self._answering.answer(job)
+        return told
+
+    @property
+    def weights(self) -> list[mx.array]:
+        return [w for _, w in tree_flatten(self.model.parameters()) if isinstance(w, mx.array)]

@@ -1,0 +1,21 @@
+"""`Job`: a request on its way to an answer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Event
+from time import perf_counter
+
+from .answer import Told
+from .encoding import Encoded
+from .request import Request
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request in the queue; `tell` is called on the worker's thread with all that becomes known."""
+
+    request: Request
+    prompt: Encoded
+    tell: Callable[[Told], None]
+    cancelled: Event = field(default_factory=Event)
+    since: float = field(default_factory=perf_counter)
