@@ -97,12 +97,20 @@ def read_sealed(
             if have > size or _checksum(file)[0] != header.get("checksum"):
                 _refuse(path, f"was altered after it was saved; {wording.save_again}", wording)
             file.seek(0)  # of this file: by now the name may stand for another one
-            arrays, _ = mx.load(file, format="safetensors", return_metadata=True)
-            mx.eval(arrays)
+            arrays = _arrays(file, path, wording)
     except OSError as error:
         _refuse(path, f"cannot be read: {error.strerror}", wording)
-    assert isinstance(arrays, dict)
     return arrays, header
+
+
+def _arrays(file: BinaryIO, path: Path, wording: Wording) -> dict[str, mx.array]:
+    try:
+        arrays = mx.load(file, format="safetensors")
+        assert isinstance(arrays, dict)
+        mx.eval(arrays)
+    except (RuntimeError, ValueError) as error:  # sealed, but with a table of arrays that cannot be one
+        _refuse(path, f"is no saved {wording.what}: {error}", wording)
+    return arrays
 
 
 def _is_other(path: Path) -> bool:
@@ -116,12 +124,13 @@ def _header(file: BinaryIO, path: Path, kind: str, wording: Wording) -> tuple[di
         table = json.loads(_raw_header(file))
         header = table.pop("__metadata__")
         ends = [entry["data_offsets"][1] for entry in table.values()]
-        start = file.tell()
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error):
+        size = file.tell() + max(ends, default=0)
+        known = header["format"] == kind and all(isinstance(value, str) for value in header.values())
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error):
         _refuse(path, f"is no saved {wording.what}", wording)
-    if header.get("format") != kind:
+    if not known:
         _refuse(path, f"is no saved {wording.what}", wording)
-    return header, start + max(ends, default=0)
+    return header, size
 
 
 def _raw_header(file: BinaryIO) -> bytes:

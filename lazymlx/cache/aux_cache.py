@@ -120,6 +120,12 @@ class AuxCache:
         self.depth, self.slots = mx.array(depth.astype(np.int32)), mx.array(slots)
         self.waiting_at = tuple(int((depth == cut).sum()) for cut in range(1, cuts + 1))
 
+    def pad(self, places: int, capacity: int) -> None:
+        """Have so many places for positions and slots for rows, as a conversation had that was saved."""
+        empty = places - self.places
+        self.depth, self.slots = mx.pad(self.depth, (0, empty)), mx.pad(self.slots, (0, empty))
+        self.rows = self.rows.padded(capacity - self.rows.capacity)
+
     def fill(self, arrays: Iterator[mx.array]) -> None:
         """Have the next of these arrays, in the order of `arrays`."""
         self.rows.fill(arrays)

@@ -272,6 +272,7 @@ class LazyCache:
         self.offset -= n
         self.queries, self.safe, self.expected = None, None, 0
         self.turn = self.turn.trimmed(self.offset)
+        self.prompt_queries = self.prompt_queries.of(slice(self.offset))
         for stage in self.stages:
             stage.trim(self.offset)
         if self.config.cuts:

@@ -26,6 +26,7 @@ class Mark:
         self.offset, self.expected, self.turn, self.queries = cache.offset, cache.expected, cache.turn, cache.queries
         self.config = cache.config
         self.packing = packing_of(cache)
+        self.asked = cache.prompt_queries.capacity
         self.slots = [Slots.of(stage) for stage in cache.stages]
         self.aux: AuxCache | None = handles_of(cache.aux)
         self.left = np.array([], int)  # positions whose hidden states left the aux cache since, once sealed
@@ -57,6 +58,7 @@ class Mark:
         if packing_of(cache) == self.packing:
             cache.config = self.config
         cache.offset, cache.expected, cache.turn, cache.queries = self.offset, self.expected, self.turn, self.queries
+        cache.prompt_queries = cache.prompt_queries.of(slice(self.asked))
         cache.aux, cache.safe = aux, None
         mx.eval(cache.state)  # by the thread that asked for it; another may go on
 

@@ -16,26 +16,27 @@ from mlx.utils import tree_flatten
 
 from ..cache.conversation import LazyCache
 from ..cache.stage import StageCache
-from ..cache.turn import Turn
 from ..cache.undo import Slots
 from ..config import LazyConfig
 from ..engine.links import query_buffer
 from ..engine.model import Model
 from ..errors import DocumentError, StateError
 from ..sealed import is_sealed, read_sealed, write_sealed
+from .claims import Claims, Unbelievable
+from .transcript import Transcript
 
-FORMAT, VERSION = "lazymlx document", "3"
+FORMAT, VERSION = "lazymlx document", "4"
 SAMPLE = 16  # values of each weight that a model is known by
 
 
 def save_document(
-    path: str | os.PathLike, model: Model, cache: LazyCache, tokens: list[int], transcript: dict[str, Any]
+    path: str | os.PathLike, model: Model, cache: LazyCache, tokens: list[int], transcript: Transcript
 ) -> None:
     """Write a conversation to a file.
 
     Args:
         tokens: in the cache, by position.
-        transcript: plain values that go into the header.
+        transcript: of what was said; it goes into the header.
 
     Raises:
         StateError: a prompt is still being read.
@@ -55,7 +56,7 @@ def save_document(
         "tokens": str(len(tokens)),
         "tokens_sha256": _digest(ids),
         "counts": json.dumps(_counts(cache)),
-        "transcript": json.dumps(transcript),
+        "transcript": json.dumps(transcript.to_dict()),
     }
     write_sealed(path, {"tokens": ids, **_arrays(cache)}, header)
 
@@ -65,30 +66,41 @@ def is_document(path: str | os.PathLike) -> bool:
     return is_sealed(path, FORMAT)
 
 
-def load_document(path: str | os.PathLike, model: Model) -> tuple[LazyCache, list[int], dict[str, Any]]:
+def load_document(path: str | os.PathLike, model: Model) -> tuple[LazyCache, list[int], Transcript]:
     """Read what `save_document` wrote: the cache, its tokens and the transcript.
 
     Raises:
-        DocumentError: the file cannot be read, is damaged, or belongs to another model.
+        DocumentError: the file cannot be read, is damaged, says what cannot be, or belongs to another model.
     """
     arrays, header = read_sealed(path, FORMAT, VERSION)
-    if header["model"] != fingerprint(model):
+    if header.get("model") != fingerprint(model):
         raise DocumentError(f"document: {path} was saved with another model; open it with that one")
-    if header["tokens_sha256"] != _digest(arrays["tokens"]):
+    try:
+        claims = Claims.of(header, model)
+        claims.check_arrays(arrays, model)
+    except Unbelievable as error:
+        raise DocumentError(
+            f"document: {path} is no conversation of this model: {error}; read the text again"
+        ) from None
+    if header.get("tokens_sha256") != _digest(arrays["tokens"]):
         raise DocumentError(f"document: {path} has other tokens than its header says; save it again")
-    values = json.loads(header["config"])
-    [cache] = model.make_cache(LazyConfig(**{**values, "schedule": [tuple(cut) for cut in values["schedule"]]}))
-    counts = json.loads(header["counts"])
-    cache.offset, cache.packed, cache.turn = counts["offset"], counts["packed"], Turn.from_dict(counts["turn"])
+    return _cache_of(claims, arrays, model), np.array(arrays["tokens"]).tolist(), claims.transcript
+
+
+def _cache_of(claims: Claims, arrays: dict[str, mx.array], model: Model) -> LazyCache:
+    [cache] = model.make_cache(claims.config)
+    cache.offset, cache.packed, cache.turn = claims.offset, claims.packed, claims.turn
     cache.queries = arrays.get("queries")
-    cache.prompt_queries = query_buffer(model.query_size).restored("asked", arrays)
+    asked = query_buffer(model.query_size).restored("asked", arrays)
+    cache.prompt_queries = asked.padded(claims.asked - asked.capacity)
     packing = cache.config.packing if cache.packed else None
-    for number, (stage, slots) in enumerate(zip(cache.stages, counts["slots"], strict=True)):
-        _fill_stage(stage, arrays, f"stage{number}", Slots(*slots), packing)
-    if "aux.rows" in arrays:
+    for number, (stage, slots) in enumerate(zip(cache.stages, claims.slots, strict=True)):
+        _fill_stage(stage, arrays, f"stage{number}", slots, packing)
+    if "aux.depth" in arrays:
         cache.aux.lay_out(cache.aux.rows.restored("aux.rows", arrays), np.array(arrays["aux.depth"]))
+        cache.aux.pad(claims.places, claims.rows)
     mx.eval(cache.state)
-    return cache, np.array(arrays["tokens"]).tolist(), json.loads(header["transcript"])
+    return cache
 
 
 def fingerprint(model: Model) -> str:
@@ -113,8 +125,15 @@ def _config_values(config: LazyConfig) -> dict[str, Any]:
 
 def _counts(cache: LazyCache) -> dict[str, Any]:
     """The numbers that a conversation consists of, beside arrays."""
-    slots = [list(Slots.of(stage)) for stage in cache.stages]
-    return {"offset": cache.offset, "packed": cache.packed, "turn": cache.turn.to_dict(), "slots": slots}
+    return {
+        "offset": cache.offset,
+        "packed": cache.packed,
+        "turn": cache.turn.to_dict(),
+        "slots": [list(Slots.of(stage)) for stage in cache.stages],
+        "places": cache.aux.places,
+        "rows": cache.aux.rows.capacity,
+        "asked": cache.prompt_queries.capacity,
+    }
 
 
 def _arrays(cache: LazyCache) -> dict[str, mx.array]:

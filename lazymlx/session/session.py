@@ -96,7 +96,7 @@ class Session:
         cache, tokens, transcript = load_document(path, model)
         session = cls(model, tokenizer, None, cache.config, max_memory=max_memory, step_size=step_size)
         session._cache, session._tokens = cache, tokens
-        session._transcript = Transcript.from_dict(transcript)
+        session._transcript = transcript
         return session
 
     def save(self, path: str | os.PathLike) -> None:
@@ -106,7 +106,7 @@ class Session:
             DocumentError: the file cannot be written.
         """
         with self._alone():
-            save_document(path, self.model, self._cache, self._tokens, self._transcript.to_dict())
+            save_document(path, self.model, self._cache, self._tokens, self._transcript)
 
     def read(self, text_or_path: str | os.PathLike, on_progress: OnProgress | None = None) -> None:
         """Read a document, or one more; the next question is asked about all that was read since the one before.

@@ -39,7 +39,19 @@ class Transcript:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Transcript":
-        return cls(**{**values, "messages": tuple(values["messages"])})
+        """What `to_dict` gave.
+
+        Raises:
+            ValueError: it gave something else.
+        """
+        messages, documents, has_documents = values["messages"], values["documents"], values["has_documents"]
+        if not isinstance(documents, str) or type(has_documents) is not bool or not isinstance(messages, list):
+            raise ValueError("a transcript has messages, documents, and whether there are any")
+        for message in messages:
+            parts = message["role"], message["content"]
+            if len(message) != len(parts) or not all(isinstance(part, str) for part in parts):
+                raise ValueError("a message of a transcript has a role and a content")
+        return cls(tuple(messages), documents, has_documents)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

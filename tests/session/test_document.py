@@ -129,8 +129,8 @@ def test_another_model_is_refused(saved):
 
 def test_another_version_is_refused_before_anything_else(saved):
     whole = saved.read_bytes()
-    saved.write_bytes(whole.replace(b'"version":"3"', b'"version":"1"')[:-100])
-    with pytest.raises(DocumentError, match="version 1 .* reads 3; read the text again"):
+    saved.write_bytes(whole.replace(b'"version":"4"', b'"version":"1"')[:-100])
+    with pytest.raises(DocumentError, match="version 1 .* reads 4; read the text again"):
         opened(saved)
 
 
@@ -138,6 +138,10 @@ def test_other_files_are_refused(tmp_path):
     file = tmp_path / "other"
     for content in (b"", b"hello, world", b"\xff" * 100, struct.pack("<Q", 2) + b"{}", struct.pack("<Q", 4) + b"null"):
         file.write_bytes(content)
+        with pytest.raises(DocumentError, match="no saved document"):
+            opened(file)
+    for table in ([], {"__metadata__": ["format"]}, {"__metadata__": {"format": 1}}, {"__metadata__": {}, "a": [1]}):
+        file.write_bytes(struct.pack("<Q", len(json.dumps(table))) + json.dumps(table).encode())
         with pytest.raises(DocumentError, match="no saved document"):
             opened(file)
     with file.open("wb") as weights:
@@ -218,8 +222,8 @@ def test_a_file_that_is_replaced_while_it_is_read_is_the_old_one_or_the_new_one(
 
 
 def test_tokens_that_the_header_does_not_know_are_refused(saved):
-    arrays, header = read_sealed(saved, "lazymlx document", "3")
-    write_sealed(saved, {**arrays, "tokens": arrays["tokens"] + 1}, header)
+    arrays, header = read_sealed(saved, "lazymlx document", "4")
+    write_sealed(saved, {**arrays, "tokens": arrays["tokens"][::-1]}, header)
     with pytest.raises(DocumentError, match="other tokens"):
         opened(saved)
 
@@ -265,7 +269,7 @@ def test_the_header_says_what_the_file_is(saved):
     raw = saved.read_bytes()
     (length,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8 : 8 + length])["__metadata__"]
-    assert header["format"] == "lazymlx document" and header["version"] == "3"
+    assert header["format"] == "lazymlx document" and header["version"] == "4"
     assert header["schedule"] == "2:0.4,4:0.2"
     assert int(header["tokens"]) == read_session()._cache.offset
     assert json.loads(header["config"])["window"] == LAZY.window
