@@ -45,8 +45,8 @@ def relative(path: Path) -> str:
 
 
 def top_level(path: Path) -> str:
-    """The module or package directly below lazymlx that a file belongs to."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """The module or package directly below lazymlx that a file belongs to; a package's door is one of the doors."""
+    return "__main__" if path.stem == "__main__" else path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def modules() -> set[str]:

@@ -12,7 +12,6 @@ from .terminal import say
 
 MOST_CONVERSATIONS = 8
 MOST_TOKENS = 8192
-DRAIN_S = 5  # of answers under way, after Ctrl-C
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,21 +75,22 @@ def run(args: argparse.Namespace) -> int:
 
     worker = Worker(answering, on_death=end)
     service = Service(worker, Encoder(tokenizer, model.max_positions, args.max_tokens), name, args.api_key)
-    server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="warning", timeout_graceful_shutdown=DRAIN_S))
+    server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="warning"))
     _introduce(f"http://{_authority(*listener.getsockname()[:2])}", name, args.api_key is not None)
     try:
         server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass  # what the server has heard already, and done
     finally:
-        died = worker.died
         worker.close()
-    if died:
-        raise RunError(f"the device computes no more: {died}; start the server again")
+    if worker.died:
+        raise RunError(f"the device computes no more: {worker.died}; start the server again")
     return 0
 
 
 def _introduce(address: str, name: str, key: bool) -> None:
     """What a person needs in order to point a client at the server."""
-    say(f"serving {name} at {address}; Ctrl-C ends it")
+    say(f"serving {name} at {address}; Ctrl-C ends it after the answers under way, twice at once")
     say(f"OpenAI clients: base URL {address}/v1, model {name}, API key {'yours' if key else 'any text'}")
     say(f"Anthropic clients: ANTHROPIC_BASE_URL={address} ANTHROPIC_API_KEY={'KEY' if key else 'any'}")
     header = "-H 'Authorization: Bearer KEY' " if key else ""

@@ -36,6 +36,7 @@ class Encoder:
 
     def __init__(self, tokenizer: TokenizerWrapper, positions: int | None, most_tokens: int):
         self._tokenizer, self._positions, self._most_tokens = tokenizer, positions, most_tokens
+        self._longest = max(map(len, tokenizer.get_vocab()))  # letters of a token, at most
 
     def encode(self, request: Request) -> Encoded:
         """The tokens of a prompt.
@@ -49,9 +50,7 @@ class Encoder:
             raise Refusal(400, "prompt: expected at least one token, got none")
         room = self._most_tokens if self._positions is None else self._positions - len(tokens)
         if room < 1:
-            raise Refusal(
-                400, f"prompt: {len(tokens)} tokens, but the model has {self._positions} positions; send fewer"
-            )
+            raise self._too_long(str(len(tokens)))
         head = self._head(prompt, tokens) if isinstance(prompt, Chat) else 0
         return Encoded(tokens, head, min(request.max_tokens or self._most_tokens, self._most_tokens, room))
 
@@ -90,7 +89,13 @@ class Encoder:
             text.encode()
         except UnicodeEncodeError:
             raise Refusal(400, "messages: expected text, got half a surrogate pair in one") from None
+        least = len(text) // self._longest
+        if self._positions is not None and least >= self._positions:  # tokenising it would take long
+            raise self._too_long(f"more than {least}")
         return self._tokenizer.encode(text, verbose=False, **options)
+
+    def _too_long(self, found: str) -> Refusal:
+        return Refusal(400, f"prompt: {found} tokens, but the model has {self._positions} positions; send fewer")
 
     def _head(self, chat: Chat, tokens: list[int]) -> int:
         """What the prompt has in common with another one of the same system messages and tools."""

@@ -34,6 +34,11 @@ class Worker:
         """Whether requests will be answered."""
         return not self.died and not self._closed.is_set()
 
+    @property
+    def waiting(self) -> int:
+        """Requests whose answers have not begun."""
+        return self._jobs.qsize()
+
     def submit(self, job: Job) -> None:
         """Queue a job.
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import uvicorn
@@ -26,10 +27,13 @@ from lazymlx.serve.worker import Worker
 class Served:
     """A model's folder, served inside of the context at `address`."""
 
-    def __init__(self, folder: Path, lazy: LazyConfig | None = None, *, conversations: int = 4, step_size: int = 64):
+    def __init__(self, folder: Path, lazy: LazyConfig | None = None, *, answering: Any = None):
+        """Args: answering: in the place of the model's."""
         self.model, self.tokenizer = load(str(folder), lazy or LazyConfig())
-        self.conversations = Conversations(self.model, conversations)
-        self.worker = Worker(Answering(self.model, self.tokenizer, self.conversations, step_size))
+        self.conversations = Conversations(self.model, 4)
+        answering = answering or Answering(self.model, self.tokenizer, self.conversations, 64)
+        self.worker = Worker(answering, on_death=lambda: self.deaths.append(self.worker.died))
+        self.deaths: list[str] = []
         service = Service(self.worker, Encoder(self.tokenizer, self.model.max_positions, 2000), "tiny", "secret")
         self._server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="warning"))
         self._listener = listen("127.0.0.1", 0)
