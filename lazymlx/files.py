@@ -2,16 +2,20 @@
 
 import json
 import os
+import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import get_ident
 from typing import Any, BinaryIO
+from zlib import crc32
 
 from .errors import RunError, UsageError
 
 HEAD = 4096  # bytes
+BESIDE = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})-(?P<process>[1-9][0-9]*)-[0-9]+\.lazymlx", re.DOTALL)
 
 
 def check_file(path: Path, flag: str, is_ours: Callable[[Path], bool]) -> None:
@@ -112,6 +116,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     path = path.resolve()  # a link stays one
     temporary = _beside(path)
+    _remove_orphans(path.parent)
     try:
         with temporary.open("w+b") as file:
             yield file
@@ -135,7 +140,31 @@ def _is_there(path: Path) -> bool:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}-{get_ident()}.tmp")
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{get_ident()}.lazymlx")
+
+
+def _host() -> str:
+    """This machine, in a few letters: elsewhere, a folder that several share has other processes."""
+    return f"{crc32(platform.node().encode()):08x}"
+
+
+def _remove_orphans(folder: Path) -> None:
+    """Remove what processes of this machine that were killed have left unfinished."""
+    for entry in folder.iterdir():
+        written = BESIDE.fullmatch(entry.name)
+        if written and written["host"] == _host() and not _runs(int(written["process"])):
+            with suppress(OSError):  # of somebody else, say; or another process was faster
+                entry.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

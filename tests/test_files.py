@@ -2,12 +2,15 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from lazymlx.errors import RunError, UsageError
-from lazymlx.files import check_file, check_folder, holds, write_json, write_text
+from lazymlx.files import _host, check_file, check_folder, holds, replacing, write_json, write_text
 
 
 def nothing_is(path: Path) -> bool:
@@ -52,6 +55,32 @@ def test_a_stream_that_goes_to_a_file_is_not_cut_off(tmp_path: Path) -> None:
         print("the answer", file=file, flush=True)
         write_text(Path(f"/dev/fd/{file.fileno()}"), "figures\n", "--out")
     assert (tmp_path / "answer").read_text() == "the answer\nfigures\n"
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from lazymlx.files import replacing
+with replacing(Path({path!r})) as file:
+    file.write(b"half of it")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_goes_with_the_next_save_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    path = tmp_path / "book"
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", KILLED.format(path=str(path))])
+        assert done.returncode == -signal.SIGKILL
+    assert len(names(tmp_path)) == 1  # of the second; it removed the first one's
+    [left] = names(tmp_path)
+    elsewhere = left.replace(_host(), "0123abcd")
+    (tmp_path / elsewhere).touch()
+    with replacing(tmp_path / "other") as living:
+        write_text(path, "whole", "--out")
+        living.write(b"too")
+    assert names(tmp_path) == [elsewhere, "book", "other"]
 
 
 def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
