@@ -171,7 +171,8 @@ class LazyConfig:
         default="auto",
         metadata={
             "help": "cuts as 'layer:keep,...' (from this layer on, keep x context tokens are processed), a preset "
-            f"({', '.join(PRESETS)}), or auto: the schedule stored for the model, else {DEFAULT_PRESET}"
+            f"({', '.join(PRESETS)}), a file or folder of 'lazymlx calibrate --out', or auto: the schedule stored for "
+            f"the model, else {DEFAULT_PRESET}"
         },
     )
     window: int = field(
@@ -194,7 +195,7 @@ class LazyConfig:
         default=64,
         metadata={
             "help": "last tokens of a prompt that look ahead before a cut leaves tokens behind, where maps were fitted "
-            "for the model; 0: never"
+            "for the model; 0 or off: never; on: 64, and an error where there are none"
         },
     )
     filled: Filled = field(

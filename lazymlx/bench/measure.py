@@ -12,7 +12,7 @@ from time import perf_counter
 import mlx.core as mx
 from mlx_lm.generate import wired_limit
 
-from ..costs.flops import Sizes, ideal_speedup
+from ..costs.flops import Looking, Sizes, ideal_speedup
 from ..nn.compiling import compiles
 from .models import Pair
 from .plan import Plan, Variant
@@ -105,8 +105,9 @@ class Bench:
         if "decode" in self.plan.what and variant.decodes and compiles():
             timed(self.pair, variant, prompt, 2)
         if variant.lazy is not None and variant.lazy.cuts and self._sizes is not None:
-            record.ideal = ideal_speedup(self._sizes, variant.lazy.cuts, length)
-            record.ideal_kept = ideal_speedup(self._sizes, variant.lazy.cuts, length, record.kept)
+            looking = Looking.of(variant.lazy, self.pair.ours.engine.maps)
+            record.ideal = ideal_speedup(self._sizes, variant.lazy.cuts, length, looking=looking)
+            record.ideal_kept = ideal_speedup(self._sizes, variant.lazy.cuts, length, record.kept, looking)
         self.records.append(record)
         return record
 

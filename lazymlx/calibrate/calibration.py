@@ -14,9 +14,10 @@ from typing import Any
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..config import Cut, LazyConfig, Schedule
-from ..costs.flops import Sizes, ideal_speedup, rows_by_layer
+from ..costs.flops import Looking, Sizes, ideal_speedup, rows_by_layer
 from ..engine.model import Model
 from ..errors import RunError
+from ..nn.maps import Maps
 from ..nn.windows import possible
 from .kinds import Writer
 from .loss import Loss, Meter
@@ -40,10 +41,12 @@ class Calibration:
 
     Attributes:
         config: to use; its schedule is empty if nothing may be left out.
+        maps: to look ahead with at its cuts; None where that is not needed.
         speedup: ideal, of the schedule's shares at the longest length.
         measured_speedup: ideal, of the tokens computed on the check's prompts, protected ones included.
         search: the loss on the search's prompts.
         check: the loss on fresh prompts.
+        blind: the same without looking ahead, as far as it was measured until it lost too much.
         at_most: for each kind of prompt, what its fresh ones speak for with 95% confidence, whichever of the checks
             that there might have been passed.
         scan: for each layer, the loss of a single cut there that keeps a quarter; most failed before all prompts.
@@ -52,10 +55,12 @@ class Calibration:
     """
 
     config: LazyConfig
+    maps: Maps | None
     speedup: float
     measured_speedup: float
     search: Loss
     check: Loss
+    blind: Loss
     at_most: dict[str, float]
     scan: dict[int, Loss]
     refused: dict[str, Loss]
@@ -72,6 +77,7 @@ class Calibration:
             f"{self.config.schedule}: {self.speedup:.2f}x fewer operations ({self.measured_speedup:.2f}x with the "
             f"protected tokens of the prompts used here); on fresh prompts {self.check}; at most "
             f"{max(self.at_most.values()):.3f} nats a token in every kind with 95% confidence"
+            + (f"; without looking ahead {self.blind}" if self.maps is not None else "")
             + (f"; of bolder schedules, {self.broke} broke first" if self.broke else "")
         )
 
@@ -80,9 +86,12 @@ class Calibration:
         return {
             "schedule": str(self.config.schedule),
             "min_tokens": self.config.min_tokens,
+            "lookahead": self.config.lookahead,
+            "maps": self.maps is not None,
             "speedup": round(self.speedup, 3),
             "measured_speedup": round(self.measured_speedup, 3),
             "check": self.check.record(),
+            "blind": self.blind.record(),
             "at_most": {kind: round(nats, 4) for kind, nats in self.at_most.items()},
             "search": self.search.record(),
             "scan": {layer: loss.record() for layer, loss in self.scan.items()},
@@ -95,6 +104,7 @@ class Calibrator:
     """Runs a plan on a model.
 
     Args:
+        maps: of the cuts that are considered, to look ahead with; None: every cut is, and nothing looks ahead.
         book: keeps what was measured, and knows what was measured before.
         on_prompt: is told about every prompt.
         say: is told, in a line, what each part of the search came to.
@@ -109,13 +119,16 @@ class Calibrator:
         tokenizer: TokenizerWrapper,
         plan: Plan,
         *,
+        maps: Maps | None = None,
         book: Book | None = None,
         on_prompt: OnPrompt = ignore,
         say: Say = lambda line: None,
     ):
         self.plan, self.book, self.on_prompt, self.say = plan, book or Book(), on_prompt, say
+        self.maps, self.base = maps, BASE if maps is not None else replace(BASE, lookahead=0)
+        model.look_with(maps)
         self.windows = model.windows
-        self.sizes = Sizes.of(model.family.core(model).args, self.windows)
+        self.sizes = Sizes.of_model(model)
         plan.check_model(len(self.windows), model.max_positions, self.speedup)
         self.meter = Meter(model, tokenizer)
 
@@ -126,7 +139,8 @@ class Calibrator:
     def _ideal(self, cuts: Sequence[Cut], length: int, kept: Sequence[int] | None = None) -> float:
         """In operations; in tokens and layers where a model's operations are not counted."""
         if self.sizes is not None:
-            return ideal_speedup(self.sizes, cuts, length, kept)
+            looking = Looking.of(replace(self.base, schedule=tuple(cuts)), self.maps)
+            return ideal_speedup(self.sizes, cuts, length, kept, looking)
         behind = [cut.keep * length for cut in cuts] if kept is None else list(kept)
         layers = len(self.windows)
         return layers * length / sum(rows_by_layer(layers, cuts, [length, *behind]))
@@ -161,7 +175,7 @@ class Calibrator:
             self.say(f"{found.config.schedule}, {self.speedup(found.config.cuts):.2f}x, in the search: {found.loss}")
             check = fresh.race([found.config], "checking on fresh prompts")[found.config]
             if self.plan.target is not None or self._is_supported(fresh, check):
-                return self._result(found.config, found.loss, check, scan, refused)
+                return self._result(found.config, found.loss, check, scan, refused, self._blind(fresh, found.config))
             needed = max(needed, self._needed(fresh, check))
             self.say(f"on fresh prompts: {check}; {self._why(fresh, check)}")
             refused[found.config.cuts] = check
@@ -172,7 +186,14 @@ class Calibrator:
                 f"checks: nothing is stored: {self.plan.checks} of a kind are too few to show that a schedule loses at "
                 f"most {self.plan.max_loss:g} nats a token with 95% confidence; ask for about {needed} with --checks"
             )
-        return self._result(BASE, Loss({}), Loss({}), scan, refused)
+        return self._result(self.base, Loss({}), Loss({}), scan, refused, Loss({}))
+
+    def _blind(self, fresh: Trials, config: LazyConfig) -> Loss:
+        """What the same schedule loses without looking ahead."""
+        if self.maps is None:
+            return Loss({})
+        blind = replace(config, lookahead=0)
+        return fresh.race([blind], "the same without looking ahead")[blind]
 
     def _is_supported(self, fresh: Trials, check: Loss) -> bool:
         """Whether a check shows that every kind stays within the limit."""
@@ -204,21 +225,33 @@ class Calibrator:
         def fits(cuts: Cuts) -> bool:
             return possible(cuts, self.windows) == cuts
 
-        search = Search(len(self.windows), self.speedup, trials, BASE, fits, limit)
+        layers = len(self.windows)
+        at = range(1, layers) if self.maps is None else sorted(self.maps.cuts)
+        search = Search(layers, at, self.speedup, trials, self.base, fits, limit)
         return search.fastest() if self.plan.target is None else search.safest(self.plan.target)
 
     def _result(
-        self, config: LazyConfig, search: Loss, check: Loss, scan: dict[int, Loss], refused: dict[Cuts, Loss]
+        self,
+        config: LazyConfig,
+        search: Loss,
+        check: Loss,
+        scan: dict[int, Loss],
+        refused: dict[Cuts, Loss],
+        blind: Loss,
     ) -> Calibration:
         speedups = [self._ideal(config.cuts, o.tokens, o.kept) for o in check.outcomes]
         rounds = 1 if self.plan.target is not None else self.plan.rounds
         failed = [loss for loss in (*list(refused.values())[::-1], *list(scan.values())[::-1]) if self._failed(loss)]
         return Calibration(
-            config=LazyConfig(config.schedule, min_tokens=min(self.plan.lengths)),  # shorter prompts were not tried
+            config=LazyConfig(
+                config.schedule, lookahead=config.lookahead, min_tokens=min(self.plan.lengths)
+            ),  # shorter prompts were not tried
+            maps=self.maps.only(cut.layer for cut in config.cuts) if self.maps is not None and config.cuts else None,
             speedup=self.speedup(config.cuts),
             measured_speedup=harmonic_mean(speedups) if speedups else 1.0,
             search=search,
             check=check,
+            blind=blind,
             at_most={kind: check.at_most(kind, rounds) for kind in check.kinds},
             scan=scan,
             refused={str(Schedule(cuts)): loss for cuts, loss in refused.items()},

@@ -5,7 +5,6 @@ a time, and every layer's map is final when the layer is done.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
@@ -15,28 +14,12 @@ from ..cache.masks import Mask, causal
 from ..cache.stage import Span
 from ..errors import MapsError
 from ..nn.attention import Attention, Rows
-from ..nn.maps import CutMap, Factor, LayerMap, Maps, unit
+from ..nn.maps import R2, CutMap, Factor, LayerMap, Maps, unit
 from ..nn.network import Network
 
 SINK = 4  # first tokens of a chunk, unlike all others: they are never left behind, so no map is asked about them
 RIDGE = 1e-3
 HELD_EVERY = 6  # of the chunks, one in so many is not fitted to but tells how good the maps are
-
-
-@dataclass(frozen=True)
-class R2:
-    """The share of the variance on text that was not fitted to that a map explains."""
-
-    cut: int
-    layer: int
-    keys: float
-    values: float
-
-
-@dataclass(frozen=True)
-class Fitted:
-    maps: Maps
-    report: tuple[R2, ...]
 
 
 def fit_maps(
@@ -49,7 +32,7 @@ def fit_maps(
     bits: int | None = 8,
     rank: int | None = None,
     progress: Callable[[float], None] | None = None,
-) -> Fitted:
+) -> Maps:
     """The maps of a model for some cuts.
 
     Beside the model and the maps, with N for the keys and values of a token in a layer, memory holds (1 + cuts) x
@@ -72,7 +55,7 @@ def fit_maps(
     states = [model.embedded(mx.array([chunk])) for chunk in chunks]
     sources: dict[int, Source] = {}
     found: dict[int, list[LayerMap]] = {cut: [] for cut in cuts}
-    report: list[R2] = []
+    r2: dict[int, list[R2]] = {cut: [] for cut in cuts}
     deep = [model.family.attention_of(layer) for layer in model.layers]
     for layer in range(len(deep)):
         if layer in found:
@@ -80,12 +63,12 @@ def fit_maps(
         sums, held = _through(model, layer, states, sources)
         for cut, source in sources.items():
             found[cut].append(source.fitted(sums[cut], bits, rank))
-            report.append(R2(cut, layer, *_r2(found[cut][-1], source, held)))
+            r2[cut].append(_r2(found[cut][-1], source, held))
         if progress is not None:
             progress((layer + 1) / len(deep))
     heads = [attention.kv_heads for attention in deep]
-    maps = {cut: CutMap(cut, tuple(heads[cut:]), tuple(layers)) for cut, layers in found.items()}
-    return Fitted(Maps(fingerprint, maps, bits), tuple(sorted(report, key=lambda r: (r.cut, r.layer))))
+    maps = {cut: CutMap(cut, tuple(heads[cut:]), tuple(layers), tuple(r2[cut])) for cut, layers in found.items()}
+    return Maps(fingerprint, maps, bits)
 
 
 class Sums:
@@ -170,8 +153,8 @@ def _keys_values(attention: Attention, x: Float[mx.array, "1 L D"]) -> Float[mx.
     return mx.concatenate([part.reshape(part.shape[1], -1) for part in (keys, values)], axis=-1)
 
 
-def _r2(found: LayerMap, source: Source, held: Mapping[int, mx.array]) -> tuple[float, float]:
-    """Of keys and of values, on chunks that were held out, by the map in the form that it is stored in."""
+def _r2(found: LayerMap, source: Source, held: Mapping[int, mx.array]) -> R2:
+    """On chunks that were held out, by the map in the form that it is stored in."""
     used, error, squares, total, count = found.used_in(mx.float32), 0.0, 0.0, 0.0, 0
     for n, targets in held.items():
         y = targets.astype(mx.float32)
@@ -183,7 +166,7 @@ def _r2(found: LayerMap, source: Source, held: Mapping[int, mx.array]) -> tuple[
         float(1 - lost.sum() / max(have.sum(), 1e-30))
         for lost, have in zip(np.split(np.asarray(error), 2), np.split(variance, 2), strict=True)
     )
-    return keys, values
+    return R2(keys, values)
 
 
 def _double(x: mx.array) -> np.ndarray:

@@ -43,6 +43,7 @@ class Search:
 
     Args:
         layers: the model's depth.
+        at: layers where there may be a cut, rising.
         speedup: the ideal speed-up of a list of cuts.
         base: everything but the schedule.
         fits: whether cuts may be tried at all.
@@ -52,13 +53,15 @@ class Search:
     def __init__(
         self,
         layers: int,
+        at: Sequence[int],
         speedup: Callable[[Sequence[Cut]], float],
         trials: Trials,
         base: LazyConfig,
         fits: Callable[[Cuts], bool] = lambda cuts: True,
         limit: float = inf,
     ):
-        self.layers, self.speedup, self.trials, self.base, self.fits = layers, speedup, trials, base, fits
+        self.layers, self.at, self.speedup, self.trials, self.base = layers, list(at), speedup, trials, base
+        self.fits = fits
         self.limit = limit
         self.best: Cuts = ()
         self.failed: list[Cuts] = []
@@ -79,7 +82,7 @@ class Search:
 
     def _scan(self) -> dict[int, Loss]:
         """The loss of a single cut at every layer."""
-        every = [(Cut(layer, KEEPS[SCAN]),) for layer in range(1, self.layers)]
+        every = [(Cut(layer, KEEPS[SCAN]),) for layer in self.at]
         losses = self._race(list(filter(self.fits, every)), "scan of the layers")
         return {cuts[0].layer: loss for cuts, loss in losses.items()}
 
@@ -164,8 +167,9 @@ class Search:
         for i, cut in enumerate(cuts):
             floor = cuts[i - 1].layer if i else 0
             less = [keep for keep in KEEPS if keep < cut.keep]
-            if cut.layer - 1 > floor:
-                yield (*cuts[:i], cut._replace(layer=cut.layer - 1), *cuts[i + 1 :])
+            earlier = [layer for layer in self.at if floor < layer < cut.layer]
+            if earlier:
+                yield (*cuts[:i], cut._replace(layer=earlier[-1]), *cuts[i + 1 :])
             if less and (i + 1 == len(cuts) or less[0] > cuts[i + 1].keep):
                 yield (*cuts[:i], cut._replace(keep=less[0]), *cuts[i + 1 :])
 
@@ -177,9 +181,7 @@ class Search:
         Raises:
             UsageError: there is none.
         """
-        singles = [
-            cuts for layer in range(1, self.layers) if (cuts := self._reaching((), layer, target)) and self.fits(cuts)
-        ]
+        singles = [cuts for layer in self.at if (cuts := self._reaching((), layer, target)) and self.fits(cuts)]
         if not singles:
             raise UsageError(f"target-speedup: no cut that this model can have reaches {target:g}; ask for less")
         (config, loss), *_ = self.trials.rank([self._config(cuts) for cuts in singles], "one cut")
@@ -201,12 +203,16 @@ class Search:
     def _with_one_more(self, cuts: Cuts, target: float) -> Iterator[Cuts]:
         """One cut more, before the first or behind the last; the one beside it is relaxed to the target."""
         first, last, stride = cuts[0], cuts[-1], max(self.layers // 8, 1)
-        for layer in range(max(first.layer - 2 * stride, 1), first.layer, max(stride // 2, 1)):
+        apart = max(self.layers // len(self.at), 1)
+        for layer in self._between(first.layer - 2 * stride, first.layer)[:: max(stride // 2 // apart, 1)]:
             for keep in (k for k in KEEPS if k > first.keep):
                 yield from filter(None, [self._reaching((Cut(layer, keep),), first.layer, target, cuts[1:])])
-        for layer in range(last.layer + stride, self.layers, stride):
+        for layer in self._between(last.layer + stride, self.layers)[:: max(stride // apart, 1)]:
             for keep in (k for k in KEEPS if k < last.keep):
                 yield from filter(None, [self._reaching(cuts[:-1], last.layer, target, (Cut(layer, keep),))])
+
+    def _between(self, start: int, stop: int) -> list[int]:
+        return [layer for layer in self.at if start <= layer < stop]
 
     def _config(self, cuts: Cuts) -> LazyConfig:
         return dataclasses.replace(self.base, schedule=cuts)

@@ -147,4 +147,5 @@ class Trials:
 
 def describe(config: LazyConfig) -> str:
     """A configuration in a line: its schedule, and how tokens are scored."""
-    return f"{config.schedule} window {config.window} pool {config.pool} {config.reduce}"
+    ahead = f" lookahead {config.lookahead}" if config.lookahead else ""
+    return f"{config.schedule} window {config.window} pool {config.pool} {config.reduce}{ahead}"

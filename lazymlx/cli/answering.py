@@ -51,7 +51,7 @@ class Answer:
 
 
 def open_model(args: argparse.Namespace, name: str, lazy: LazyConfig) -> tuple[Model, TokenizerWrapper, bool]:
-    """The model and tokenizer that the flags name, and whether a schedule is stored for it.
+    """The model and tokenizer that the flags name, and whether it was calibrated.
 
     Raises:
         UsageError: a flag does not fit the model, or cannot be served by any.
@@ -59,14 +59,15 @@ def open_model(args: argparse.Namespace, name: str, lazy: LazyConfig) -> tuple[M
     """
     options.refuse(args, REFUSED)
     folder = find(name)
-    model, tokenizer = load(str(folder), lazy, **options.loading(args))
+    given = options.loading(args)
+    model, tokenizer = load(str(folder), lazy, **given)
     check_drawing(model, args)
     for token in args.extra_eos_token:
         try:
             tokenizer.add_eos_token(token)
         except ValueError as error:
             raise UsageError(f"--extra-eos-token: {error}") from None
-    return model, tokenizer, find_stored(folder) is not None
+    return model, tokenizer, given["calibration"] is not None or find_stored(folder) is not None
 
 
 def open_saved(args: argparse.Namespace, name: str) -> Session:

@@ -56,11 +56,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--output: {args.output} is no file, which a document needs; name one")
     say(f"reading {request.name} with {'the embedded model' if args.model is None else name}")
     folder = find(name)
-    model, tokenizer = load(str(folder), lazy, **options.loading(args))
+    given = options.loading(args)
+    model, tokenizer = load(str(folder), lazy, **given)
+    calibrated = given["calibration"] is not None or find_stored(folder) is not None
     limits = {"max_memory": args.max_memory, "step_size": options.step_size(args)}
     with Session(model, tokenizer, args.system_prompt, **limits) as session:
         tokens = session.stats.context_tokens + count_tokens(request.text, tokenizer)
-        for note in notes(tokens, model.max_positions, None if find_stored(folder) else lazy, model.lazy):
+        for note in notes(tokens, model.max_positions, None if calibrated else lazy, model.lazy):
             say(note)
         with PrefillBar("reading") as bar:
             session.read(request.text, bar)

@@ -4,12 +4,13 @@ import argparse
 import os
 from collections.abc import Callable
 from dataclasses import Field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from ..config import MOST, STORAGE, LazyConfig
 from ..demo import MODEL
 from ..errors import UsageError
-from .values import memory_size, number, number_or_all, token_limit
+from .values import memory_size, number, number_or_all, rows_that_look, schedule_or_place, token_limit
 
 # mlx_lm.generate's defaults
 MAX_TOKENS = 100
@@ -22,6 +23,7 @@ DEMO_STEP_SIZE = 512  # a slow CPU hears Ctrl-C and moves its bar between two ch
 LAZY_FIELDS: tuple[Field, ...] = tuple(f for f in fields(LazyConfig) if f.name != "scorer")  # a scorer is Python
 
 METAVARS = {int: "N", float: "X"}  # of a lazy field, by its default's type
+CONVERTERS = {"revive": number_or_all, "schedule": schedule_or_place, "lookahead": rows_that_look}
 
 # mlx_lm's flags that a lazy cache cannot serve; those named in `generation.REFUSED` have their reason there.
 REFUSED = {
@@ -179,9 +181,7 @@ def add_lazy_flags(parser: argparse._ActionsContainer) -> None:
 
 
 def _converter(field: Field) -> Callable[[str], Any]:
-    if field.name == "revive":
-        return number_or_all
-    return int if field.default is None else type(field.default)
+    return CONVERTERS.get(field.name, int if field.default is None else type(field.default))
 
 
 def step_size(args: argparse.Namespace) -> int:
@@ -196,6 +196,8 @@ def lazy_config(args: argparse.Namespace, mode: str | None = None) -> LazyConfig
         mode: in the place of what `--lazy` says.
     """
     given, mode = {field.name: getattr(args, field.name) for field in LAZY_FIELDS}, mode or args.lazy
+    if isinstance(args.schedule, Path):  # which `load` reads
+        given["schedule"] = "auto"
     if mode == "off":
         return replace(LazyConfig.dense(), **{name: given[name] for name in STORAGE})
     if mode == "on":
@@ -222,10 +224,12 @@ def model_name(args: argparse.Namespace) -> str:
 
 def loading(args: argparse.Namespace) -> dict[str, Any]:
     """What the flags say to `load`, beside the model and the configuration."""
+    calibration = args.schedule if isinstance(args.schedule, Path) else None
     return {
         "adapter_path": args.adapter_path,
         "trust_remote_code": args.trust_remote_code,
-        "fixed": args.given,
+        "fixed": args.given - {"schedule"} if calibration else args.given,
+        "calibration": calibration,
     }
 
 

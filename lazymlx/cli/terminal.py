@@ -1,6 +1,7 @@
 """The two streams: the answer on stdout, byte for byte, and everything that is said about it on stderr."""
 
 import io
+import logging
 import os
 import sys
 from typing import TextIO
@@ -13,6 +14,16 @@ EXIT_INTERRUPTED = 130  # exit code after Ctrl-C, as shells count it: 128 + SIGI
 def say(text: str) -> None:
     """One line on stderr, whatever line breaks a message has brought along."""
     print(f"lazymlx: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+class Said(logging.Handler):
+    """Says what the library has logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+LOGGED = Said()
 
 
 def confirm(question: str) -> bool:
@@ -28,7 +39,8 @@ def confirm(question: str) -> bool:
 
 
 def prepare() -> None:
-    """Make the standard streams what the rest relies on: UTF-8 in every locale, and never absent.
+    """Make the standard streams what the rest relies on: UTF-8 in every locale, and never absent; and let the library's
+    log be said.
 
     A stream that the shell closed would leave its number to the next file that is opened, a model's weights, say.
     """
@@ -39,6 +51,9 @@ def prepare() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
+    log = logging.getLogger("lazymlx")
+    log.addHandler(LOGGED)  # once, however often it is added
+    log.setLevel(logging.INFO)
 
 
 def write(text: str) -> None:

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..config import LazyConfig
+
+LOOKAHEAD: int = LazyConfig.lookahead
+
 
 def number(
     kind: type[int] | type[float], least: int | float, most: int | float = math.inf
@@ -103,3 +107,17 @@ def number_or_all(text: str) -> int | None:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a whole number or 'all', got {text!r}") from None
+
+
+def schedule_or_place(text: str) -> str | Path:
+    """A schedule, or the file or folder that a calibration was written to."""
+    place = Path(text)
+    return place if "/" in text or place.suffix == ".json" or (text and place.exists()) else text
+
+
+def rows_that_look(text: str) -> int:
+    """A number of rows; 'on' is the default's, 'off' none."""
+    try:
+        return {"on": LOOKAHEAD, "off": 0}[text] if text in ("on", "off") else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be on, off or a whole number, got {text!r}") from None

@@ -2,7 +2,7 @@
 
 Counted are the matrix products: the projections and the feed-forward network for every token of a layer, attention
 from every token to those before it, the LM head for one row. Choosing the tokens is not counted, since an ideal has
-no overhead.
+no overhead; looking ahead is, where a schedule is chosen by it.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ..config import Cut
+from ..config import Cut, LazyConfig
+from ..nn.maps import Maps
+from ..nn.network import Network
 
 Rows = float | int  # tokens computed in a layer; a share of a length need not be whole
 
@@ -48,6 +50,11 @@ class Sizes:
         ff_matrices = 2 if args.model_type in UNGATED else 3
         return cls(layers, D, args.intermediate_size, H, H_kv, D_h, args.vocab_size, ff_matrices, tuple(windows))
 
+    @classmethod
+    def of_model(cls, model: Network) -> "Sizes | None":
+        """The same of a model that is loaded."""
+        return cls.of(model.family.core(model).args, model.windows)
+
 
 def layer_flops(sizes: Sizes, rows: Rows, window: int | None = None) -> float:
     """One layer over `rows` tokens that attend causally to each other, up to a window."""
@@ -71,15 +78,67 @@ def rows_by_layer(layers: int, cuts: Sequence[Cut], tokens: Sequence[Rows]) -> l
     return [count for (start, stop), count in zip(pairwise(edges), tokens, strict=True) for _ in range(start, stop)]
 
 
-def ideal_speedup(sizes: Sizes, cuts: Sequence[Cut], length: int, kept: Sequence[int] | None = None) -> float:
+@dataclass(frozen=True)
+class Looking:
+    """What looking ahead costs.
+
+    Attributes:
+        rows: that look at each cut.
+        seen: whether the rows that go on attend to filled keys.
+        rank: of the maps; None for full ones.
+    """
+
+    rows: int
+    seen: bool
+    rank: int | None
+
+    @classmethod
+    def of(cls, config: LazyConfig, maps: Maps | None) -> "Looking | None":
+        """As a model with these maps looks at a configuration's cuts; None if it does not."""
+        if maps is None or not maps.serve(config):
+            return None
+        factors = next(iter(maps.cuts.values())).layers[0].factors
+        return cls(config.lookahead, config.filled == "seen", factors[0].shape[0] if len(factors) > 1 else None)
+
+
+def looking_flops(sizes: Sizes, cuts: Sequence[Cut], length: int, kept: Sequence[Rows], looking: Looking) -> float:
+    """Operations of filling and looking, for a prompt of `length` tokens of which `kept[j]` pass cut j.
+
+    At each cut all tokens are filled in all layers behind it, and some rows run over them. Where filled keys are seen,
+    those left behind are filled once more in the layers that the others run through, which attend to them.
+    """
+    N, D = 2 * sizes.H_kv * sizes.D_h, sizes.D
+    fill = 2.0 * (D * N if looking.rank is None else looking.rank * (D + N))
+    one_row = layer_flops(sizes, 1) + 4.0 * sizes.H * sizes.D_h * length
+    edges, total = [*(cut.layer for cut in cuts), sizes.layers], 0.0
+    for (start, stop), through in zip(pairwise(edges), kept, strict=True):
+        if through == length:
+            continue
+        total += (sizes.layers - start) * (length * fill + looking.rows * one_row)
+        if looking.seen:
+            behind = length - through
+            total += (stop - start) * behind * (fill + 2.0 * sizes.H * sizes.D_h * through)  # half of it comes later
+    return total
+
+
+def ideal_speedup(
+    sizes: Sizes,
+    cuts: Sequence[Cut],
+    length: int,
+    kept: Sequence[int] | None = None,
+    looking: Looking | None = None,
+) -> float:
     """How many times fewer operations than the dense model's.
 
     Args:
         kept: tokens that were let through at each cut; None: exactly the share that the schedule says.
+        looking: what looking ahead costs, where it decides.
     """
     behind = [cut.keep * length for cut in cuts] if kept is None else list(kept)
-    lazy = rows_by_layer(sizes.layers, cuts, [length, *behind])
-    return prefill_flops(sizes, [length] * sizes.layers) / prefill_flops(sizes, lazy)
+    lazy = prefill_flops(sizes, rows_by_layer(sizes.layers, cuts, [length, *behind]))
+    if looking is not None and cuts:
+        lazy += looking_flops(sizes, cuts, length, behind, looking)
+    return prefill_flops(sizes, [length] * sizes.layers) / lazy
 
 
 def cache_share(sizes: Sizes, cuts: Sequence[Cut], length: int) -> float:

@@ -30,7 +30,7 @@ class MemoryEstimate:
     """Bytes at the worst moment of reading a prompt.
 
     Attributes:
-        weights: of the model.
+        weights: of the model, and of the maps to look ahead with.
         stage_0: keys and values of every token, in the layers before the first cut.
         deep: keys and values of the tokens that are computed behind the cuts.
         aux: hidden states of the tokens that are left behind, and what is kept to select them.
@@ -72,13 +72,17 @@ def estimate_memory(
     if config.cuts and config.links:
         aux += int(shape.share(BITS, GROUP_SIZE) * _rounded(N) * shape.queries)
 
+    maps = model.engine.maps
+    looks = maps is not None and maps.serve(config) and bool(config.cuts)
     first = shape.chunk(min(step_size, n_tokens), N, edges[0] if edges else shape.layers)
     first += 0 if kv_bits is None else shape.pool(N)  # a layer is unpacked
     behind = [
         shape.chunk(min(step_size, n), n, layers, masked=context > 0) + 3 * n * shape.width
         for n, layers in zip(rows, depths, strict=True)
     ]
-    return MemoryEstimate(shape.weights, stage_0, deep, aux, max(first - deep, *behind, 0))
+    ahead = [shape.looking(config, N)] if looks else []
+    weights = shape.weights + (maps.nbytes if maps is not None else 0)
+    return MemoryEstimate(weights, stage_0, deep, aux, max(first - deep, *behind, *ahead, 0))
 
 
 class _Shape:
@@ -92,7 +96,8 @@ class _Shape:
         self.weights = sum(w.nbytes for _, w in tree_flatten(model.parameters()) if isinstance(w, mx.array))
         self.width, self.queries, self.token = width * size, queries.size * size, 2 * keys.size * size
         self.hidden = _feed_forward(model.family.core(model).args) * size
-        self.scores = queries.shape[2] * size  # of one query and one key, in all heads
+        self.heads = queries.shape[2]
+        self.scores = self.heads * size  # of one query and one key, in all heads
         self.on_gpu = mx.default_device() == mx.Device(mx.gpu)
         self.fused = self.on_gpu and attention.softcap is None and queries.shape[-1] in FUSED_HEADS
 
@@ -103,6 +108,12 @@ class _Shape:
     def share(self, bits: int | None, group_size: int) -> float:
         """What packed values take of their size: each group has a scale and a bias of its own."""
         return 1.0 if bits is None else bits / (8 * self.value) + 2 / group_size
+
+    def looking(self, config: LazyConfig, N: int) -> int:
+        """Rows at the cut, one layer's filled keys and values with the copies that join and rotate them, and what the
+        rows that look attend to in float32."""
+        rows = min(config.lookahead, N)
+        return N * (2 * self.width + 4 * self.token) + rows * N * (1 + self.scores) + config.window * N * 4 * self.heads
 
     def chunk(self, L: int, S: int, layers: int, *, masked: bool = False) -> int:
         """Intermediates for `L` rows that attend to `S`. A GPU has those of some of the `layers` in hand at a time."""

@@ -21,10 +21,7 @@ from .selection import attention
 
 def looks(cache: LazyCache, maps: Maps, step: Step) -> bool:
     """Whether a prompt's importance comes from looking ahead."""
-    config = cache.config
-    if config.lookahead == 0 or config.attend == "selected" or config.scorer is not None:
-        return False
-    return not step.decode and all(cut.layer in maps.cuts for cut in config.cuts)
+    return not step.decode and maps.serve(cache.config)
 
 
 def looking_rows(cache: LazyCache, step: Step) -> int:

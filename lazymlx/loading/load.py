@@ -5,7 +5,7 @@ folder must hold is checked first, because mlx-lm's answers to a wrong one are t
 """
 
 import json
-import sys
+import logging
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ from mlx_lm.utils import dequantize_model, load_adapters, load_model, load_token
 
 from ..config import LazyConfig
 from ..engine.model import Model
-from ..errors import ModelError
+from ..errors import ConfigError, ModelError
 from ..nn.families import family_of
+from ..nn.maps import Maps
 from .hub import find
 from .model_config import check_kinds, check_sizes, max_positions, respelled
-from .stored import find_stored, is_stale, user_file
+from .stored import Stored, find_stored, read_stored, stale
+
+log = logging.getLogger("lazymlx")  # what the user had better know; the command line shows it
 
 SHORTEST_WEIGHTS = 8  # bytes: a safetensors file begins with the length of its header
 
@@ -36,6 +39,7 @@ def load(
     trust_remote_code: bool = False,
     dtype: mx.Dtype | None = None,
     fixed: Collection[str] = (),
+    calibration: str | Path | None = None,
 ) -> tuple[Model, TokenizerWrapper]:
     """Load a model that leaves tokens behind, and its tokenizer.
 
@@ -46,11 +50,15 @@ def load(
         dtype: cast the weights to this; None leaves them as they are on a GPU, and on a CPU dequantises and casts to
             float32, because quantised and 16-bit matrix products are about fifty times slower there.
         fixed: fields of `lazy` that a stored schedule does not change, even if they have their defaults.
+        calibration: a file or a folder that `lazymlx calibrate --out` has made, in place of the one that is stored for
+            the model. Maps that lie beside it are what the model looks ahead with.
         tokenizer_config, model_config, adapter_path, revision, trust_remote_code: as in `mlx_lm.load`.
 
     Raises:
         ModelError: the model cannot be found or read, or its architecture cannot be served lazily.
-        ConfigError: the schedule does not fit the model.
+        ConfigError: the schedule does not fit the model, the calibration is another model's, or looking ahead is asked
+            for without maps.
+        MapsError: the maps are damaged, or those of another model.
     """
     folder = find(path_or_hf_repo, revision)
     config = {**check_folder(folder), **(model_config or {})}
@@ -74,7 +82,12 @@ def load(
         )
     _settle_weights(model, adapter_path, dtype)
     model.max_positions = max_positions(config)
-    model.lazy = model.resolve(with_stored_schedule(lazy or LazyConfig(), folder, fixed))
+    if calibration is None:
+        stored = _noted(find_stored(folder), folder)
+    else:
+        stored = read_stored(Path(calibration), folder, adapter_path)
+    model.lazy = model.resolve(_scheduled(lazy or LazyConfig(), stored, fixed))
+    _look_with_stored(model, stored, asked="lookahead" in fixed and model.lazy.lookahead > 0)
     tokenizer_config = {"trust_remote_code": trust_remote_code, **(tokenizer_config or {})}  # left open, it would ask
     try:
         tokenizer = load_tokenizer(folder, tokenizer_config, eos_token_ids=config.get("eos_token_id"))
@@ -129,23 +142,42 @@ def model_classes(config: dict[str, Any]) -> tuple[type[Model], type[Any]]:
     return Model, family.module.ModelArgs
 
 
-def with_stored_schedule(lazy: LazyConfig, folder: Path, fixed: Collection[str] = ()) -> LazyConfig:
-    """`lazy` with the schedule that is stored for the model in place of "auto"; what was calibrated is named."""
-    if lazy.schedule != "auto":
-        return lazy
-    if is_stale(folder):
-        print(
-            f"lazymlx: {user_file(folder)} was calibrated for another model of this name and is not used; "
-            "calibrate this one with 'lazymlx calibrate'",
-            file=sys.stderr,
+def _noted(stored: Stored | None, folder: Path) -> Stored | None:
+    """What was found for a model; a calibration that is passed over is named."""
+    if path := stale(folder):
+        log.warning(
+            "%s was calibrated for another model of this name and is not used; calibrate this one with "
+            "'lazymlx calibrate'",
+            path,
         )
-    stored = find_stored(folder)
-    if stored is None:
+    return stored
+
+
+def _scheduled(lazy: LazyConfig, stored: Stored | None, fixed: Collection[str]) -> LazyConfig:
+    """`lazy` with a stored schedule in place of "auto"; what was calibrated is named."""
+    if lazy.schedule != "auto" or stored is None:
         return lazy
     lazy = stored.applied(lazy, fixed)
     if stored.own:
-        print(f"lazymlx: schedule {lazy.schedule}, as calibrated in {stored.path}", file=sys.stderr)
+        log.info("schedule %s, as calibrated in %s", lazy.schedule, stored.path)
     return lazy
+
+
+def _look_with_stored(model: Model, stored: Stored | None, asked: bool) -> None:
+    """Give the model the maps that were stored for it.
+
+    Args:
+        asked: looking ahead was asked for, and is not to be left out silently.
+    """
+    if stored is not None and stored.maps is not None:
+        model.look_with(Maps.load(stored.maps, model, stored.fingerprint))
+    known = model.engine.maps.cuts if model.engine.maps is not None else {}
+    if asked and model.lazy.cuts and not all(cut.layer in known for cut in model.lazy.cuts):
+        have = f"maps for the cuts at {', '.join(map(str, known))} alone" if known else "no maps"
+        raise ConfigError(
+            f"lookahead: {have} are stored for this model, and its schedule is {model.lazy.schedule}; "
+            "'lazymlx calibrate' fits them, or leave the flag out"
+        )
 
 
 def _settle_weights(model: Model, adapter_path: str | None, dtype: mx.Dtype | None) -> None:

@@ -1,8 +1,9 @@
 """Schedules on the disk: what `lazymlx calibrate` found for a model, and what `load` uses from then on.
 
 A file holds a JSON object: the fields of `LazyConfig` that were found, and beside them how well they did. It lies in
-the user's cache folder under the model's name, or travels in the model's folder as `lazymlx.json`. A fingerprint tells
-when another model has taken the place of the one that was calibrated.
+the user's cache folder under the model's name, or travels in the model's folder, or in one of its own, as
+`lazymlx.json`. Maps to look ahead with lie beside it, and the object says so. A fingerprint tells when another model
+has taken the place of the one that was calibrated.
 """
 
 import dataclasses
@@ -30,6 +31,8 @@ class Stored:
     path: Path
     settings: Mapping[str, Any]  # fields of `LazyConfig`
     own: bool  # of the user's own calibration, and not of the model's folder
+    maps: Path | None = None  # to look ahead with
+    fingerprint: str = ""  # of the model that was calibrated
 
     def applied(self, lazy: LazyConfig, fixed: Collection[str] = ()) -> LazyConfig:
         """`lazy` with the stored fields; those that are `fixed`, or set otherwise than the default, stay."""
@@ -42,18 +45,55 @@ class Stored:
 
 def find_stored(folder: Path) -> Stored | None:
     """The schedule to use for the model in a folder: the user's calibration, or the one that came with the model."""
-    own, beside = user_file(folder), folder / BESIDE
-    if own.is_file() and not is_stale(folder):
-        return Stored(own, _settings(read(own), own), own=True)
-    if beside.is_file():
-        return Stored(beside, _settings(read(beside), beside), own=False)
+    for path, own in ((user_file(folder), True), (folder / BESIDE, False)):
+        if path.is_file() and not _is_of_another(path, fingerprint(folder)):
+            return _stored(path, own)
     return None
 
 
-def is_stale(folder: Path) -> bool:
-    """Whether the user's calibration under this model's name was made for another model."""
+def read_stored(place: Path, folder: Path, adapter: str | None = None) -> Stored:
+    """A calibration that the user names, for the model in a folder.
+
+    Args:
+        place: its file, or the folder that it was written to.
+        adapter: that the model is used with.
+
+    Raises:
+        ConfigError: there is none, or it was made for another model, other weights or another adapter.
+    """
+    path = place / BESIDE if place.is_dir() else place
+    if not path.is_file():
+        raise ConfigError(f"schedule: {path} is not there; expected what 'lazymlx calibrate --out' writes")
+    if _is_of_another(path, fingerprint(folder, adapter)):
+        raise ConfigError(
+            f"schedule: {path} was calibrated for another model, other weights or another quantisation than {folder} "
+            "has; calibrate this one with 'lazymlx calibrate'"
+        )
+    return _stored(path, own=True)
+
+
+def stale(folder: Path) -> Path | None:
+    """The user's calibration under this model's name, if it was made for another model."""
     own = user_file(folder)
-    return own.is_file() and read(own).get("fingerprint") != fingerprint(folder)
+    return own if own.is_file() and _is_of_another(own, fingerprint(folder)) else None
+
+
+def _is_of_another(path: Path, model: str) -> bool:
+    """A file that a person wrote names no model, and is for the one that it lies beside."""
+    return read(path).get("fingerprint", model) != model
+
+
+def _stored(path: Path, own: bool) -> Stored:
+    record = read(path)
+    maps = maps_beside(path) if record.get("maps") else None
+    if maps is not None and not maps.is_file():
+        raise ConfigError(f"schedule: {path} needs the maps that were written beside it, and {maps} is not there")
+    return Stored(path, _settings(record, path), own, maps, str(record.get("fingerprint", "")))
+
+
+def maps_beside(path: Path) -> Path:
+    """Where the maps of a calibration lie."""
+    return path.with_suffix(".maps.safetensors")
 
 
 def user_file(folder: Path) -> Path:
@@ -74,10 +114,11 @@ def name_of(folder: Path) -> str:
     return "--".join(folder.parts[1:][-2:]).lstrip(".") or "model"
 
 
-def fingerprint(folder: Path) -> str:
-    """Changes with a model's configuration or weights; reads a small part of them."""
+def fingerprint(folder: Path, adapter: str | None = None) -> str:
+    """Changes with a model's configuration, weights or adapter; reads a small part of them."""
     digest = sha256(json.dumps(read(folder / "config.json"), sort_keys=True).encode())
-    for path in sorted(folder.glob("model*.safetensors")):
+    adapters = [] if adapter is None else sorted(Path(adapter).glob("*.safetensors"))
+    for path in [*sorted(folder.glob("model*.safetensors")), *adapters]:
         size = path.stat().st_size
         with path.open("rb") as file:
             file.seek(max(size - SAMPLE, 0))

@@ -6,17 +6,19 @@ direction alone, and it gives keys as they are before they are rotated, so that 
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import mlx.core as mx
 from jaxtyping import Float
 
+from ..config import LazyConfig
 from ..errors import MapsError
 from ..sealed import Wording, read_sealed, write_sealed
 from .network import Network
 
-FORMAT, VERSION = "lazymlx maps", "1"
+FORMAT, VERSION = "lazymlx maps", "2"
 WORDING = Wording("maps", "fit them again with lazymlx calibrate", "fit them again with lazymlx calibrate", MapsError)
 EPS = 1e-6
 GROUP = 64  # values that share a scale where a map is packed
@@ -103,6 +105,13 @@ class LayerMap:
         return cls(tuple(Factor.restored(f"{name}.{n}", arrays, bits) for n in numbers), arrays[f"{name}.bias"])
 
 
+class R2(NamedTuple):
+    """The share of the variance that a map explains, on text that it was not fitted to."""
+
+    keys: float
+    values: float
+
+
 @dataclass(frozen=True)
 class CutMap:
     """The maps of one cut, to every layer from there on.
@@ -111,11 +120,13 @@ class CutMap:
         cut: the first of these layers.
         kv_heads: of each of them.
         layers: their maps.
+        r2: how good each of them is, where that was measured.
     """
 
     cut: int
     kv_heads: tuple[int, ...]
     layers: tuple[LayerMap, ...]
+    r2: tuple[R2, ...] = ()
 
     def predict(
         self, layer: int, x: Float[mx.array, "1 L D"]
@@ -144,6 +155,15 @@ class Maps:
     cuts: Mapping[int, CutMap]
     bits: int | None = None
 
+    def serve(self, config: LazyConfig) -> bool:
+        """Whether a configuration looks ahead, and there is a map for each of its cuts."""
+        wanted = config.lookahead > 0 and config.attend == "computed" and config.scorer is None
+        return wanted and all(cut.layer in self.cuts for cut in config.cuts)
+
+    def only(self, cuts: Iterable[int]) -> "Maps":
+        """Those of some cuts."""
+        return Maps(self.model, {cut: self.cuts[cut] for cut in cuts}, self.bits)
+
     @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self._arrays().values())
@@ -151,7 +171,7 @@ class Maps:
     def used_in(self, dtype: mx.Dtype) -> "Maps":
         """For states of this type, see `Factor.used_in`."""
         cuts = {
-            cut: CutMap(cut, maps.kv_heads, tuple(layer.used_in(dtype) for layer in maps.layers))
+            cut: replace(maps, layers=tuple(layer.used_in(dtype) for layer in maps.layers))
             for cut, maps in self.cuts.items()
         }
         return Maps(self.model, cuts, self.bits)
@@ -163,10 +183,10 @@ class Maps:
             MapsError: it cannot be written.
         """
         heads = {cut: maps.kv_heads for cut, maps in self.cuts.items()}
-        header = {"format": FORMAT, "version": VERSION, "model": self.model}
-        write_sealed(
-            path, self._arrays(), {**header, "bits": json.dumps(self.bits), "heads": json.dumps(heads)}, WORDING
-        )
+        r2 = {cut: maps.r2 for cut, maps in self.cuts.items()}
+        about = {"bits": json.dumps(self.bits), "heads": json.dumps(heads), "r2": json.dumps(r2)}
+        header = {"format": FORMAT, "version": VERSION, "model": self.model, **about}
+        write_sealed(path, self._arrays(), header, WORDING)
 
     @classmethod
     def load(cls, path: str | os.PathLike, network: Network, model: str) -> "Maps":
@@ -182,10 +202,12 @@ class Maps:
         arrays, header = read_sealed(path, FORMAT, VERSION, WORDING)
         if header["model"] != model:
             raise MapsError(f"maps: {path} was fitted to another model or other weights; {WORDING.again}")
-        heads, bits = json.loads(header["heads"]), json.loads(header["bits"])
-        cuts = {int(cut): _restored(int(cut), tuple(by_layer), arrays, bits) for cut, by_layer in heads.items()}
-        for cut in cuts.values():
-            _check_shapes(cut, network, path)
+        heads, bits, r2 = (json.loads(header[name]) for name in ("heads", "bits", "r2"))
+        cuts: dict[int, CutMap] = {}
+        for cut, by_layer in heads.items():
+            restored = _restored(int(cut), tuple(by_layer), arrays, bits)
+            _check_shapes(restored, network, path)
+            cuts[int(cut)] = replace(restored, r2=tuple(R2(*each) for each in r2[cut]))
         return cls(model, cuts, bits)
 
     def _arrays(self) -> dict[str, mx.array]:

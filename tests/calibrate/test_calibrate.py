@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import pytest
 from model_folder import write_model
 
 from lazymlx.calibrate.calibration import Calibrator
+from lazymlx.calibrate.fit import fit_maps
 from lazymlx.calibrate.kinds import KINDS, Prompt, Writer
 from lazymlx.calibrate.loss import Meter, Outcome
 from lazymlx.calibrate.material import read_texts
@@ -24,6 +26,7 @@ from lazymlx.calibrate.reading import Continued, Reading
 from lazymlx.cli.main import main
 from lazymlx.config import LazyConfig, Schedule
 from lazymlx.errors import PromptError, RunError, UsageError
+from lazymlx.loading import stored as schedules
 from lazymlx.loading.load import load
 
 
@@ -71,6 +74,26 @@ def test_a_reading_goes_on_as_the_engine_would(tiny, config: LazyConfig) -> None
     heard = conversation.hear(last, answer, tail=3)
     assert heard.said == tuple(answer) and conversation.cache[0].turn.kept == whole[0].turn.kept
     np.testing.assert_allclose(heard.nats, nats, atol=1e-3)
+
+
+def test_a_reading_looks_ahead_as_the_engine_would(tiny) -> None:
+    model, _ = tiny
+    tokens = mx.array(np.random.default_rng(1).integers(6, 8000, size=(1, 150)))
+    config = LazyConfig("1:0.5,4:0.2", min_tokens=0, round_to=1, lookahead=20)
+    chunks = [np.random.default_rng(n).integers(6, 8000, size=100).tolist() for n in range(12)]
+    model.look_with(fit_maps(model, chunks, [1, 4], fingerprint=""))
+    try:
+        whole = model.make_cache(config)
+        whole[0].expect(150, tail=3)
+        logits = model(tokens, cache=whole)[0, -1]
+        conversation = Continued(Reading(model, tokens), config, ())
+        begun = conversation.read([int(tokens[0, -1])], 3)
+        assert conversation.cache[0].turn.kept == whole[0].turn.kept
+        np.testing.assert_allclose(np.array(begun[0]), np.array(logits), atol=1e-3)
+        apart = Continued(Reading(model, tokens), replace(config, lookahead=0), ()).read([int(tokens[0, -1])], 3)
+        assert np.abs(np.array(apart) - np.array(begun)).max() > 1e-2, "looking ahead makes a difference"
+    finally:
+        model.look_with(None)
 
 
 def test_nothing_is_lost_where_everything_is_kept(tiny) -> None:
@@ -230,24 +253,10 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("models") / "flat", num_hidden_layers=3)
 
 
-def test_the_command_stores_what_load_then_uses(
+def test_the_command_may_be_interrupted_and_stores_what_load_then_uses(
     flat: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert main(["calibrate", "--model", str(flat), "--max-loss", "9", *SMALL]) == 0
-    out, err = capsys.readouterr()
-    schedule = out.strip()
-    stored = tmp_path / "cache" / "lazymlx" / "schedules" / f"{flat.parent.name}--flat.json"
-    record = json.loads(stored.read_text())
-    assert record["schedule"] == schedule and ":" in schedule
-    assert "on fresh prompts" in err and str(stored) in err
-    assert [path.name for path in stored.parent.iterdir()] == [stored.name], "the journal is gone"
-    model, _ = load(str(flat))
-    assert str(model.lazy.schedule) == schedule and model.lazy.min_tokens == 280
-    assert capsys.readouterr().err.strip() == f"lazymlx: schedule {schedule}, as calibrated in {stored}"
-
-
-def test_an_interrupted_command_goes_on(flat: Path, capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, compare = [], Meter._compare
 
     def interrupted(self, *args):
@@ -256,14 +265,28 @@ def test_an_interrupted_command_goes_on(flat: Path, capsys, tmp_path: Path, monk
             raise KeyboardInterrupt
         return compare(self, *args)
 
-    arguments = ["calibrate", "--model", str(flat), "--out", str(tmp_path / "out.json"), "--max-loss", "9", *SMALL]
+    command = ["calibrate", "--model", str(flat), "--max-loss", "9", *SMALL]
+    stored = tmp_path / "cache" / "lazymlx" / "schedules" / f"{flat.parent.name}--flat.json"
     monkeypatch.setattr(Meter, "_compare", interrupted)
-    assert main(arguments) == 130
-    assert "--resume" in capsys.readouterr().err and not (tmp_path / "out.json").exists()
-    assert main(arguments) == 2
+    monkeypatch.setattr("lazymlx.calibrate.loss.ANSWER_TOKENS", 8)
+    assert main(command) == 130
+    err = capsys.readouterr().err
+    assert "--resume" in err and "fitting maps to look ahead with, for the cuts at 1, 2, to " in err
+    assert not stored.exists() and stored.with_suffix(".partial.maps.safetensors").exists()
+    assert main(command) == 2
     assert "--resume" in capsys.readouterr().err
-    assert main([*arguments, "--resume"]) == 0
-    assert (tmp_path / "out.json").is_file() and not (tmp_path / "out.partial.jsonl").exists()
+    assert main([*command, "--resume"]) == 0
+    out, err = capsys.readouterr()
+    schedule, record = out.strip(), json.loads(stored.read_text())
+    assert "fitting maps to" not in err, "they were kept"
+    assert record["schedule"] == schedule and ":" in schedule and record["r2"]["1"][0][0] > 0.9
+    assert "on fresh prompts" in err and "without looking ahead" in err and str(stored) in err
+    maps = schedules.maps_beside(stored)
+    assert {path.name for path in stored.parent.iterdir()} == {stored.name, maps.name}, "the journal is gone"
+    model, _ = load(str(flat))
+    assert str(model.lazy.schedule) == schedule and model.lazy.min_tokens == 280
+    assert list(model.engine.maps.cuts) == [cut.layer for cut in model.lazy.cuts]
+    assert capsys.readouterr().err.strip() == f"lazymlx: schedule {schedule}, as calibrated in {stored}"
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def needs(*steps: tuple[int, float]) -> np.ndarray:
 
 
 def search(truth: Truth, max_loss: float = 0.01) -> Search:
-    return Search(LAYERS, speedup, Trials(truth, PROMPTS, max_loss), BASE)
+    return Search(LAYERS, range(1, LAYERS), speedup, Trials(truth, PROMPTS, max_loss), BASE)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_speed_is_reached_at_the_least_loss(target: float) -> None:
 def test_a_speed_that_no_cut_reaches_is_refused() -> None:
     """As in a model whose windows allow late cuts alone."""
     trials = Trials(Truth(needs((8, 0.1))), PROMPTS, 0.01)
-    late = Search(LAYERS, speedup, trials, BASE, fits=lambda cuts: cuts[0].layer > LAYERS - 2)
+    late = Search(LAYERS, range(1, LAYERS), speedup, trials, BASE, fits=lambda cuts: cuts[0].layer > LAYERS - 2)
     with pytest.raises(UsageError, match="no cut that this model can have reaches 3"):
         late.safest(3.0)
     assert late.safest(1.05).config.cuts
@@ -131,7 +131,7 @@ def test_a_speed_that_no_cut_reaches_is_refused() -> None:
     ],
 )
 def test_nothing_beyond_a_limit_is_taken_and_little_less_is_found(truth, limit: float, expected: str) -> None:
-    found = Search(LAYERS, speedup, Trials(Truth(truth), PROMPTS, 0.01), BASE, limit=limit).fastest()
+    found = Search(LAYERS, range(1, LAYERS), speedup, Trials(Truth(truth), PROMPTS, 0.01), BASE, limit=limit).fastest()
     fast = speedup(found.config.cuts)
     assert 0.97 * speedup(Schedule.of(expected).cuts) <= fast <= limit and found.loss.nats == 0
 
@@ -144,7 +144,7 @@ def journal(path: Path, resume: bool = False, model: str = "m") -> Book:
 
 
 def run(truth: Truth, kept: Book) -> Found:
-    return Search(LAYERS, speedup, Trials(truth, PROMPTS, 0.01, kept), BASE).fastest()
+    return Search(LAYERS, range(1, LAYERS), speedup, Trials(truth, PROMPTS, 0.01, kept), BASE).fastest()
 
 
 class Interrupted(Truth):

@@ -44,14 +44,14 @@ def test_is_ridge_regression(model, ridge):
     centred = F - F.mean(axis=0)
     A = centred.T @ centred
     W = np.linalg.solve(A + ridge * np.trace(A) / len(A) * np.eye(len(A)), centred.T @ (Y - Y.mean(axis=0)))
-    found = fitted.maps.cuts[2].layers[2]
+    found = fitted.cuts[2].layers[2]
     np.testing.assert_allclose(np.array(found.factors[0].full().T, np.float64), W, atol=3e-3, rtol=3e-3)
     np.testing.assert_allclose(np.array(found.bias), Y.mean(axis=0) - F.mean(axis=0) @ W, atol=1e-2)
 
     F, Y = (np.concatenate([p[side] for n, p in enumerate(pairs) if n % 6 == 5]) for side in (0, 1))
     lost = (F @ np.array(found.factors[0].full().T) + np.array(found.bias) - Y) ** 2
     have, half = (Y - Y.mean(axis=0)) ** 2, Y.shape[1] // 2
-    [r2] = [r2 for r2 in fitted.report if r2.layer == 4]
+    r2 = fitted.cuts[2].r2[4 - 2]
     assert r2.keys == pytest.approx(1 - lost[:, :half].sum() / have[:, :half].sum(), abs=1e-3)
     assert r2.values == pytest.approx(1 - lost[:, half:].sum() / have[:, half:].sum(), abs=1e-3)
 
@@ -59,8 +59,8 @@ def test_is_ridge_regression(model, ridge):
 def test_recovers_what_is_linear(model):
     """At the cut itself keys and values are linear in the state; behind it they are not quite."""
     fitted = fit_maps(model, CHUNKS, [2], fingerprint="", ridge=1e-6, bits=None)
-    assert [r2.layer for r2 in fitted.report] == [2, 3, 4, 5]
-    first, *deeper = fitted.report
+    first, *deeper = fitted.cuts[2].r2
+    assert len(deeper) == 3
     assert min(first.keys, first.values) > 0.999
     assert all(r2.keys < 0.999 and r2.values < 0.999 for r2 in deeper)
 
@@ -92,8 +92,8 @@ def test_what_attention_was_given_tells_its_keys_in_every_family(name):
 @pytest.mark.parametrize("name", ["qwen3", "gemma2", "cohere2", "phi3", "gpt_oss", "qwen3_vl"])
 def test_values_at_the_cut_are_linear_in_every_family(name):
     fitted = fit_maps(pair(name)[1], CHUNKS, [3], fingerprint="", ridge=1e-6, bits=None)
-    assert [r2.layer for r2 in fitted.report] == [3, 4, 5]
-    assert fitted.report[0].values > (0.95 if name == "cohere2" else 0.999)  # Cohere's norm takes the mean away
+    assert len(fitted.cuts[3].r2) == 3
+    assert fitted.cuts[3].r2[0].values > (0.95 if name == "cohere2" else 0.999)  # Cohere's norm takes the mean away
 
 
 def test_packed_and_low_rank_maps_are_close():
@@ -102,19 +102,19 @@ def test_packed_and_low_rank_maps_are_close():
         fit_maps(wide, CHUNKS, [3], fingerprint="", ridge=0.1, bits=bits, rank=rank)
         for bits, rank in ((None, None), (8, None), (None, 12), (None, 60))
     )
-    for one, other in zip(full.report, packed.report, strict=True):
+    for one, other in zip(full.cuts[3].r2, packed.cuts[3].r2, strict=True):
         assert other.keys == pytest.approx(one.keys, abs=0.01)
-    assert packed.maps.nbytes < 0.7 * full.maps.nbytes
-    assert len(low.maps.cuts[3].layers[0].factors) == 2
-    assert low.maps.nbytes < full.maps.nbytes
-    assert all(other.keys > one.keys - 0.2 for one, other in zip(full.report, low.report, strict=True))
-    assert len(same.maps.cuts[3].layers[0].factors) == 1  # two factors would be larger
+    assert packed.nbytes < 0.7 * full.nbytes
+    assert len(low.cuts[3].layers[0].factors) == 2
+    assert low.nbytes < full.nbytes
+    assert all(other.keys > one.keys - 0.2 for one, other in zip(full.cuts[3].r2, low.cuts[3].r2, strict=True))
+    assert len(same.cuts[3].layers[0].factors) == 1  # two factors would be larger
 
 
 def test_several_cuts_are_fitted_as_each_alone(model):
-    both = fit_maps(model, CHUNKS, [2, 4], fingerprint="").report
-    alone = [r2 for cut in (2, 4) for r2 in fit_maps(model, CHUNKS, [cut], fingerprint="").report]
-    assert list(both) == alone
+    both = fit_maps(model, CHUNKS, [2, 4], fingerprint="").cuts
+    for cut in (2, 4):
+        assert both[cut].r2 == fit_maps(model, CHUNKS, [cut], fingerprint="").cuts[cut].r2
 
 
 def test_progress_goes_from_layer_to_layer_and_may_stop_the_work(model):

@@ -11,6 +11,7 @@ from lazymlx.demo import MODEL
 from lazymlx.errors import TooLargeError
 from lazymlx.generation import stream_generate
 from lazymlx.loading.load import load
+from lazymlx.nn.maps import CutMap, Factor, LayerMap, Maps, kv_width
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,28 @@ def test_the_estimate_is_what_the_embedded_model_takes(tokens, schedule, step_si
     list(stream_generate(model, tokenizer, prompt, 1, prefill_step_size=step_size))
     measured = mx.get_peak_memory() - others
     assert estimate_memory(model, tokens, step_size=step_size).total == pytest.approx(measured, rel=0.15)
+
+
+def test_the_estimate_knows_what_looking_ahead_takes():
+    config = LazyConfig("4:0.25,8:0.1")
+    model, tokenizer = load(str(MODEL), config)
+    rng, width = np.random.default_rng(0), model.hidden_size
+
+    def layer(number: int) -> LayerMap:
+        wide = kv_width(model, number)
+        return LayerMap((Factor(mx.array(rng.normal(0, 0.05, (wide, width)), mx.float16)),), mx.zeros((wide,)))
+
+    deep = {cut: range(cut, len(model.layers)) for cut in (4, 8)}
+    heads = model.family.attention_of(model.layers[0]).kv_heads
+    model.look_with(
+        Maps("", {cut: CutMap(cut, (heads,) * len(own), tuple(map(layer, own))) for cut, own in deep.items()})
+    )
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    others = mx.get_active_memory() - estimate_memory(model, 1).weights
+    list(stream_generate(model, tokenizer, rng.integers(10, 8000, size=2048).tolist(), 1))
+    measured = mx.get_peak_memory() - others
+    assert estimate_memory(model, 2048).total == pytest.approx(measured, rel=0.15)
 
 
 def test_parts_add_up_and_follow_the_schedule():

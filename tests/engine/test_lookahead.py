@@ -31,9 +31,7 @@ def model() -> Model:
 
 @cache
 def fitted() -> Maps:
-    return fit_maps(
-        model(), [random_tokens(64, seed) for seed in range(12)], [1, 2, 3, 4], fingerprint="", bits=None
-    ).maps
+    return fit_maps(model(), [random_tokens(64, seed) for seed in range(12)], [1, 2, 3, 4], fingerprint="", bits=None)
 
 
 def random_maps(seed: int) -> Maps:

@@ -6,7 +6,7 @@ import pytest
 from tiny import stock_model, tiny_args, twin_of
 
 from lazymlx.errors import MapsError
-from lazymlx.nn.maps import CutMap, Factor, LayerMap, Maps
+from lazymlx.nn.maps import R2, CutMap, Factor, LayerMap, Maps
 from lazymlx.sealed import write_sealed
 
 D, LAYERS, HEADS, N = 64, 6, 2, 32  # N: keys and values of a token in a layer
@@ -27,7 +27,8 @@ def random_maps(cut: int = 3, bits: int | None = None, low: bool = False) -> Map
         full = [normal(N, D, seed=layer)]
         parts = [normal(4, D, seed=layer), normal(N, 4, seed=layer + 9)] if low else full
         layers.append(LayerMap(tuple(Factor.of(part, bits) for part in parts), normal(N, seed=layer + 20)))
-    return Maps("this one", {cut: CutMap(cut, (HEADS,) * len(layers), tuple(layers))}, bits)
+    r2 = tuple(R2(0.9, 0.5 + n / 100) for n in range(len(layers)))
+    return Maps("this one", {cut: CutMap(cut, (HEADS,) * len(layers), tuple(layers), r2)}, bits)
 
 
 @pytest.mark.parametrize("low", [False, True])
@@ -109,5 +110,5 @@ def test_a_file_that_is_not_whole_is_refused(tmp_path, model):
 
 def test_another_version_is_refused(tmp_path, model):
     write_sealed(tmp_path / "maps", {"a": mx.zeros(3)}, {"format": "lazymlx maps", "version": "0"})
-    with pytest.raises(MapsError, match="has version 0 .* reads 1; fit them again with lazymlx calibrate"):
+    with pytest.raises(MapsError, match="has version 0 .* reads 2; fit them again with lazymlx calibrate"):
         Maps.load(tmp_path / "maps", model, "this one")

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Collection
 
 from ...config import LazyConfig, Schedule
-from ...costs.flops import rows_by_layer
+from ...costs.flops import Looking, Sizes, looking_flops, rows_by_layer
 from ...engine.model import Model
 from ...prefill import prefill
 from .base import STEP_SIZE, Conversation, Options, Policy, prefill_share
@@ -32,9 +32,12 @@ class EngineConversation(Conversation):
         return logits[:, -1]
 
     def _of_first_prompt(self) -> float:
-        cache = self.cache[0]
-        rows = rows_by_layer(len(self.model.layers), cache.config.cuts, [cache.offset, *cache.turn.kept])
-        return prefill_share(self.model, [int(count) for count in rows], cache.offset)
+        model, cache = self.model, self.cache[0]
+        rows = rows_by_layer(len(model.layers), cache.config.cuts, [cache.offset, *cache.turn.kept])
+        looked, looking, sizes = 0.0, Looking.of(cache.config, model.engine.maps), Sizes.of_model(model)
+        if sizes is not None and looking is not None:
+            looked = looking_flops(sizes, cache.config.cuts, cache.offset, cache.turn.kept, looking)
+        return prefill_share(model, [int(count) for count in rows], cache.offset, looked)
 
     def prefill_fraction(self):
         return self._of_first_prompt() if self._prefill_fraction is None else self._prefill_fraction
