@@ -7,7 +7,6 @@ not decide.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import ceil, fsum, inf, sqrt
 from statistics import NormalDist, fmean, stdev
 from typing import Any
@@ -139,8 +138,8 @@ class Meter:
         tokens = self.encoder.prompt(prompt.text + self.encoder.cue)
         reading = self._reading(prompt, tokens)
         if prompt not in self.dense:
-            begin = partial(self._begin, reading, LazyConfig.dense())
-            self.dense[prompt] = asked(begin, self.encoder, [tokens], ANSWER_TOKENS)
+            dense = self._begin(reading, LazyConfig.dense())
+            self.dense[prompt] = asked(dense, self.encoder, [tokens], ANSWER_TOKENS)
         return [self._compare(reading, tokens, self.dense[prompt], config) for config in configs]
 
     def _reading(self, prompt: Prompt, tokens: Tokens) -> Reading:

@@ -5,7 +5,7 @@ compared with the dense model's own. It needs no labels, and tells a loss where 
 words alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -14,7 +14,7 @@ from ..config import LazyConfig
 from ..engine.model import Model
 from .encoding import Encoder, Prompt
 from .metrics import f1, normalised
-from .policies import Conversation, Heard
+from .policies import Answer, Conversation, Heard
 from .policies.dense import Dense
 
 
@@ -23,14 +23,28 @@ class Reference:
     """What the dense model says.
 
     Attributes:
-        answers: to each question of a conversation, with the tokens that ended them.
+        given: its answer to each question of a conversation.
         text: the last one.
-        nats: a token of the last one, under the dense model.
     """
 
-    answers: tuple[tuple[int, ...], ...]
+    given: tuple[Answer, ...]
     text: str
-    nats: float
+
+    @property
+    def answers(self) -> tuple[tuple[int, ...], ...]:
+        """With the tokens that ended them."""
+        return tuple(answer.whole for answer in self.given)
+
+    @property
+    def nats(self) -> float:
+        """A token of the last answer, under the dense model."""
+        return fmean(self.given[-1].nats)
+
+    @property
+    def heard(self) -> Heard:
+        """What the dense model thinks of its last answer."""
+        last = self.given[-1]
+        return Heard(last.nats, last.whole, last)
 
     def rise(self, heard: Heard) -> float:
         """Nats a token that the last answer surprises a policy more than the dense model."""
@@ -47,16 +61,14 @@ class Reference:
 
 def reference(model: Model, encoder: Encoder, prompts: Sequence[Prompt], max_tokens: int) -> Reference:
     """Ask the dense model."""
-    dense, stop = Dense(LazyConfig.dense(), point=""), encoder.tokenizer.eos_token_ids
-    return asked(lambda: dense.begin(model, stop), encoder, prompts, max_tokens)
+    conversation = Dense(LazyConfig.dense(), point="").begin(model, encoder.tokenizer.eos_token_ids)
+    return asked(conversation, encoder, prompts, max_tokens)
 
 
-def asked(begin: Callable[[], Conversation], encoder: Encoder, prompts: Sequence[Prompt], max_tokens: int) -> Reference:
-    """Ask the dense model, with which `begin` begins conversations."""
-    conversation = begin()
-    given = [conversation.ask(prompt.tokens, max_tokens, prompt.tail) for prompt in prompts]
-    answers = tuple(answer.whole for answer in given)
-    return Reference(answers, encoder.text(given[-1].tokens), fmean(hear(begin(), prompts, answers).nats))
+def asked(conversation: Conversation, encoder: Encoder, prompts: Sequence[Prompt], max_tokens: int) -> Reference:
+    """Ask the dense model, in a conversation of its own."""
+    given = tuple(conversation.ask(prompt.tokens, max_tokens, prompt.tail) for prompt in prompts)
+    return Reference(given, encoder.text(given[-1].tokens))
 
 
 def hear(conversation: Conversation, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]) -> Heard:

@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 from mlx_lm.generate import wired_limit
 
+from ..config import LazyConfig
 from ..engine.model import Model
 from ..errors import UsageError
 from .agreement import Reference, agreement, hear, reference
 from .encoding import Encoder, Prompt
 from .metrics import METRICS
 from .policies import POLICIES, Answer, Heard, Options, Policy
+from .policies.dense import Dense
 from .samples import Sample
 from .store import Row, Store, key_of
 from .tasks import make
@@ -121,6 +123,7 @@ class Matrix:
         most = None if sample.length else positions_of(self.model) - sample.max_tokens
         first = self.encoder.prompt(sample.message, chat=sample.chat, most=most)
         prompts = [first, *(self.encoder.follow_up(message) for message in sample.follow_ups)]
+        self._warm_up(sample, Dense(LazyConfig.dense(), point=""), first)
         return Asked(prompts, reference(self.model, self.encoder, prompts, sample.max_tokens))
 
     def _warm_up(self, sample: Sample, policy: Policy, prompt: Prompt) -> None:
@@ -130,9 +133,7 @@ class Matrix:
             policy.answer(self.model, self.encoder.tokenizer, prompt.tokens, 2, prompt.tail)
 
     def _ask(self, sample: Sample, policy: Policy, asked: Asked) -> Row:
-        prompts, stop = asked.prompts, self.encoder.tokenizer.eos_token_ids
-        heard = hear(policy.begin(self.model, stop), prompts, asked.dense.answers)
-        answers = self._answers(policy, asked, heard, sample.max_tokens)
+        heard, answers = self._answers(policy, asked, sample.max_tokens)
         first, last = answers[0], answers[-1]
         text = self.encoder.text(last.tokens)
         judged = text.lstrip("\n").split("\n")[0] if sample.first_line else text
@@ -144,7 +145,7 @@ class Matrix:
             "answer": text,
             "references": list(sample.references or (asked.dense.text,)),
             "question": question_of(sample),
-            "prompt_tokens": len(prompts[0].tokens),
+            "prompt_tokens": len(asked.prompts[0].tokens),
             "answer_tokens": len(last.tokens),
             "ttft_s": first.ttft_s,
             "total_s": first.total_s,
@@ -153,12 +154,16 @@ class Matrix:
             "computed_fraction": last.computed_fraction,
         }
 
-    def _answers(self, policy: Policy, asked: Asked, heard: Heard, max_tokens: int) -> list[Answer]:
-        """What a policy says to each prompt. One that agrees with every token of the only answer has said it."""
-        if len(asked.prompts) == 1 and asked.dense.is_as(heard):
-            return [heard.answer]
-        conversation = policy.begin(self.model, self.encoder.tokenizer.eos_token_ids)
-        return [conversation.ask(prompt.tokens, max_tokens, prompt.tail) for prompt in asked.prompts]
+    def _answers(self, policy: Policy, asked: Asked, max_tokens: int) -> tuple[Heard, Sequence[Answer]]:
+        """What a policy thinks of the dense model's last answer, and what it says itself to each prompt."""
+        prompts, dense, stop = asked.prompts, asked.dense, self.encoder.tokenizer.eos_token_ids
+        if policy.name == Dense.name:  # it has answered
+            return dense.heard, dense.given
+        heard = hear(policy.begin(self.model, stop), prompts, dense.answers)
+        if len(prompts) == 1 and dense.is_as(heard):  # it would say the same, token by token
+            return heard, [heard.answer]
+        conversation = policy.begin(self.model, stop)
+        return heard, [conversation.ask(prompt.tokens, max_tokens, prompt.tail) for prompt in prompts]
 
 
 def question_of(sample: Sample) -> str:

@@ -112,12 +112,13 @@ def test_an_answer_that_is_agreed_with_to_the_end_is_the_policys_own(name: str, 
     assert heard.answer.prefill_fraction == said.prefill_fraction
     assert heard.answer.computed_fraction == pytest.approx(said.computed_fraction, abs=0.02)  # the stop token is read
     assert 0 < heard.answer.ttft_s <= heard.answer.total_s
+    np.testing.assert_allclose(heard.nats, said.nats, atol=1e-4)
 
 
 def test_agreement_compares_first_tokens_texts_and_words() -> None:
-    dense = Reference(((5, 6),), "The red house", 0.5)
-    cost = Answer((5, 6), ttft_s=1.0, total_s=2.0, prefill_fraction=0.5, computed_fraction=0.5)
-    found = agreement(dense, Heard((1.0, 2.0), said=(7, 6), answer=cost), "a red door")
+    answer = Answer((5, 6), 1.0, 2.0, prefill_fraction=0.5, computed_fraction=0.5, nats=(0.2, 0.8))
+    dense = Reference((answer,), "The red house")
+    found = agreement(dense, Heard((1.0, 2.0), said=(7, 6), answer=answer), "a red door")
     assert found == {"nats_rise": 1.0, "first_agrees": False, "same_as_dense": False, "f1_to_dense": 0.5}
     assert closeness("", ".") == 1.0 and closeness("", "word") == 0.0
 

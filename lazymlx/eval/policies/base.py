@@ -34,6 +34,7 @@ class Answer:
             `prefill_share`; drafts and passes that only choose are in it.
         computed_fraction: token-layers of the model computed so far, as a share of the dense one's for all tokens.
         end: the token that ended it, if it came.
+        nats: of each token and of the one that ended it, minus the logarithm of its probability.
     """
 
     tokens: tuple[int, ...]
@@ -42,6 +43,7 @@ class Answer:
     prefill_fraction: float
     computed_fraction: float
     end: int | None = None
+    nats: tuple[float, ...] = ()
 
     @property
     def whole(self) -> tuple[int, ...]:
@@ -92,10 +94,10 @@ class Conversation(ABC):
     def ask(self, tokens: list[int], max_tokens: int, tail: int = 0) -> Answer:
         """Read a prompt or a follow-up and answer it greedily."""
         with mx.stream(generation_stream):
-            answer, last, ttft_s, total_s = self._answer(self._to_read(tokens), max_tokens, tail)
+            answer, last, nats, ttft_s, total_s = self._answer(self._to_read(tokens), max_tokens, tail)
         self._ended = last if last in self.stop else None
         fractions = self.prefill_fraction(), self.computed_fraction()
-        return Answer(tuple(answer), ttft_s, total_s, *fractions, end=self._ended)
+        return Answer(tuple(answer), ttft_s, total_s, *fractions, end=self._ended, nats=nats)
 
     def hear(self, tokens: list[int], answer: Sequence[int], tail: int = 0) -> Heard:
         """Read a prompt or a follow-up, and take in an answer as if it were one's own: at least one token."""
@@ -105,7 +107,7 @@ class Conversation(ABC):
         self._ended = answer[-1] if answer[-1] in self.stop else None
         own = tuple(answer[:-1] if self._ended is not None else answer)
         fractions = self.prefill_fraction(), self.computed_fraction()
-        return Heard(nats, said, Answer(own, ttft_s, total_s, *fractions, end=self._ended))
+        return Heard(nats, said, Answer(own, ttft_s, total_s, *fractions, end=self._ended, nats=nats))
 
     def _hear(
         self, tokens: list[int], answer: Sequence[int], tail: int
@@ -128,31 +130,42 @@ class Conversation(ABC):
         """The rest of the answer before, and what is asked: a follow-up begins with what ends that answer."""
         return self._unread + tokens[tokens[:1] == [self._ended] :]
 
-    def _answer(self, tokens: list[int], max_tokens: int, tail: int) -> tuple[list[int], int, float, float]:
-        """The answer, the token that ended it, and the seconds to its first and its last token."""
+    def _answer(
+        self, tokens: list[int], max_tokens: int, tail: int
+    ) -> tuple[list[int], int, tuple[float, ...], float, float]:
+        """The answer, its last token, the nats of all, and the seconds to its first and its last token."""
         start = perf_counter()
-        token = self.read(tokens, tail).argmax(axis=-1)
+        token, nats = _likeliest(self.read(tokens, tail))
         mx.eval(token)
         ttft_s = perf_counter() - start
         answer: list[int] = []
+        paid: list[mx.array] = []
         while True:
+            paid.append(nats)
             # the next token is on its way before this one is looked at: the device never waits
-            upcoming = self.step(token).argmax(axis=-1) if len(answer) + 1 < max_tokens else None
+            upcoming = _likeliest(self.step(token)) if len(answer) + 1 < max_tokens else None
             if upcoming is not None:
-                mx.async_eval(upcoming)
+                mx.async_eval(*upcoming)
             value = to_int(token)
             if value not in self.stop:
                 answer.append(value)
             if value in self.stop or upcoming is None:
                 break
-            token = upcoming
+            token, nats = upcoming
+        total_s = perf_counter() - start
         self._unread = [] if upcoming is not None else [value]
-        return answer, value, ttft_s, perf_counter() - start
+        return answer, value, tuple(float(each.item()) for each in paid), ttft_s, total_s
 
 
-def _nats(logits: Float[mx.array, "1 V"], token: int) -> mx.array:
+def _nats(logits: Float[mx.array, "1 V"], token: int | Integer[mx.array, " 1"]) -> mx.array:
     values = logits[0].astype(mx.float32)
     return mx.logsumexp(values) - values[token]
+
+
+def _likeliest(logits: Float[mx.array, "1 V"]) -> tuple[Integer[mx.array, " 1"], mx.array]:
+    """The token to go on with, and its nats."""
+    token = logits.argmax(axis=-1)
+    return token, _nats(logits, token)
 
 
 @dataclass(frozen=True)
