@@ -64,14 +64,27 @@ def write_sealed(
 
 def is_sealed(path: str | os.PathLike, kind: str) -> bool:
     """Whether a file's header says this `kind`, of whatever version."""
-    if _is_other(Path(path)):
-        return False
     try:
-        with Path(path).open("rb") as file:
-            _header(file, Path(path), kind, DOCUMENT)
-    except (OSError, DocumentError):
+        read_header(path, kind)
+    except DocumentError:
         return False
     return True
+
+
+def read_header(path: str | os.PathLike, kind: str, wording: Wording = DOCUMENT) -> dict[str, str]:
+    """The strings in a file's header, which says this `kind`, of whatever version.
+
+    Raises:
+        UsageError: the wording's own; it cannot be read, or is something else.
+    """
+    path = Path(path)
+    try:
+        if _is_other(path):
+            _refuse(path, "cannot be read: it is no file", wording)
+        with path.open("rb") as file:
+            return _header(file, path, kind, wording)[0]
+    except OSError as error:
+        _refuse(path, f"cannot be read: {error.strerror}", wording)
 
 
 def read_sealed(

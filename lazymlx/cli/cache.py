@@ -7,6 +7,7 @@ from ..files import is_stream
 from . import options, values
 from .bar import PrefillBar
 from .notes import notes
+from .origin import Document, called, origin
 from .outputs import check_document
 from .parser import Once
 from .request import add_document_flag, count_tokens, read_request
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     check_document(args.output, "--output", is_document, args.overwrite)
     if is_stream(args.output):
         raise UsageError(f"--output: {args.output} is no file, which a document needs; name one")
-    say(f"reading {request.name} with {'the embedded model' if args.model is None else name}")
+    say(f"reading {request.name} with {called(args.model)}")
     folder = find(name)
     given = options.loading(args)
     model, tokenizer = load(str(folder), lazy, **given)
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             say(note)
         with PrefillBar("reading") as bar:
             session.read(request.text, bar)
-        session.save(args.output)
         tokens = session.stats.context_tokens
+        session.save(args.output, origin(args, [Document(request.name, tokens)]))
         say(f"saved {tokens} tokens to {args.output}, {args.output.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -10,6 +10,7 @@ from ..errors import Cancelled, StateError, UsageError
 from . import options, values
 from .input_lines import is_interactive, open_input
 from .notes import EMBEDDED
+from .origin import called, own_model
 from .terminal import say
 
 EXAMPLES = """\
@@ -52,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from . import answering, chat_commands
     from .conversation import Conversation, described, note
 
-    name = options.model_name(args)
-    model, tokenizer, calibrated = answering.open_model(args, name, lazy)
+    with own_model(args):
+        model, tokenizer, calibrated = answering.open_model(args, options.model_name(args), lazy)
     mx.random.seed(args.seed)
     interactive = is_interactive()
     uncalibrated = None if calibrated else lazy
@@ -61,8 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if args.document is not None:
         conversation.open(str(args.document))
     if interactive:
-        who = "the embedded model" if args.model is None else name
-        note(f"{who}; {described(conversation.session.config)}; /help lists the commands, Ctrl-D leaves")
+        note(f"{called(args.model)}; {described(conversation.session.config)}; /help lists the commands, Ctrl-D leaves")
 
     if args.model is None:
         note(EMBEDDED)

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import UsageError
 from . import chat_settings
 from .conversation import NEW, Conversation, described, note
+from .origin import called
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _model(conversation: Conversation, name: str) -> None:
     if name:
         conversation.use(name)
     else:
-        note(conversation.args.model or "the embedded model")
+        note(called(conversation.args.model))
 
 
 def _help(conversation: Conversation, _: str) -> None:

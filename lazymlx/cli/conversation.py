@@ -24,7 +24,7 @@ from ..explain import Trace, page
 from ..files import write_text
 from ..generation import LazyResponse
 from ..progress import Progress
-from ..session.saved import is_document
+from ..session.saved import about, is_document
 from ..session.session import Session
 from ..stats import LazyStats
 from . import chat_settings, options
@@ -33,6 +33,7 @@ from .bar import PrefillBar
 from .ctrl_c import CtrlC
 from .documents import path_of, source_of
 from .notes import beyond_positions, notes
+from .origin import Document, documents_of, origin
 from .outputs import check_document, check_page
 from .request import count_tokens
 from .statistics import computed, megabytes
@@ -41,13 +42,6 @@ from .terminal import write
 CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 PAGE = "explain.html"
 NEW = "a new conversation, all that was read and said is forgotten"
-
-
-class Document(NamedTuple):
-    """Something that was read."""
-
-    name: str
-    tokens: int
 
 
 class Asked(NamedTuple):
@@ -135,8 +129,11 @@ class Conversation:
         name = source if isinstance(source, str) else source.name or str(source)
         text, before = read_document(source), self.session.stats.context_tokens
         self._warn_of_length(text)
-        with self._watching(f"reading {name}") as (_, watch):
-            self.session.read(text, watch)
+        try:
+            with self._watching(f"reading {name}") as (_, watch):
+                self.session.read(text, watch, resumable=True)
+        except Cancelled as stopped:
+            raise Cancelled(f"{stopped}; the same /read goes on from there") from None
         tokens = self.session.stats.context_tokens
         self.turns.append(Document(name, tokens - before))
         note(f"read {name}: {tokens - before} tokens, {megabytes(self.session.nbytes)} held")
@@ -146,7 +143,7 @@ class Conversation:
         """Write the session to a file. One of another conversation is replaced if the user says so."""
         path = path_of(words)
         check_document(path, "save", is_document, self.args.overwrite or path.resolve() in self.own)
-        self.session.save(path)
+        self.session.save(path, origin(self.args, self.documents))
         self.own.add(path.resolve())
         self.saved = list(self.turns)
         note(f"saved {self.session.stats.context_tokens} tokens to {path}, {megabytes(path.stat().st_size)}")
@@ -167,7 +164,7 @@ class Conversation:
         session = Session.open(path, self.model, self.tokenizer, **self._limits)
         self._change(session)
         tokens = session.stats.context_tokens
-        self.opened = [Document(path.name, tokens)]
+        self.opened = documents_of(about(path)) or [Document(path.name, tokens)]
         self.own.add(path.resolve())
         note(f"opened {path.name}: {tokens} tokens; {described(session.config)}")
 

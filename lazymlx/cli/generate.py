@@ -13,6 +13,7 @@ from ..files import write_text
 from . import options, values
 from .bar import PrefillBar
 from .notes import DEMO, notes
+from .origin import called, own_model
 from .outputs import check_page, check_statistics, write_statistics
 from .request import Request, add_prompt_flags, count_tokens, encode_request, is_demo, read_request
 from .terminal import EXIT_INTERRUPTED, say, write
@@ -80,14 +81,14 @@ def run(args: argparse.Namespace) -> int:
         if args.stats_json is not None and args.stats_json.resolve() == args.explain.resolve():
             raise UsageError(f"--stats-json: {args.stats_json} is where --explain goes; name another place")
     request = read_request(args)
+    if args.document is not None:
+        with own_model(args):
+            return _ask_saved(args, request)
     name = options.model_name(args)
     if args.verbose:
-        _announce(request, "the embedded model" if args.model is None else name)
+        _announce(request, called(args.model))
         if is_demo(args):
             say(DEMO)
-
-    if args.document is not None:
-        return _ask_saved(args, name, request)
 
     from ..explain import Trace
     from . import answering, statistics  # MLX comes with them, which takes a second
@@ -121,12 +122,15 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_INTERRUPTED if (dense or first).interrupted else 0
 
 
-def _ask_saved(args: argparse.Namespace, name: str, request: Request) -> int:
+def _ask_saved(args: argparse.Namespace, request: Request) -> int:
     """Answer a question about a saved document."""
     from ..explain import Trace
     from . import answering, statistics
 
     assert request.question is not None
+    name = options.model_name(args)
+    if args.verbose:
+        _announce(request, called(args.model))
     session = answering.open_saved(args, name)
     if args.verbose:
         tokens = session.stats.context_tokens + count_tokens(request.question, session.tokenizer)

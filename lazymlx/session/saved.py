@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -21,7 +22,7 @@ from ..config import LazyConfig
 from ..engine.links import query_buffer
 from ..engine.model import Model
 from ..errors import DocumentError, StateError
-from ..sealed import is_sealed, read_sealed, write_sealed
+from ..sealed import is_sealed, read_header, read_sealed, write_sealed
 from .claims import Claims, Unbelievable
 from .transcript import Transcript
 
@@ -30,13 +31,19 @@ SAMPLE = 16  # values of each weight that a model is known by
 
 
 def save_document(
-    path: str | os.PathLike, model: Model, cache: LazyCache, tokens: list[int], transcript: Transcript
+    path: str | os.PathLike,
+    model: Model,
+    cache: LazyCache,
+    tokens: list[int],
+    transcript: Transcript,
+    about: Mapping[str, Any],
 ) -> None:
     """Write a conversation to a file.
 
     Args:
         tokens: in the cache, by position.
         transcript: of what was said; it goes into the header.
+        about: plain values, for `about`.
 
     Raises:
         StateError: a prompt is still being read.
@@ -57,6 +64,7 @@ def save_document(
         "tokens_sha256": _digest(ids),
         "counts": json.dumps(_counts(cache)),
         "transcript": json.dumps(transcript.to_dict()),
+        "about": json.dumps(about),
     }
     write_sealed(path, {"tokens": ids, **_arrays(cache)}, header)
 
@@ -64,6 +72,15 @@ def save_document(
 def is_document(path: str | os.PathLike) -> bool:
     """Whether a file is a saved document, of whatever version."""
     return is_sealed(path, FORMAT)
+
+
+def about(path: str | os.PathLike) -> dict[str, Any]:
+    """What was said of a document when it was saved; reads nothing else of it.
+
+    Raises:
+        DocumentError: the file cannot be read, or is no document.
+    """
+    return _about(read_header(path, FORMAT))
 
 
 def load_document(path: str | os.PathLike, model: Model) -> tuple[LazyCache, list[int], Transcript]:
@@ -74,7 +91,10 @@ def load_document(path: str | os.PathLike, model: Model) -> tuple[LazyCache, lis
     """
     arrays, header = read_sealed(path, FORMAT, VERSION)
     if header.get("model") != fingerprint(model):
-        raise DocumentError(f"document: {path} was saved with another model; open it with that one")
+        named = _about(header).get("model")
+        raise DocumentError(
+            f"document: {path} was saved with another model{f', {named}' if named else ''}; open it with that one"
+        )
     try:
         claims = Claims.of(header, model)
         claims.check_arrays(arrays, model)
@@ -85,6 +105,15 @@ def load_document(path: str | os.PathLike, model: Model) -> tuple[LazyCache, lis
     if header.get("tokens_sha256") != _digest(arrays["tokens"]):
         raise DocumentError(f"document: {path} has other tokens than its header says; save it again")
     return _cache_of(claims, arrays, model), np.array(arrays["tokens"]).tolist(), claims.transcript
+
+
+def _about(header: dict[str, str]) -> dict[str, Any]:
+    """What a header says, if a program has said anything."""
+    try:
+        said = json.loads(header.get("about", "{}"))
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _cache_of(claims: Claims, arrays: dict[str, mx.array], model: Model) -> LazyCache:

@@ -6,11 +6,11 @@ feeds the rest: normally the new question alone. Whatever interrupts a turn, bot
 """
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Event, Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -25,14 +25,7 @@ from ..progress import OnProgress, Progress
 from ..stats import LazyStats
 from .saved import load_document, save_document
 from .transcript import Message, Transcript, common_prefix, spelled, text_of
-
-
-class Turn(NamedTuple):
-    """A question with its answer, or a document; and what it takes to undo it."""
-
-    question: str | None
-    transcript: Transcript  # before it
-    mark: Mark | None  # the cache before it; None if the cache was cut back further since
+from .turns import Part, Turn
 
 
 class Session:
@@ -75,45 +68,48 @@ class Session:
         self._tokens: list[int] = []  # in the cache, by position
         self._transcript = Transcript.of(system)
         self._turns: list[Turn] = []
+        self._part: Part | None = None
         self._ttft_s: float | None = None
         self._busy, self._cancelled, self._closed = Lock(), Event(), False
 
     @classmethod
-    def open(
-        cls,
-        path: str | os.PathLike,
-        model: Model,
-        tokenizer: TokenizerWrapper,
-        *,
-        max_memory: int | None = None,
-        step_size: int = 2048,
-    ) -> "Session":
+    def open(cls, path: str | os.PathLike, model: Model, tokenizer: TokenizerWrapper, **limits: Any) -> "Session":
         """Go on with a session that was saved: with its system prompt, its configuration and all that was said.
+
+        Args:
+            limits: max_memory and step_size, as of any other session.
 
         Raises:
             DocumentError: the file cannot be read, is damaged, or was saved with another model.
         """
         cache, tokens, transcript = load_document(path, model)
-        session = cls(model, tokenizer, None, cache.config, max_memory=max_memory, step_size=step_size)
+        session = cls(model, tokenizer, None, cache.config, **limits)
         session._cache, session._tokens = cache, tokens
         session._transcript = transcript
         return session
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike, about: Mapping[str, Any] | None = None) -> None:
         """Write the session to a file; one that was there stays until the new one is complete.
+
+        Args:
+            about: plain values that go with it; `saved.about` reads them without a model.
 
         Raises:
             DocumentError: the file cannot be written.
         """
         with self._alone():
-            save_document(path, self.model, self._cache, self._tokens, self._transcript)
+            save_document(path, self.model, self._cache, self._tokens, self._transcript, about or {})
 
-    def read(self, text_or_path: str | os.PathLike, on_progress: OnProgress | None = None) -> None:
+    def read(
+        self, text_or_path: str | os.PathLike, on_progress: OnProgress | None = None, *, resumable: bool = False
+    ) -> None:
         """Read a document, or one more; the next question is asked about all that was read since the one before.
 
         Args:
             text_or_path: the text itself, or the `Path` of a document or a folder of them, see `read_document`.
             on_progress: is told how far it is, see `Progress`; returning False cancels.
+            resumable: if it is cancelled, remember what was read; until anything else happens, reading the same
+                document goes on from there.
 
         Raises:
             PromptError: there is nothing to read.
@@ -124,9 +120,10 @@ class Session:
             new = self._align(transcript.certain_tokens(self.tokenizer))
             mark = Mark(self._cache)
             with self._undone_on_error(mark):
-                if new:
-                    watch = self._watched(on_progress)
-                    read(self.model, new, [self._cache], on_progress=watch, **self._limits)
+                rest = self._resumed(new)
+                if rest:
+                    watch = self._watched(on_progress, new if resumable else None)
+                    read(self.model, rest, [self._cache], on_progress=watch, **self._limits)
                 self._settle(mark)
             self._record(Turn(None, self._transcript, mark), transcript, new)
 
@@ -152,16 +149,9 @@ class Session:
             new = self._align(transcript.tokens(self.tokenizer), at_least=1)
             mark, said = Mark(self._cache), list[int]()
             with self._undone_on_error(mark):
-                responses = stream_generate(
-                    self.model,
-                    self.tokenizer,
-                    new,
-                    max_tokens,
-                    prompt_cache=[self._cache],
-                    on_progress=self._watched(on_progress),
-                    **self._limits,
-                    **options,
-                )
+                watch = self._watched(on_progress)
+                given = {"prompt_cache": [self._cache], "on_progress": watch, **self._limits, **options}
+                responses = stream_generate(self.model, self.tokenizer, new, max_tokens, **given)
                 try:
                     for response in self._until_cancelled(responses):
                         said.append(response.token)
@@ -203,7 +193,7 @@ class Session:
         with self._alone():
             if not self._turns:
                 raise StateError("undo: nothing has been asked or read yet")
-            turn = self._turns.pop()
+            turn, self._part = self._turns.pop(), None
             if turn.mark is not None:  # else the next turn will see how much of the cache can stay
                 turn.mark.restore(self._cache)
                 del self._tokens[turn.mark.offset :]
@@ -290,7 +280,7 @@ class Session:
 
     def _let_go(self) -> None:
         self._cache = self.model.make_cache(self._cache.config)[0]
-        self._tokens, self._turns, self._transcript = [], [], Transcript()
+        self._tokens, self._turns, self._transcript, self._part = [], [], Transcript(), None
         mx.clear_cache()
 
     def _align(self, tokens: Sequence[int], at_least: int = 0) -> list[int]:
@@ -306,8 +296,16 @@ class Session:
             mx.eval(cache.state)
             marks = cut_back([turn.mark for turn in self._turns], shared)
             self._turns = [turn._replace(mark=mark) for turn, mark in zip(self._turns, marks, strict=True)]
-            self._cache, self._tokens = cache, self._tokens[:shared]
+            self._cache, self._tokens, self._part = cache, self._tokens[:shared], None
         return list(tokens[shared:])
+
+    def _resumed(self, tokens: list[int]) -> list[int]:
+        """Go on with the part of these tokens that a cancelled reading has left. Returns the others."""
+        part, self._part = self._part, None
+        if part is None or not part.begins(tokens):
+            return tokens
+        self._cache = part.cache
+        return tokens[len(part.tokens) :]
 
     @contextmanager
     def _undone_on_error(self, mark: Mark) -> Iterator[None]:
@@ -324,6 +322,7 @@ class Session:
 
     def _record(self, turn: Turn, transcript: Transcript, tokens: list[int]) -> None:
         self._turns.append(turn)
+        self._part = None
         self._tokens += tokens
         self._transcript = transcript
 
@@ -337,11 +336,14 @@ class Session:
                 return
             yield response
 
-    def _watched(self, on_progress: OnProgress | None) -> OnProgress:
-        """`on_progress`, which also hears `cancel`."""
+    def _watched(self, on_progress: OnProgress | None, reading: list[int] | None = None) -> OnProgress:
+        """`on_progress`, which also hears `cancel`; then it remembers what was read of the tokens of `reading`."""
+        start = len(self._tokens)
 
         def watch(progress: Progress) -> bool:
-            wanted = on_progress is None or on_progress(progress) is not False
-            return wanted and not self._stopping()
+            wanted = (on_progress is None or on_progress(progress) is not False) and not self._stopping()
+            if not wanted and reading is not None:
+                self._part = Part.of(self._cache, start, reading)
+            return wanted
 
         return watch

@@ -12,6 +12,7 @@ from commands import LAZY, TEXT
 from lazymlx import LazyConfig, Session, load
 from lazymlx.cli.chat_commands import COMMANDS, complete
 from lazymlx.cli.conversation import CONTROL
+from lazymlx.cli.ctrl_c import CtrlC
 from lazymlx.cli.history import HISTORY, append_history, history_file, load_history
 from lazymlx.cli.input_lines import one_by_one
 from lazymlx.cli.main import main
@@ -84,8 +85,32 @@ def test_a_saved_conversation_goes_on(chat: Chat) -> None:
     chat(f"/read '{chat.book}'", "Who lights it?", f"/save {chat.saved}")
     assert re.search(r"saved \d+ tokens to .*book.lazydoc, \d+\.\d MB", chat.err)
     assert chat(f"/open {chat.saved}", "/docs", "Which one?", flags=[]) == straight[1:]
-    assert re.search(r"^book.lazydoc: \d+ tokens$", chat.err, re.M)
-    assert chat("Which one?", flags=["--document", str(chat.saved)]) == straight[1:]
+    assert re.search(r"^the book.txt: \d+ tokens$", chat.err, re.M)  # what was read keeps its name
+    assert chat("Which one?", "/docs", flags=["--document", str(chat.saved)]) == straight[1:]
+    assert re.search(r"^the book.txt: \d+ tokens$", chat.err, re.M)
+
+
+class Impatient(CtrlC):
+    """Somebody who wants the n-th thing to stop while it is done."""
+
+    wishes: list[bool] = []
+
+    def __enter__(self) -> CtrlC:
+        self.wished = self.wishes.pop(0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_a_cancelled_reading_goes_on(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    straight = chat(f"/read {chat.book}", "Who lights it?")
+    monkeypatch.setattr("lazymlx.cli.conversation.CtrlC", Impatient)
+    monkeypatch.setattr(Impatient, "wishes", [True, False, False])
+    out = chat(f"/read {chat.book}", "/docs", f"/read {chat.book}", "/docs", "Who lights it?", "/stats")
+    assert out == straight
+    assert re.search(r"stopped: cancelled after \d+ of \d+ tokens; the same /read goes on from there", chat.err)
+    assert "nothing has been read yet" in chat.err and " 2 messages" in chat.err
 
 
 def test_saving_replaces_saved_documents_alone(chat: Chat) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -50,6 +51,29 @@ def test_a_saved_document_answers_as_the_text_does(commands: Commands) -> None:
         assert stats["lazy"]["schedule"] == "2:0.5,4:0.2"
         assert stats["prompt_tokens"] < stats["lazy"]["prompt_tokens"]  # the document is not read again
     assert "asking" in commands.err and "Kept: " in commands.err
+
+
+def test_a_document_loads_the_model_it_was_saved_with(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the user names one; and says which, where it is gone."""
+    there, ask = tmp_path / "model", ["--document", str(commands.saved), "-q", "Who?", "-m", "4"]
+    commands.folder = shutil.copytree(commands.folder, there)
+    monkeypatch.chdir(tmp_path)
+    commands.run("cache", "-o", str(commands.saved), "--prompt-file", str(commands.book), "--model", "model")
+    answer = commands.run("generate", *ask)
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("LAZYMLX_MODEL", "/nowhere")
+    assert main(["generate", *ask]) == 0
+    assert commands.capsys.readouterr().out == answer
+    moved = there.rename(tmp_path / "moved")
+    assert main(["generate", *ask]) == main(["chat", *ask[:2]]) == 2
+    one, other = (line for line in commands.capsys.readouterr().err.splitlines() if "error" in line)
+    assert one == other and f"was saved with {there}, which cannot be had; name it with --model" in one
+    assert main(["generate", *ask, "--model", str(moved)]) == 0
+    assert commands.capsys.readouterr().out == answer
+    assert main(["generate", *ask, "--model", "/nowhere"]) == 2
+    assert "error: model: no folder /nowhere" in commands.capsys.readouterr().err
 
 
 def test_what_was_kept_counts_earlier_answers_too(commands: Commands) -> None:

@@ -14,10 +14,11 @@ from reference import SETTINGS, ReferenceLazyLLM
 from talking import DOCUMENT, FORGETFUL, LAZY, SHAPE, TEMPLATE, answer, session, speller, talker, weights
 
 from lazymlx.config import LazyConfig
-from lazymlx.errors import Cancelled, PromptError, StateError, UsageError
+from lazymlx.errors import Cancelled, DocumentError, PromptError, StateError, UsageError
 from lazymlx.generation import check_request
 from lazymlx.nn.attention import Attention
 from lazymlx.progress import Meter
+from lazymlx.session.saved import about
 from lazymlx.session.session import Session
 
 ALL = LazyConfig.paper("2:0.4,4:0.2")
@@ -566,3 +567,44 @@ def test_hidden_states_that_were_packed_come_back_from_a_file(tmp_path):
     opened = Session.open(tmp_path / "saved", s.model, s.tokenizer)
     assert opened.config == s.config
     np.testing.assert_allclose(answer(opened, OTHER)[1], answer(s, OTHER)[1], atol=1e-4)
+
+
+def test_a_cancelled_reading_goes_on_where_it_was_left():
+    """Whatever was cancelled how often, and in whichever order with other things, no trace of it stays."""
+    s, whole = session(step_size=16), read_session(step_size=16)
+    before, after, watched = state_of(s), state_of(whole), []
+
+    def stop_at(report: int, text: str = DOCUMENT) -> int:
+        """Cancel at so many reports; returns the tokens that this reading began with."""
+        reports: list = []
+        with pytest.raises(Cancelled):
+            s.read(text, lambda p: reports.append(p) or len(reports) <= report, resumable=True)
+        assert_same(state_of(s), before)
+        return reports[0].cache
+
+    assert stop_at(0) == stop_at(2) == 0
+    assert stop_at(1) == 48  # the chunk behind the last report was under way
+    assert stop_at(0) == 80
+    s.read(DOCUMENT, watched.append)
+    assert watched[0].cache == 80
+    assert_same(state_of(s), after)
+    s.undo()
+    assert stop_at(2) == 0 and stop_at(1, DOCUMENT[::-1]) == 0  # another document is read from its beginning
+    s.read(DOCUMENT)
+    assert_same(state_of(s), after)
+    assert answer(s, QUESTION)[0] == answer(whole, QUESTION)[0]
+    assert_same(state_of(s), state_of(whole))
+
+
+def test_what_was_said_of_a_saved_session_is_read_without_its_model(tmp_path: Path):
+    s = read_session()
+    s.save(tmp_path / "plain")
+    s.save(tmp_path / "said", {"model": "org/name", "documents": [["book", 7]]})
+    assert about(tmp_path / "plain") == {} and about(tmp_path / "said")["documents"] == [["book", 7]]
+    halved = talker()
+    halved.set_dtype(mx.float16)
+    with pytest.raises(DocumentError, match="another model, org/name; open it with that one"):
+        Session.open(tmp_path / "said", halved, speller())
+    (tmp_path / "text").write_text("no document")
+    with pytest.raises(DocumentError, match="is no saved document"):
+        about(tmp_path / "text")
