@@ -18,6 +18,7 @@ from .costs.memory import ensure_fits
 from .engine.model import Model
 from .errors import PromptError, UsageError
 from .progress import Meter, OnProgress
+from .templates import rendered
 
 
 def read(
@@ -143,10 +144,14 @@ def template_tail(tokenizer: TokenizerWrapper, tokens: Sequence[int]) -> int:
     """How many of a prompt's last tokens are the chat template's own, hence say nothing about the question."""
     if not tokenizer.has_chat_template:
         return 0
-    one, other = (
-        tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True)
-        for text in ("one", "two 2")
-    )
+    try:
+        one, other = (
+            rendered(tokenizer, [{"role": "user", "content": text}], add_generation_prompt=True)
+            for text in ("one", "two 2")
+        )
+    except PromptError:  # it takes no such conversation, so the prompt is not of its making
+        return 0
+    one, other = (tokenizer.encode(text, add_special_tokens=False) for text in (one, other))
     tail = 0
     while tail < min(len(one), len(other)) and one[-1 - tail] == other[-1 - tail]:
         tail += 1

@@ -10,6 +10,7 @@ from .. import demo
 from ..documents import read_document, text_of_bytes
 from ..errors import PromptError, UsageError
 from ..prompts import BREAK, about
+from ..templates import encodable, rendered
 from .options import refuse_settled
 from .parser import Once
 from .terminal import say
@@ -160,7 +161,7 @@ def encode_request(request: Request, tokenizer: Any, args: argparse.Namespace) -
     `verbose=False` quiets what Transformers has to say about long texts, which is true of its own models alone.
     """
     if args.ignore_chat_template or not tokenizer.has_chat_template:
-        return tokenizer.encode(request.message, add_special_tokens=True, verbose=False)
+        return tokenizer.encode(encodable(request.message), add_special_tokens=True, verbose=False)
     return tokenizer.encode(_templated(request, tokenizer, args), add_special_tokens=False, verbose=False)
 
 
@@ -170,8 +171,6 @@ def count_tokens(text: str, tokenizer: Any) -> int:
 
 
 def _templated(request: Request, tokenizer: Any, args: argparse.Namespace) -> str:
-    from jinja2 import TemplateError
-
     messages = [
         {"role": role, "content": text}
         for role, text in (
@@ -182,18 +181,12 @@ def _templated(request: Request, tokenizer: Any, args: argparse.Namespace) -> st
         if text is not None
     ]
     begun = args.prefill_response is not None
+    options = {"continue_final_message": begun, "add_generation_prompt": not begun}
     try:
-        return tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            continue_final_message=begun,
-            add_generation_prompt=not begun,
-            **args.chat_template_config,
-        )
-    except TemplateError as error:
-        raise PromptError(f"prompt: the model's chat template refuses it: {error}") from None
-    except TypeError as error:
-        if not args.chat_template_config:
+        return rendered(tokenizer, messages, **options, **args.chat_template_config)
+    except (PromptError, TypeError) as error:
+        cause = error if isinstance(error, TypeError) else error.__cause__
+        if not (args.chat_template_config and isinstance(cause, TypeError)):
             raise
         names = ", ".join(args.chat_template_config)
-        raise UsageError(f"--chat-template-config: the chat template cannot be given {names}: {error}") from None
+        raise UsageError(f"--chat-template-config: the chat template cannot be given {names}: {cause}") from None

@@ -19,6 +19,7 @@ from ..engine.model import Model
 from ..errors import ConfigError, ModelError
 from ..nn.families import family_of
 from ..nn.maps import Maps
+from .depth import check_depth
 from .hub import find
 from .model_config import check_kinds, check_sizes, max_positions, respelled
 from .stored import Stored, find_stored, read_stored, stale
@@ -63,6 +64,7 @@ def load(
     folder = find(path_or_hf_repo, revision)
     config = {**check_folder(folder), **(model_config or {})}
     check_kinds(config)
+    check_depth(config, folder)
     try:
         model, config = load_model(
             folder,

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..documents import read_document
 from ..errors import PromptError
 from ..prompts import BREAK, about
+from ..templates import encodable, rendered
 
 Message = dict[str, str]  # role and content
 
@@ -81,17 +81,10 @@ class Transcript:
             PromptError: the chat template refuses such a conversation, for example a system prompt, or fails.
         """
         if not tokenizer.has_chat_template:
-            text = "".join(message["content"] + BREAK for message in self.messages)
-            return tokenizer.encode(
-                _encodable(text), verbose=False
-            )  # what it says of long texts is true of other models
-        try:
-            text = tokenizer.apply_chat_template(list(self.messages), add_generation_prompt=True, tokenize=False)
-        except TemplateError as error:
-            raise PromptError(f"chat template: it refuses this conversation: {error}") from None
-        except Exception as error:  # a template is a program of the model's folder, and fails as programs do
-            raise PromptError(f"chat template: it failed: {type(error).__name__}: {error}") from None
-        return tokenizer.encode(_encodable(text), add_special_tokens=False, verbose=False)
+            text = encodable("".join(message["content"] + BREAK for message in self.messages))
+            return tokenizer.encode(text, verbose=False)  # what it says of long texts is true of other models
+        text = rendered(tokenizer, self.messages, add_generation_prompt=True)
+        return tokenizer.encode(text, add_special_tokens=False, verbose=False)
 
     def certain_tokens(self, tokenizer: TokenizerWrapper) -> list[int]:
         """What every prompt begins with whatever is read or asked next; a tokenizer may merge across that seam."""
@@ -100,21 +93,6 @@ class Transcript:
             for text in ("Question: one", "2nd")
         )
         return asked[: common_prefix(asked, read_on)]
-
-
-def _encodable(text: str) -> str:
-    """The text, if a tokenizer can take it.
-
-    Raises:
-        PromptError: a half of a surrogate pair is in it.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise PromptError(
-            f"prompt: expected text, got half a surrogate pair at character {error.start}; decode it as UTF-8 first"
-        ) from None
-    return text
 
 
 def _by_user(content: str) -> Message:

@@ -188,6 +188,14 @@ def test_a_template_that_refuses_the_messages(refused: Refusal, folder: Path) ->
     assert "No system, please." in refused("--model", str(folder), "--system-prompt", "x", after_asking=True)
 
 
+@pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"])
+def test_a_template_that_fails(refused: Refusal, folder: Path, template: str) -> None:
+    write_model(folder)
+    (folder / "chat_template.jinja").write_text(template)
+    said = refused("--model", str(folder), "-p", "hi", after_asking=True)
+    assert "chat template: it failed: " in said and "Error" in said
+
+
 # --- flags ----------------------------------------------------------------------------------------
 
 

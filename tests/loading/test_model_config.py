@@ -67,6 +67,22 @@ def test_whatever_upstream_stumbles_over_is_an_error_of_ours(tmp_path: Path, cha
         load(str(folder))
 
 
+def test_more_layers_than_the_checkpoint_has_are_not_built(tmp_path: Path):
+    folder = write_model(tmp_path)
+    for layers in (7, 10**9):
+        edit(folder, num_hidden_layers=layers)
+        with pytest.raises(ModelError, match=f"num_hidden_layers in config.json is {layers}, but .* 6 layers at most"):
+            load(str(folder))
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 8, b"\x01" + b"\0" * 7 + b"1", b"\x02" + b"\0" * 7 + b"{}"])
+def test_a_file_without_a_list_of_tensors_is_a_sentence(tmp_path: Path, content: bytes):
+    folder = write_model(tmp_path)
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match="no whole safetensors file|0 layers at most"):
+        load(str(folder))
+
+
 def edit(folder: Path, *dropped: str, **changes: Any) -> None:
     config = json.loads((folder / "config.json").read_text()) | changes
     (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in dropped}))

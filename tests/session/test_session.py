@@ -17,6 +17,7 @@ from lazymlx.config import LazyConfig
 from lazymlx.errors import Cancelled, DocumentError, PromptError, StateError, UsageError
 from lazymlx.generation import check_request
 from lazymlx.nn.attention import Attention
+from lazymlx.prefill import template_tail
 from lazymlx.progress import Meter
 from lazymlx.session.saved import about
 from lazymlx.session.session import Session
@@ -123,6 +124,10 @@ def test_a_template_that_changes_earlier_turns_keeps_the_common_prefix():
 def test_a_template_that_fails_is_a_sentence(template):
     with pytest.raises(PromptError, match="^chat template: it failed: (ZeroDivision|Recursion)Error"):
         answer(session(template=template), QUESTION)
+
+
+def test_a_prompt_of_tokens_is_no_affair_of_a_template_that_fails():
+    assert template_tail(speller("{{ 1 / 0 }}"), [1, 2, 3]) == 0
 
 
 @pytest.mark.parametrize("wrong", [2.5, float("nan"), "3", True, None, 0, -2])
