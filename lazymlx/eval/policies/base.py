@@ -139,7 +139,7 @@ class Conversation(ABC):
         mx.eval(token)
         ttft_s = perf_counter() - start
         answer: list[int] = []
-        paid: list[mx.array] = []
+        paid = []
         while True:
             paid.append(nats)
             # the next token is on its way before this one is looked at: the device never waits

@@ -27,6 +27,7 @@ class FastKV(EnginePolicy):
             window=WINDOW,
             pool=POOL,
             links=0,
+            lookahead=0,
             sink=0,
             recent=0,
             revive=0,

@@ -28,4 +28,4 @@ class RandomDrop(ScheduledPolicy):
     @staticmethod
     def configure(options, schedule):
         scorer = RandomScorer(options.seed)
-        return replace(options.lazy, schedule=schedule, scorer=scorer, pool=1, revive=0, min_tokens=0)
+        return replace(options.lazy, schedule=schedule, scorer=scorer, pool=1, lookahead=0, revive=0, min_tokens=0)
