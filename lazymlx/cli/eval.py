@@ -18,6 +18,7 @@ from .values import lengths, words
 
 if TYPE_CHECKING:
     from ..engine.model import Model
+    from ..eval.encoding import Encoder
     from ..eval.policies import Options
     from ..eval.run import Matrix
     from ..eval.samples import Sample
@@ -119,10 +120,10 @@ def run(args: argparse.Namespace) -> int:
 
     model, tokenizer = _load(args, lazy)
     encoder = Encoder(tokenizer)
+    _check_fit(args, model, encoder, samples)
     found = policies_of(policies, make_options(args, model, _draft(args, tokenizer)))
     store = Store(args.out, settings(args, model.lazy), args.resume)
     generated = Generated(names, args.lengths, args.n, args.seed, encoder)
-    _note_positions(args.lengths if names else [], model)
     total = (len(samples) + len(generated)) * len(found)
     code, why = _ask(Matrix(model, encoder, found, store), chain(samples, generated), total, args.budget_s)
     if why:
@@ -226,13 +227,17 @@ def _draft(args: argparse.Namespace, tokenizer: Any) -> "Model | None":
     return draft
 
 
-def _note_positions(asked: Sequence[int], model: "Model") -> None:
-    from ..eval.run import positions_of
+def _check_fit(args: argparse.Namespace, model: "Model", encoder: "Encoder", samples: "Sequence[Sample]") -> None:
+    """Refuse what the model has no positions for, and say what will be shortened."""
+    from ..eval.lengths import check_lengths_fit, check_samples_fit, shortened
 
-    positions = positions_of(model)
-    beyond = [length for length in asked if length > positions]
-    if beyond:
-        say(f"note: {max(beyond)} tokens are more than the model's {positions} positions, scores will be low")
+    check_lengths_fit(args.lengths if asked_tasks(args) else [], model.max_positions)
+    check_samples_fit(samples, encoder, model.max_positions)
+    if count := shortened(samples, encoder, model.max_positions):
+        say(
+            f"note: {count} of {len(samples)} prompts are longer than the model's {model.max_positions} positions and "
+            "lose their middle, as LongBench's own script has it"
+        )
 
 
 def _ask(matrix: "Matrix", samples: "Iterable[Sample]", total: int, seconds: float | None) -> tuple[int, str | None]:

@@ -88,6 +88,7 @@ def longbench(line: Line) -> Sample:
         classes=classes,
         chat=form["chat"],
         first_line=form["first_line"],
+        middle_out=True,  # as its own script does it
     )
 
 

@@ -22,7 +22,6 @@ from .samples import Sample
 from .store import Row, Store, key_of
 from .tasks import make
 
-UNBOUNDED = 2**30
 EXCERPT = 200  # letters of a question that are stored with its answer
 
 
@@ -38,11 +37,6 @@ def check_policies(names: Sequence[str], draft: bool) -> None:
 def policies_of(names: Sequence[str], options: Options) -> list[Policy]:
     """The policies at all their points."""
     return [policy for name in names for policy in POLICIES[name].points(options)]
-
-
-def positions_of(model: Model) -> int:
-    """Tokens that a model was made for, as far as its configuration tells."""
-    return model.max_positions or UNBOUNDED
 
 
 class Generated:
@@ -120,7 +114,8 @@ class Matrix:
             )
 
     def _prepare(self, sample: Sample) -> Asked:
-        most = None if sample.length else positions_of(self.model) - sample.max_tokens
+        positions = self.model.max_positions
+        most = positions - sample.max_tokens if sample.middle_out and positions is not None else None
         first = self.encoder.prompt(sample.message, chat=sample.chat, most=most)
         prompts = [first, *(self.encoder.follow_up(message) for message in sample.follow_ups)]
         self._warm_up(sample, Dense(LazyConfig.dense(), point=""), first)

@@ -19,6 +19,7 @@ class Sample:
         classes: labels to choose from, for `classification`.
         chat: whether the chat template is used.
         first_line: whether only the answer's first line is judged.
+        middle_out: whether a prompt longer than the model's positions loses its middle; others are refused.
     """
 
     task: str
@@ -32,3 +33,4 @@ class Sample:
     classes: tuple[str, ...] = ()
     chat: bool = True
     first_line: bool = False
+    middle_out: bool = False

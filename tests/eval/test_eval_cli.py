@@ -48,18 +48,49 @@ def test_several_points_make_a_line(tmp_path: Path, tiny_model_folder: Path) -> 
     assert [row["point"] for row in answers(tmp_path)] == ["3:0.5", "2:0.6,4:0.2", "0.7", "0.8", "0.9"]
 
 
-def test_a_file_is_asked_instead_of_the_tasks(tmp_path: Path) -> None:
-    model = write_model(tmp_path / "short", max_position_embeddings=400)
+def test_a_file_is_asked_instead_of_the_tasks(tmp_path: Path, tiny_model_folder: Path) -> None:
     data = tmp_path / "kv.jsonl"
-    pairs = [[f"k{i}", f"v{i}"] for i in range(60)]  # more than the model's positions: the middle is left out
+    pairs = [[f"k{i}", f"v{i}"] for i in range(60)]
     data.write_text(json.dumps({"ordered_kv_records": pairs, "key": "k2", "value": "v2"}), encoding="utf-8")
     flags = ["--data", str(data), "--policies", "dense,static", "--n", "5"]
-    assert evaluate(tmp_path / "run", model, *flags) == 0
+    assert evaluate(tmp_path / "run", tiny_model_folder, *flags) == 0
     assert [(row["task"], row["policy"]) for row in answers(tmp_path / "run")] == [
         ("lost-in-the-middle/kv-60", "dense"),
         ("lost-in-the-middle/kv-60", "static"),
     ]
-    assert answers(tmp_path / "run")[0]["prompt_tokens"] == 400 - 100
+
+
+@pytest.fixture(scope="module")
+def short_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 400 positions."""
+    return write_model(tmp_path_factory.mktemp("short"), max_position_embeddings=400)
+
+
+def test_what_is_longer_than_the_models_positions_is_refused_before_anything_is_asked(
+    tmp_path: Path, short_model: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = tmp_path / "mine.txt"
+    data.write_text(f"Who?\n{'word ' * 380}\n{'x' * 10_000_000}\n", encoding="utf-8")
+    flags = ["--policies", "dense", "--reference", "dense", "--data", str(data)]
+    assert evaluate(tmp_path / "run", short_model, *flags) == 2
+    said = capsys.readouterr().err
+    assert "--data: 2 of 3 prompts are longer than the model's 400 positions" in said
+    assert "the first is line 2 of prompts/mine; leave such lines out" in said and said.count("\n") == 1
+    assert main(["eval", "--model", str(short_model), "--lengths", "300,512", "--out", str(tmp_path / "run")]) == 2
+    assert "--lengths: the model has 400 positions, got 512; leave out" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_longbench_prompts_lose_their_middle_and_that_is_said(
+    tmp_path: Path, short_model: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data, line = tmp_path / "data.jsonl", {"dataset": "hotpotqa", "input": "Who?", "answers": ["Ann"]}
+    lines = [json.dumps({**line, "context": "word " * count}) for count in (600, 20)]
+    data.write_text("\n".join(lines), encoding="utf-8")
+    assert evaluate(tmp_path / "run", short_model, "--data", str(data), "--policies", "dense") == 0
+    assert "1 of 2 prompts are longer than the model's 400 positions and lose their middle" in capsys.readouterr().err
+    long, short = (row["prompt_tokens"] for row in answers(tmp_path / "run"))
+    assert (long, short < 200) == (400 - 32, True)
 
 
 def test_prompts_without_answers_are_held_against_the_dense_model(
