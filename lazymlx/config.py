@@ -249,7 +249,6 @@ class LazyConfig:
             object.__setattr__(self, "schedule", Schedule.of(self.schedule))
         for name, least in (
             ("window", 1),
-            ("pool", 1),
             ("links", 0),
             ("lookahead", 0),
             ("sink", 0),
@@ -259,14 +258,13 @@ class LazyConfig:
             ("quantized_kv_start", 0),
         ):
             _check_int(name, getattr(self, name), least)
-        _check_most("pool", self.pool, MOST_BESIDE)
+        _check_int("pool", self.pool, 1, MOST_BESIDE)
         if self.pool % 2 == 0:
             raise ConfigError(
                 f"pool: must be odd, so that a token has as many neighbours on both sides, got {self.pool}"
             )
         if self.revive is not None:
-            _check_int("revive", self.revive, 0, " or None (on the command line 'all')")
-            _check_most("revive", self.revive, MOST_BESIDE)
+            _check_int("revive", self.revive, 0, MOST_BESIDE, " or None (on the command line 'all')")
         if self.scorer is not None and not callable(self.scorer):
             raise ConfigError(f"scorer: must be a Scorer, got {self.scorer!r}")
         _check_choice("reduce", self.reduce, ("mean", "max"))
@@ -326,13 +324,9 @@ class LazyConfig:
         return self.schedule.cuts
 
 
-def _check_int(name: str, value: object, least: int, also: str = "") -> None:
+def _check_int(name: str, value: object, least: int, most: int = MOST, also: str = "") -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigError(f"{name}: must be a whole number of at least {least}{also}, got {value!r}")
-    _check_most(name, value, MOST)
-
-
-def _check_most(name: str, value: int, most: int) -> None:
     if value > most:
         raise ConfigError(f"{name}: must be at most {most}, got a larger number")
 

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.error import URLError
 from urllib.parse import unquote
 from urllib.request import urlopen
@@ -25,6 +25,7 @@ from .prompts import BREAK
 ENDINGS = (".txt", ".md", ".markdown", ".rst", ".pdf", ".docx", ".html", ".htm", ".xhtml", ".epub")  # in a folder
 ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 TIMEOUT_S = 30
+MOST_BYTES = 1 << 29  # of a document, pictures included: of plain text, a hundred million tokens
 HTML = re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 HEAD = 4096  # bytes in which a page says that it is one
 OLD_OFFICE = b"\xd0\xcf\x11\xe0"
@@ -45,9 +46,22 @@ def read_document(source: str | os.PathLike) -> str:
     try:
         if path.is_dir():
             return _text_of_folder(path)
-        return text_of_bytes(path.read_bytes(), str(path))
+        with path.open("rb") as file:
+            return text_of_bytes(all_of(file, str(path)), str(path))
     except OSError as error:
         raise PromptError(f"document: {path} cannot be read: {error.strerror}") from None
+
+
+def all_of(file: BinaryIO, name: str) -> bytes:
+    """The bytes of a file, a stream or an answer of the web, which may never end.
+
+    Raises:
+        PromptError: they are more than a document can have.
+    """
+    content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise PromptError(f"document: {name} has more than {MOST_BYTES >> 20} MB; give a part of it")
+    return content
 
 
 def text_of_bytes(content: bytes, name: str) -> str:
@@ -158,7 +172,7 @@ def _text_of_folder(folder: Path) -> str:
 def _fetched(address: str) -> bytes:
     try:
         with urlopen(address, timeout=TIMEOUT_S) as response:
-            return response.read()
+            return all_of(response, address)
     except (URLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise PromptError(f"document: {address} cannot be fetched: {reason}; download it, and give the file") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lazymlx import documents
 from lazymlx.documents import read_document, text_of_bytes
 from lazymlx.errors import PromptError
 
@@ -162,3 +163,9 @@ def test_an_address_is_what_it_leads_to(server: str, monkeypatch: pytest.MonkeyP
     assert read_document(f"{server}/page").startswith("# Lamps")
     with pytest.raises(PromptError, match="none cannot be fetched: Not Found; download it, and give the file"):
         read_document(f"{server}/none")
+
+
+def test_what_never_ends_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "MOST_BYTES", 1 << 20)
+    with pytest.raises(PromptError, match="^document: /dev/zero has more than 1 MB; give a part of it"):
+        read_document(Path("/dev/zero"))

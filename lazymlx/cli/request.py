@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import demo
-from ..documents import read_document, text_of_bytes
+from ..documents import MOST_BYTES, all_of, read_document, text_of_bytes
 from ..errors import PromptError, UsageError
 from ..prompts import BREAK, about
 from ..templates import encodable, rendered
@@ -133,7 +133,7 @@ def _read(file: str) -> str:
         return read_document(file)
     if sys.stdin is None:
         raise PromptError("document: stdin is closed; expected the document there")
-    return text_of_bytes(sys.stdin.buffer.read(), "stdin")
+    return text_of_bytes(all_of(sys.stdin.buffer, "stdin"), "stdin")
 
 
 def unescape(text: str) -> str:
@@ -150,9 +150,12 @@ def read_stdin() -> str:
     if sys.stdin.isatty():
         say("type the prompt, and end it with Ctrl-D on a line of its own")
     try:
-        return sys.stdin.read()
+        text = sys.stdin.read(MOST_BYTES + 1)
     except UnicodeDecodeError as error:
         raise PromptError(f"prompt: stdin is not UTF-8 text (byte {error.start})") from None
+    if len(text) > MOST_BYTES:
+        raise PromptError(f"prompt: stdin has more than {MOST_BYTES >> 20} million characters; give a part of it")
+    return text
 
 
 def encode_request(request: Request, tokenizer: Any, args: argparse.Namespace) -> list[int]:
