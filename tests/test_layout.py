@@ -25,8 +25,8 @@ ORDER = [
     {"generation"},
     {"session"},
     {"machine"},
-    {"eval", "bench", "explain", "serve"},
-    {"calibrate"},
+    {"eval", "bench", "explain"},
+    {"calibrate", "serve"},
     {"tables"},
     {"cli"},
     {"generate", "chat", "__main__"},  # the doors: python -m lazymlx.generate

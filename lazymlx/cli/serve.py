@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         server.should_exit = True
 
     worker = Worker(answering, on_death=end)
-    service = Service(worker, Encoder(tokenizer, model.max_positions, args.max_tokens), name, args.api_key)
+    service = Service(worker, answering, Encoder(tokenizer, model.max_positions, args.max_tokens), name, args.api_key)
     server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="warning"))
     _introduce(f"http://{_authority(*listener.getsockname()[:2])}", name, args.api_key is not None)
     try:

@@ -2,7 +2,9 @@
 
 from collections.abc import Generator
 from dataclasses import replace
+from secrets import token_hex
 from time import perf_counter
+from typing import Any
 
 import mlx.core as mx
 from mlx_lm.sample_utils import make_logits_processors, make_sampler
@@ -12,9 +14,10 @@ from ..cache.conversation import LazyCache
 from ..costs.memory import ensure_fits, estimate_memory, memory_limit
 from ..engine.model import Model
 from ..errors import Cancelled, UsageError
+from ..explain import Trace, page
 from ..generation import LazyResponse, stream_generate
 from ..prefill import planned_work, read
-from .answer import End, Usage
+from .answer import End, Piece, Usage
 from .conversations import Conversation, Conversations
 from .job import Job
 from .meter import Meter
@@ -25,6 +28,9 @@ PART = 1024  # tokens, about, that are read at a time: as many are lost if the c
 
 class Answering:
     """Owns a model and its conversations.
+
+    Attributes:
+        explained: the page of the newest answer for which one was asked, behind its name, that nobody can guess.
 
     Args:
         step_size: prompt tokens computed at a time.
@@ -39,8 +45,9 @@ class Answering:
         step_size: int,
         max_memory: int | None = None,
     ):
-        self._model, self._tokenizer, self._conversations = model, tokenizer, conversations
+        self._model, self._tokenizer, self.conversations = model, tokenizer, conversations
         self._step_size, self._max_memory = step_size, max_memory
+        self.explained = "", ""
         self._part = step_size * max(1, PART // step_size)
 
     def answer(self, job: Job) -> None:
@@ -50,36 +57,51 @@ class Answering:
             Cancelled: the client went away.
             UsageError: it cannot be answered, for want of memory, say.
         """
-        conversation = self._conversations.take(job.prompt.tokens, job.prompt.head)
+        conversation = self.conversations.take(job.prompt.tokens, job.prompt.head)
+        conversation.title = job.request.title
         try:
-            self._tell(job, conversation)
+            last = self._tell(job, conversation)
         except (Cancelled, UsageError):  # the cache is as it was; after anything else nobody knows, and it goes
-            self._conversations.keep(conversation)
+            self.conversations.keep(conversation)
             raise
-        self._conversations.keep(conversation)
+        self.conversations.keep(conversation)
+        job.tell(last)  # only now: what comes next finds the conversation there
 
-    def _tell(self, job: Job, conversation: Conversation) -> None:
+    def _tell(self, job: Job, conversation: Conversation) -> Piece:
+        """All pieces but the last."""
         cached, queued_s, first_s = len(conversation.tokens), perf_counter() - job.since, None
-        text, said = Text(job.request, self._tokenizer), list[int]()
-        responses = self._responses(job, conversation)
+        prompt, text, said, piece = job.prompt.tokens, Text(job.request, self._tokenizer), list[int](), Piece()
+        options = self._read(job, conversation)
+        trace = Trace(prompt[: conversation.cache.offset])
+        responses = self._responses(
+            job, conversation.cache, on_step=trace.note if job.request.explain else None, **options
+        )
         try:
             for response in responses:
                 first_s = first_s or perf_counter() - job.since
                 said.append(response.token)
                 piece = text.piece(response)
                 if text.reason is not None:
-                    lazy = {**response.lazy.to_dict(), "ttft_s": first_s, "queued_s": queued_s}
-                    usage = Usage(len(job.prompt.tokens), cached, len(said), lazy)
-                    piece = replace(piece, end=End(text.reason, usage, text.stop))
-                job.tell(piece)
+                    costs = response.lazy
+                    conversation.computed = costs.computed_fraction
+                    lazy = {**costs.to_dict(), "ttft_s": first_s, "queued_s": queued_s}
+                    piece = replace(piece, end=End(text.reason, Usage(len(prompt), cached, len(said), lazy), text.stop))
+                    if job.request.explain:
+                        self.explained = token_hex(16), page(trace.history(), self._tokenizer, costs)
+                        lazy["explained"] = self.explained[0]
                 if piece.end or job.cancelled.is_set():
                     break
+                job.tell(piece)
         finally:
             responses.close()
-        conversation.took_in(job.prompt.tokens + said)
+        conversation.took_in(prompt + said)
+        return piece
 
-    def _responses(self, job: Job, conversation: Conversation) -> Generator[LazyResponse, None, None]:
-        """The model's to a prompt, that is read part by part: of each that was, the conversation knows."""
+    def _read(self, job: Job, conversation: Conversation) -> dict[str, Any]:
+        """Read the beginning of a prompt part by part: of each that was read, the conversation knows.
+
+        Returns options for what is left.
+        """
         tokens, cache = job.prompt.tokens, conversation.cache
         new = len(tokens) - cache.offset
         limits = {"prefill_step_size": self._step_size, "max_memory": self._room(cache, new)}
@@ -89,18 +111,21 @@ class Answering:
             read(self._model, part, [cache], on_progress=meter.reading, **limits)
             conversation.took_in(tokens)
         meter.has_read(cache.offset)
-        if job.request.seed is not None:
-            mx.random.seed(job.request.seed % 2**64)
-        yield from stream_generate(
+        return {**limits, "on_progress": meter.answering}
+
+    def _responses(self, job: Job, cache: LazyCache, **options: Any) -> Generator[LazyResponse, None, None]:
+        request = job.request
+        if request.seed is not None:
+            mx.random.seed(request.seed % 2**64)
+        return stream_generate(
             self._model,
             self._tokenizer,
-            tokens[cache.offset :],
+            job.prompt.tokens[cache.offset :],
             job.prompt.most,
             prompt_cache=[cache],
-            sampler=make_sampler(job.request.temperature, job.request.top_p, top_k=job.request.top_k),
-            logits_processors=make_logits_processors(**dict(job.request.penalties)),
-            on_progress=meter.answering,
-            **limits,
+            sampler=make_sampler(request.temperature, request.top_p, top_k=request.top_k),
+            logits_processors=make_logits_processors(**dict(request.penalties)),
+            **options,
         )
 
     def _room(self, cache: LazyCache, new: int) -> int | None:
@@ -113,7 +138,7 @@ class Answering:
         if limit is None:
             return None
         need = estimate_memory(self._model, new, cache.config, step_size=self._step_size, context=cache.offset)
-        others = self._conversations.shrink(limit - need.total)
+        others = self.conversations.shrink(limit - need.total)
         most = None if self._max_memory is None else limit - others
         ensure_fits(self._model, cache, new, step_size=self._step_size, max_memory=most)
         return most

@@ -10,12 +10,16 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from ..documents import text_of_bytes
+from ..errors import PromptError
 from . import anthropic, chat, completions
+from .answering import Answering
 from .api import Api
 from .encoding import Encoder
+from .page import page
 from .request import Body, Refusal
 from .responding import respond
 from .worker import Worker
@@ -32,6 +36,7 @@ class Service:
     """What the routes speak for; `model` is the name that clients see."""
 
     worker: Worker
+    answering: Answering
     encoder: Encoder
     model: str
     api_key: str | None = None
@@ -73,6 +78,31 @@ class Service:
         tokens = await asyncio.to_thread(lambda: self.encoder.chat(anthropic.chat(_body(content))))
         return JSONResponse({"input_tokens": len(tokens)})
 
+    async def page(self, _: HttpRequest) -> Response:
+        """The page for people."""
+        return HTMLResponse(page(self.model))
+
+    async def document(self, request: HttpRequest) -> Response:
+        """The text of a document."""
+        self._check_key(request)
+        content = await _content(request)
+        try:
+            return JSONResponse({"text": await asyncio.to_thread(text_of_bytes, content, "it")})
+        except PromptError as error:
+            raise Refusal(400, str(error)) from None
+
+    async def conversations(self, request: HttpRequest) -> Response:
+        """What is kept."""
+        self._check_key(request)
+        return JSONResponse(self.answering.conversations.listed)
+
+    async def explained(self, request: HttpRequest) -> Response:
+        """What the newest answer that was to be explained was computed from; who knows its name needs no key."""
+        name, text = self.answering.explained
+        if not name or request.path_params["name"] != name:
+            raise Refusal(404, 'explained: of the newest answer alone, to a request with "explain": true')
+        return HTMLResponse(text)
+
     def _understood(self, api: Api, content: bytes):
         """The request, and its prompt in tokens; both may take a while for 20 MB."""
         wanted = api.request(_body(content))
@@ -88,6 +118,10 @@ def make_app(service: Service) -> Starlette:
     """The server's application."""
     return Starlette(
         routes=[
+            Route("/", service.page),
+            Route("/lazymlx/document", service.document, methods=["POST"]),
+            Route("/lazymlx/conversations", service.conversations),
+            Route("/lazymlx/explained/{name}", service.explained),
             Route("/health", service.health),
             Route("/v1/models", service.models),
             Route("/v1/models/{name:path}", service.models),

@@ -6,6 +6,7 @@ own and goes before any document does.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -19,10 +20,17 @@ SMALL = 512  # tokens that are computed again in no time
 
 @dataclass(eq=False)
 class Conversation:
-    """A cache, and the tokens that it holds, by position."""
+    """A cache, and the tokens that it holds, by position.
+
+    Attributes:
+        title: how it begins.
+        computed: token-layers, as a share of the dense model's, as of its newest answer.
+    """
 
     cache: LazyCache
     tokens: Int32[np.ndarray, " N"] = field(default_factory=lambda: as_array(()))
+    title: str = ""
+    computed: float | None = None
 
     def took_in(self, tokens: Sequence[int]) -> None:
         """The cache has gone on to `tokens`, of which the last may not have been needed."""
@@ -33,6 +41,9 @@ class Conversation:
 class Conversations:
     """The conversations used last, the newest at the end.
 
+    Attributes:
+        listed: what is kept, in plain values that any thread may look at.
+
     Args:
         most: to keep.
     """
@@ -40,6 +51,7 @@ class Conversations:
     def __init__(self, model: Model, most: int):
         self._model, self._most = model, most
         self._kept: list[Conversation] = []
+        self.listed: list[dict[str, Any]] = []
 
     def take(self, tokens: Sequence[int], head: int = 0) -> Conversation:
         """The conversation to go on with: it holds a beginning of `tokens`, and not all of them.
@@ -66,7 +78,7 @@ class Conversations:
         cache = found.cache.fork()
         cache.trim(len(found.tokens) - longest)
         mx.eval(cache.state)
-        return Conversation(cache, found.tokens[:longest])
+        return replace(found, cache=cache, tokens=found.tokens[:longest])
 
     def keep(self, conversation: Conversation) -> None:
         """Put a conversation back."""
@@ -74,6 +86,10 @@ class Conversations:
             self._kept.append(conversation)
         while len(self._kept) > self._most:
             self._let_go()
+        self.listed = [
+            {"title": kept.title, "tokens": len(kept.tokens), "bytes": kept.cache.nbytes, "computed": kept.computed}
+            for kept in reversed(self._kept)
+        ]
 
     def shrink(self, most_bytes: int) -> int:
         """Let go of some until the others take no more. Returns what they take."""

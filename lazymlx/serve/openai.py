@@ -38,6 +38,7 @@ def wishes(body: Body) -> dict[str, Any]:
         "stream": switch(body, "stream"),
         "include_usage": switch(mapping(body, "stream_options"), "include_usage"),
         "progress": switch(body, "return_progress"),
+        "explain": switch(body, "explain"),
     }
 
 

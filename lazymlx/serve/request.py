@@ -41,6 +41,7 @@ class Request:
         stream: piece by piece.
         include_usage: at the end of a stream.
         progress: tell how far the prompt has been read.
+        explain: make a page of what the answer was computed from.
     """
 
     prompt: Chat | str | tuple[int, ...]
@@ -55,11 +56,20 @@ class Request:
     stream: bool = False
     include_usage: bool = False
     progress: bool = False
+    explain: bool = False
 
     @property
     def tools(self) -> tuple[Body, ...]:
         """What the answer may call."""
         return self.prompt.tools if isinstance(self.prompt, Chat) else ()
+
+    @property
+    def title(self) -> str:
+        """How the conversation begins, for a list of several."""
+        if not isinstance(self.prompt, Chat):
+            return "a completion"
+        asked = (message["content"] for message in self.prompt.messages if message["role"] == "user")
+        return " ".join(next(asked, "").split())[:60]
 
 
 def number(body: Body, name: str, default: Any, least: int | float, most: int | float, kind: type = float) -> Any:

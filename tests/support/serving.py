@@ -31,10 +31,10 @@ class Served:
         """Args: answering: in the place of the model's."""
         self.model, self.tokenizer = load(str(folder), lazy or LazyConfig())
         self.conversations = Conversations(self.model, 4)
-        answering = answering or Answering(self.model, self.tokenizer, self.conversations, 64)
-        self.worker = Worker(answering, on_death=lambda: self.deaths.append(self.worker.died))
+        real = Answering(self.model, self.tokenizer, self.conversations, 64)
+        self.worker = Worker(answering or real, on_death=lambda: self.deaths.append(self.worker.died))
         self.deaths: list[str] = []
-        service = Service(self.worker, Encoder(self.tokenizer, self.model.max_positions, 2000), "tiny", "secret")
+        service = Service(self.worker, real, Encoder(self.tokenizer, self.model.max_positions, 2000), "tiny", "secret")
         self._server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="warning"))
         self._listener = listen("127.0.0.1", 0)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]})
