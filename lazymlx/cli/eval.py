@@ -266,8 +266,13 @@ def _show(args: argparse.Namespace, store: "Store", model: "Model", complete: bo
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 180)
     for length in report.lengths(content):
         console.print(report.table(content, length))
+    if content["left_out"]:
+        say(
+            f"note: {content['left_out']} answers are in no table, since not every policy has answered their prompts; "
+            "--resume with the flags of all runs answers the rest"
+        )
     say(f"stored {path} and every answer in {store.path}")
-    if not args.no_plot:
+    if content["cells"] and not args.no_plot:
         _plot(content, path.with_suffix(".png"))
     print(json.dumps({"file": str(path), "complete": complete, "answers": len(store.rows)}), flush=True)
 

@@ -27,6 +27,15 @@ ALIKE = "~"  # stands behind what differs from the dense model by no more than c
 LEGEND = f"{ALIKE}: the 95% interval of the difference from dense holds zero"
 
 
+def comparable(rows: Sequence[Row]) -> list[Row]:
+    """The answers to prompts that all policies, at all of their points, have answered: a table is about one set."""
+    asked: dict[int, dict[tuple[str, str], set[tuple]]] = {}
+    for row in rows:
+        asked.setdefault(row["length"], {}).setdefault((row["policy"], row["point"]), set()).add(_prompt(row))
+    shared = {length: set.intersection(*found.values()) for length, found in asked.items()}
+    return [row for row in rows if _prompt(row) in shared[row["length"]]]
+
+
 def cells(rows: Sequence[Row]) -> list[Cell]:
     """All cells, by length, then in the order in which their tasks and policies came."""
     dense = {_prompt(row): row for row in rows if row["policy"] == "dense"}
@@ -102,6 +111,7 @@ def document(store: Store, on: dict[str, Any], model: dict[str, Any], complete: 
     """All that a run found out on a `machine()`."""
     from .policies import POLICIES
 
+    rows = comparable(store.rows)
     return {
         "kind": KIND,
         "machine": on,
@@ -109,8 +119,9 @@ def document(store: Store, on: dict[str, Any], model: dict[str, Any], complete: 
         "settings": store.settings,
         "complete": complete,
         "sources": {name: kind.source for name, kind in POLICIES.items()},
-        "cells": cells(store.rows),
-        "overall": overall(store.rows),
+        "left_out": len(store.rows) - len(rows),
+        "cells": cells(rows),
+        "overall": overall(rows),
     }
 
 

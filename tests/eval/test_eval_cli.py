@@ -148,6 +148,7 @@ def test_an_interrupted_run_is_kept_and_goes_on(
     assert evaluate(tmp_path, tiny_model_folder, *flags) == 130
     captured = capsys.readouterr()
     assert "interrupted; what is done is kept" in captured.err and "--resume" in captured.err
+    assert "note: 1 answers are in no table" in captured.err
     assert json.loads(captured.out)["complete"] is False
     before = answers(tmp_path)
     assert len(before) == 3

@@ -111,6 +111,17 @@ def test_cells_are_means_medians_and_paired_ratios(tmp_path: Path) -> None:
     assert lazy["same_as_dense"] == pytest.approx(2 / 3)
 
 
+def test_rows_of_a_table_are_about_the_same_prompts(tmp_path: Path) -> None:
+    rows = [row("dense", 0), row("lazy", 0), row("dense", 1, score=0.0)]
+    rows += [row("dense", 0, length=4096), row("lazy", 1, length=4096)]
+    found = content(rows, tmp_path)
+    assert [(cell["policy"], cell["length"], cell["n"], cell["score"]) for cell in found["cells"]] == [
+        ("dense", 1024, 1, 1.0),
+        ("lazy", 1024, 1, 1.0),
+    ]
+    assert found["left_out"] == 3
+
+
 def test_without_the_dense_model_there_is_no_measured_speed_up(tmp_path: Path) -> None:
     (cell,) = content([row("lazy")], tmp_path)["cells"]
     assert cell["speedup"] is None and cell["same_as_dense"] is None and cell["stderr"] is None
