@@ -3,6 +3,7 @@
 Sharing them leaves room for large models, and no difference that is measured can come from the weights.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,12 @@ from ..errors import UsageError
 from ..loading.hub import find
 from ..loading.load import load
 from ..machine import on_cpu
+from ..nn.maps import CutMap, Factor, LayerMap, Maps, kv_width, rank_of
 from .shapes import shape_args
 
 GROUP_SIZE = 64  # of quantised weights
 SEED = 0
+MAP_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,22 @@ def random_pair(shape: str, bits: int | None = None) -> Pair:
     ours.join()  # as `load` does
     stock.update(ours.parameters())
     return Pair(shape if bits is None else f"{shape}, {bits}-bit", ours, stock, None)
+
+
+def random_maps(model: Model, cuts: Iterable[int]) -> Maps:
+    """Maps of random numbers, as large as fitted ones: what looking ahead takes does not depend on what they say."""
+    mx.random.seed(SEED)
+
+    def layer_map(number: int) -> LayerMap:
+        N, D, rank = kv_width(model, number), model.hidden_size, rank_of(model)
+        shapes = [(N, D)] if rank is None else [(rank, D), (N, rank)]
+        factors = tuple(Factor.of(mx.random.normal(shape) / shape[1] ** 0.5, MAP_BITS) for shape in shapes)
+        return LayerMap(factors, mx.zeros((N,)))
+
+    heads = [model.family.attention_of(layer).kv_heads for layer in model.layers]
+    deep = {cut: range(cut, len(heads)) for cut in cuts}
+    maps = {cut: CutMap(cut, tuple(heads[cut:]), tuple(map(layer_map, own))) for cut, own in deep.items()}
+    return Maps("", maps, MAP_BITS)
 
 
 def loaded_pair(path_or_hf_repo: str, name: str | None = None) -> Pair:

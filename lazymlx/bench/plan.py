@@ -10,6 +10,7 @@ from ..errors import UsageError
 WHAT = ("ttft", "decode", "memory", "revive")
 LENGTHS = (1024, 2048, 4096, 8192, 16384)
 CPU_LENGTHS = (1024, 2048, 4096)
+LOOKS = "looking, "  # in a variant's name
 OWN = "auto"  # the schedule that a model would be used with
 
 Resolve = Callable[[LazyConfig], LazyConfig]  # a model's `resolve`
@@ -41,6 +42,7 @@ class Plan:
         step: ours.
         repeats: timed runs of each variant at each length.
         tokens: generated in each run where the decode rate is wanted.
+        filled: with it, each schedule is also run looking ahead over random maps, with filled keys used so.
         budgets: tokens revived a step, for the curve; None: all.
         budget_s: seconds after which no run may end; None: no limit.
 
@@ -56,6 +58,7 @@ class Plan:
     step: int | None = 2048
     repeats: int = 5
     tokens: int = 32
+    filled: tuple[str, ...] = ()
     budgets: tuple[int | None, ...] = (0, 1, 3, 7, 15, None)
     budget_s: float | None = None
 
@@ -84,11 +87,17 @@ class Plan:
         for step in self.stock_steps:
             variant = Variant("stock", None, step, decodes=not stock)
             stock.setdefault(variant.step_size(length), variant)
-        ours = [self.with_schedule(name, resolve) for name in self.schedules]
+        ours = [
+            self.with_schedule(name, resolve, lookahead=0 if look is None else self.lazy.lookahead, look=look)
+            for name in self.schedules
+            for look in (None, *self.filled)
+        ]
         return [*stock.values(), Variant("dense", LazyConfig.dense(), self.step), *ours]
 
-    def with_schedule(self, name: str, resolve: Resolve, **others: Any) -> Variant:
-        return Variant(name, resolve(replace(self.lazy, schedule=name, **others)), self.step)
+    def with_schedule(self, name: str, resolve: Resolve, look: str | None = None, **others: Any) -> Variant:
+        if look is not None:
+            name, others = f"{name} {LOOKS}{look}", {**others, "schedule": name, "filled": look}
+        return Variant(name, resolve(replace(self.lazy, **{"schedule": name, **others})), self.step)
 
     def curve(self, resolve: Resolve) -> list[Variant]:
         """The first schedule that leaves something behind, with each number of revived tokens."""

@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from ..engine.model import Model
 from ..eval.encoding import Encoder
-from ..nn.maps import CutMap, Maps, kv_width
+from ..nn.maps import CutMap, Maps, rank_of
 from .fit import HELD_EVERY, fit_maps
 from .kinds import KINDS, OVERHEAD
 from .material import Material
@@ -24,7 +24,6 @@ TOKENS_A_VALUE = 40  # of text, for each value of a hidden state
 FIRST, LAST, MOST_CUTS = 0.2, 0.8, 10  # cuts that are considered: from where to where in the depth, and how many
 MOST_STATES = 3 << 30  # bytes of hidden states in one pass over the text
 A_CUT = 0.2  # of the time of reading the text, that each cut takes beside it
-LEAST_RANK = 8  # of a state's values to one of the rank, where keys and values are wider than the state
 
 OnShare = Callable[[float], None]
 
@@ -33,12 +32,6 @@ def cuts_to_try(layers: int) -> tuple[int, ...]:
     """Where a schedule may cut, if it is chosen by looking ahead."""
     first, last = max(round(layers * FIRST), 1), max(round(layers * LAST), 1)
     return tuple(range(first, last + 1, max(-(-(last - first) // (MOST_CUTS - 1)), 1)))
-
-
-def rank_of(model: Model) -> int | None:
-    """None for full maps, where key heads are shared; else a rank, or they would take 10% of a prefill."""
-    width = max(kv_width(model, layer) for layer in range(len(model.layers)))
-    return model.hidden_size // LEAST_RANK if width > model.hidden_size else None
 
 
 def fitting_text(encoder: Encoder, tokens: int, plan: Plan) -> list[list[int]]:

@@ -96,6 +96,13 @@ def _add_plan_flags(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="tokens revived a step, or all",
     )
+    add(
+        "--look",
+        dest="filled",
+        type=words,
+        metavar="HOW,...",
+        help="run each schedule looking ahead too, over random maps: seen, choosing, or both (--filled of generate)",
+    )
     add("--min-tokens", type=int, default=DEFAULT.lazy.min_tokens, metavar="N", help="prune from this length on")
 
 
@@ -124,14 +131,18 @@ def run(args: argparse.Namespace) -> int:
     plan = read_plan(args)
     check_folder(args.out, "--out")
     from ..bench.measure import Bench
-    from ..bench.models import check_named, make_pair
+    from ..bench.models import check_named, make_pair, random_maps
     from ..bench.report import document, file_name
     from ..machine import advice, machine
 
     check_named(args.model, args.shape, args.bits)
     say("preparing the weights")
     pair = make_pair(args.model, args.shape, args.bits)
-    bench = Bench(pair, fitted(plan, pair, chosen="lengths" in args, quick=args.quick))
+    plan = fitted(plan, pair, chosen="lengths" in args, quick=args.quick)
+    if plan.filled:
+        schedules = [pair.ours.resolve(LazyConfig(name)) for name in plan.schedules]
+        pair.ours.look_with(random_maps(pair.ours, sorted({cut.layer for lazy in schedules for cut in lazy.cuts})))
+    bench = Bench(pair, plan)
     on = machine() | ({"commit": args.commit} if args.commit else {})
     if slow := advice():
         say(slow)
@@ -145,6 +156,8 @@ def read_plan(args: argparse.Namespace) -> Plan:
     """The plan that the flags ask for."""
     given = {name: value for name, value in vars(args).items() if name in FIELDS}
     lazy = LazyConfig(revive=args.revive, min_tokens=args.min_tokens)
+    for how in given.get("filled", ()):
+        LazyConfig(filled=how)
     plan = Plan(**({**QUICK, **given} if args.quick else given), lazy=lazy)
     for name in plan.schedules:
         if name != plans.OWN:

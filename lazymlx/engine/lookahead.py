@@ -95,7 +95,8 @@ def _look(
             own = model.family.attention_of(model.layers[layer])
             keys = mx.concatenate([keys, own.keys_of(heard[0])], axis=2)
             queries = heard[0].queries[0, :, -window:] * own.scale
-            paid = paid + attention(queries, keys[0], mask[-window:], own.softcap, own.sinks).mean(axis=(0, 1))
+            each = attention(queries, keys[0], mask[-window:], own.softcap, own.sinks).mean(axis=1)
+            paid = paid + (each.max(axis=0) if cache.config.reduce == "max" else each.mean(axis=0))
         mx.eval(x, paid)  # the filled keys of one layer at a time
     by_position = mx.zeros((cache.aux.places,))
     by_position[seen] = paid

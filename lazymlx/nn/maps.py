@@ -21,6 +21,7 @@ from .network import Network
 FORMAT, VERSION = "lazymlx maps", "2"
 WORDING = Wording("maps", "fit them again with lazymlx calibrate", "fit them again with lazymlx calibrate", MapsError)
 EPS = 1e-6
+VALUES_A_RANK = 8  # of a state, to one of the rank of low-rank maps
 GROUP = 64  # values that share a scale where a map is packed
 
 
@@ -223,6 +224,12 @@ def kv_width(network: Network, layer: int) -> int:
     attention = network.family.attention_of(network.layers[layer])
     _, keys, values = attention.project(attention, mx.zeros((1, 1, network.hidden_size), network.dtype))
     return keys.size + values.size
+
+
+def rank_of(network: Network) -> int | None:
+    """None for full maps, where key heads are shared; else a rank, or they would take 10% of a prefill."""
+    width = max(kv_width(network, layer) for layer in range(len(network.layers)))
+    return network.hidden_size // VALUES_A_RANK if width > network.hidden_size else None
 
 
 def _restored(cut: int, heads: tuple[int, ...], arrays: Mapping[str, mx.array], bits: int | None) -> CutMap:

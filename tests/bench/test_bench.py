@@ -12,7 +12,7 @@ from lazymlx.bench import plan as plans
 from lazymlx.bench.figures import plot_growth, plot_speed
 from lazymlx.bench.growth import fit, fits, sentence
 from lazymlx.bench.measure import Bench, Budget, BudgetSpent
-from lazymlx.bench.models import Pair, make_pair, random_pair
+from lazymlx.bench.models import Pair, make_pair, random_maps, random_pair
 from lazymlx.bench.plan import Plan
 from lazymlx.bench.report import document, file_name, read, rows, summary
 from lazymlx.bench.runs import timed
@@ -259,6 +259,23 @@ def test_only_memory_needs_no_rounds(pair: Pair, plan: Plan) -> None:
     assert all(r.kv_bytes for r in bench.records)
     found = rows(document(bench, MACHINE))
     assert found[0]["cache_ratio"] == 1.0 and found[0]["speedup"] is None
+
+
+def test_looking_ahead_is_measured_beside_the_same_schedule_without_it(pair: Pair, plan: Plan) -> None:
+    pair.ours.look_with(random_maps(pair.ours, (1, 2)))
+    try:
+        bench = Bench(pair, replace(plan, what=("ttft",), lengths=(200,), filled=("seen", "choosing")))
+        bench.run()
+    finally:
+        pair.ours.look_with(None)
+    blind, seen, choosing = bench.records[-3:]
+    assert [r.variant for r in (blind, seen, choosing)] == [
+        "1:0.5,2:0.25",
+        "1:0.5,2:0.25 looking, seen",
+        "1:0.5,2:0.25 looking, choosing",
+    ]
+    assert blind.ideal > choosing.ideal > seen.ideal > 0
+    assert [len(r.ttft_s) for r in (blind, seen, choosing)] == [2] * 3
 
 
 # reports

@@ -22,6 +22,7 @@ class Settings(NamedTuple):
     sink: int = 2
     recent: int = 4
     seen: bool = True
+    highest: bool = False  # of the heads, instead of their mean
 
 
 @dataclass
@@ -76,7 +77,8 @@ class LookingReference:
         x, total = np.array([self.hidden[p] for p in at]), np.zeros(len(self.depth))
         for layer in range(settings.cuts[number - 1][0], self.llama.shape.layers):
             x, paid, seen = self.through(layer, x, at, sorted(self.depth), True, keep=False)
-            total[seen] += paid[:, -settings.window :].mean(axis=(0, 1))
+            by_head = paid[:, -settings.window :].mean(axis=1)
+            total[seen] += by_head.max(axis=0) if settings.highest else by_head.mean(axis=0)
         return total
 
     def ask(self, tokens: Sequence[int]) -> np.ndarray:
