@@ -12,6 +12,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from importlib import import_module
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.error import URLError
@@ -52,7 +53,7 @@ def read_document(source: str | os.PathLike) -> str:
         raise PromptError(f"document: {path} cannot be read: {error.strerror}") from None
 
 
-def all_of(file: BinaryIO, name: str) -> bytes:
+def all_of(file: BinaryIO | BufferedIOBase, name: str) -> bytes:
     """The bytes of a file, a stream or an answer of the web, which may never end.
 
     Raises:

@@ -237,7 +237,7 @@ def test_a_template_that_fails(refused: Refusal, folder: Path, template: str) ->
         (["--prefill-step-size", "0"], "--prefill-step-size: must be from 1 to 1073741824"),
         (["--prefill-step-size", "2147483648"], "--prefill-step-size: must be from 1 to 1073741824"),
         (["--window", "2147483648"], "window: must be at most 1073741824"),
-        (["--revive", "9223372036854775808"], "revive: must be at most 1073741824"),
+        (["--revive", "9223372036854775808"], "revive: must be at most 65536"),
         (["--temp", "inf"], "--temp: must be from 0 to 1000, got inf"),
         (["--seed", "-1"], "--seed: must be from 0 to"),
         (["--no-such-flag"], "unrecognized arguments: --no-such-flag; see 'lazymlx generate --help'"),
