@@ -21,8 +21,14 @@ class Parser(argparse.ArgumentParser):
 def settings(args: argparse.Namespace) -> Iterator[str]:
     """What there is to set, and what it is set to."""
     for name in _names(_parser()):
-        value = getattr(args, _dest(name))
-        yield f"{name} {'(none)' if value is None else value}"
+        yield setting(args, name)
+
+
+def setting(args: argparse.Namespace, words: str) -> str:
+    """The name that these words begin with, and what it is set to."""
+    name = _name(words)
+    value = getattr(args, name.replace("-", "_"))
+    return f"{name} {'(none)' if value is None else value}"
 
 
 def changed(args: argparse.Namespace, words: str) -> argparse.Namespace:
@@ -32,8 +38,7 @@ def changed(args: argparse.Namespace, words: str) -> argparse.Namespace:
         UsageError: there is no such name, or the value makes no sense.
     """
     parser = _parser()
-    name, *rest = words.split(maxsplit=1)
-    name = OTHER_NAMES.get(name, name)
+    name, rest = _name(words), words.split(maxsplit=1)[1:]
     if name not in _names(parser):
         raise UsageError(f"set: there is no {name!r}; expected one of {', '.join(_names(parser))}")
     if not rest:
@@ -43,8 +48,7 @@ def changed(args: argparse.Namespace, words: str) -> argparse.Namespace:
 
 def is_system_prompt(words: str) -> bool:
     """Whether it is the system prompt that is set, which stands before all that was read."""
-    name = words.split(maxsplit=1)[0]
-    return OTHER_NAMES.get(name, name) == "system-prompt"
+    return _name(words) == "system-prompt"
 
 
 def _parser() -> Parser:
@@ -59,5 +63,6 @@ def _names(parser: Parser) -> list[str]:
     return [name for name in known if name not in FIXED]
 
 
-def _dest(name: str) -> str:
-    return name.replace("-", "_")
+def _name(words: str) -> str:
+    name = words.split(maxsplit=1)[0]
+    return OTHER_NAMES.get(name, name)

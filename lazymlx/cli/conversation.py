@@ -5,7 +5,6 @@ from.
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -37,9 +36,9 @@ from .origin import Document, documents_of, origin
 from .outputs import check_document, check_page
 from .request import count_tokens
 from .statistics import computed, megabytes
-from .terminal import write
+from .type_ahead import kept_for_the_prompt
+from .typeset import answer_text
 
-CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 PAGE = "explain.html"
 NEW = "a new conversation, all that was read and said is forgotten"
 
@@ -89,15 +88,11 @@ class Conversation:
         mx.reset_peak_memory()
         with self._watching("reading") as (ctrl_c, watch):
             given = {"on_progress": watch, "on_step": trace.note, **drawing(self.tokenizer, self.args)}
-            with closing(self.session.ask(question, self.args.max_tokens, **given)) as responses:
-                try:
-                    for response in responses:
-                        write(_printable(response.text))
-                        if ctrl_c.wished:
-                            break
-                finally:
-                    if response is not None:
-                        write("\n")
+            with closing(self.session.ask(question, self.args.max_tokens, **given)) as responses, answer_text() as said:
+                for response in responses:
+                    said.add(response.text)
+                    if ctrl_c.wished:
+                        break
         self.turns.append(Asked(question, None if response is None else trace, self.session.stats))
         if response is not None:
             note(self._cost(response, revived))
@@ -179,6 +174,7 @@ class Conversation:
         if args.seed != self.args.seed:
             mx.random.seed(args.seed)
         self.args = args
+        note(f"{chat_settings.setting(args, words)} from now on")
         if chat_settings.is_system_prompt(words):
             self.restart()
             note(f"{NEW}, with this system prompt")
@@ -267,7 +263,7 @@ class Conversation:
     @contextmanager
     def _watching(self, what: str) -> Iterator[tuple[CtrlC, Callable[[Progress], bool]]]:
         """A bar, and an ear for Ctrl-C, while something is read."""
-        with CtrlC() as ctrl_c, PrefillBar(what) as bar:
+        with kept_for_the_prompt(), CtrlC() as ctrl_c, PrefillBar(what) as bar:
             ctrl_c.patient = self.interactive
 
             def watch(progress: Progress) -> bool:
@@ -304,11 +300,6 @@ def described(config: LazyConfig) -> str:
         return "everything is computed"
     least = f", from {config.min_tokens} tokens on" if config.min_tokens else ""
     return f"tokens are left behind by the schedule {config.schedule}{least}"
-
-
-def _printable(text: str) -> str:
-    """What a terminal can be shown: a document's control characters, repeated by the model, are no commands to it."""
-    return text.translate(CONTROL) if sys.stdout is not None and sys.stdout.isatty() else text
 
 
 def _shortened(text: str) -> str:

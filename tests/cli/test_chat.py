@@ -11,11 +11,11 @@ from commands import LAZY, TEXT
 
 from lazymlx import LazyConfig, Session, load
 from lazymlx.cli.chat_commands import COMMANDS, complete
-from lazymlx.cli.conversation import CONTROL
 from lazymlx.cli.ctrl_c import CtrlC
 from lazymlx.cli.history import HISTORY, append_history, history_file, load_history
 from lazymlx.cli.input_lines import one_by_one
 from lazymlx.cli.main import main
+from lazymlx.cli.typeset import CONTROL
 
 CONFIG = LazyConfig("2:0.5,4:0.2", min_tokens=16, recent=2, window=2, round_to=1)
 

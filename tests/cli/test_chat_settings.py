@@ -43,6 +43,7 @@ def test_what_is_set_is_what_a_flag_would_have_said(chat, line: str, flags: tupl
 
 def test_alone_it_lists_what_there_is(chat) -> None:
     _, err = chat("/set temperature 0.5", "/set")
+    assert "temp 0.5 from now on" in err
     assert re.search(r"^temp 0\.5$", err, re.M)
     assert re.search(r"^max-tokens 6$", err, re.M)
     assert re.search(r"^system-prompt \(none\)$", err, re.M)
