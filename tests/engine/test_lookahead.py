@@ -62,6 +62,7 @@ def reference(settings: Settings) -> LookingReference:
     return LookingReference(Llama(weights, Shape(6, 4, 2, 8)), maps, settings)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(("filled", "reduce"), [("seen", "mean"), ("choosing", "mean"), ("seen", "max")])
 @pytest.mark.parametrize("cuts", [CUTS, ((3, 0.2),), ((1, 0.6), (2, 0.3), (4, 0.1))])
 @pytest.mark.parametrize("chunk", [2048, 50])
@@ -88,6 +89,7 @@ def test_looking_chooses_otherwise_than_the_layer_before_the_cut(looking):
     assert chosen[0] != chosen[1]
 
 
+@pytest.mark.unchecked
 @settings(max_examples=15)
 @given(
     seed=st.integers(0, 5),

@@ -31,6 +31,7 @@ CONFIGS = {
 }
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("name", CONFIGS)
 def test_engine_is_the_oracle_at_every_step(name):
     rehearsal = clear_rehearsal(CONFIGS[name], SCRIPT)
@@ -69,6 +70,7 @@ def test_protected_tokens_that_wait_are_revived(revive):
     Performance(rehearsal).play()
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("trim", range(2, 30, 3))
 def test_a_prompt_goes_on_from_whatever_a_trim_left(trim):
     """Also where the last stage is empty then, and tokens wait at every cut."""
