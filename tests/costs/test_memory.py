@@ -15,7 +15,7 @@ from lazymlx.nn.maps import CutMap, Factor, LayerMap, Maps, kv_width
 
 
 @pytest.mark.parametrize(
-    "tokens, schedule, step_size", [(2048, "4:0.25,8:0.1", 2048), (2048, "2:0.5", 256), (8192, "1:0.02", 512)]
+    "tokens, schedule, step_size", [(1024, "4:0.25,8:0.1", 1024), (1024, "2:0.5", 128), (4096, "1:0.02", 512)]
 )
 def test_the_estimate_is_what_the_embedded_model_takes(tokens, schedule, step_size):
     model, tokenizer = load(str(MODEL), LazyConfig(schedule))

@@ -33,16 +33,19 @@ class Reader:
     model: Model
     tokenizer: TokenizerWrapper
 
-    def prompt(self, question: demo.Question) -> list[int]:
+    def prompt(self, question: demo.Question, size: int = PASSAGE) -> list[int]:
         """A passage of the document with the answer in it, and the question."""
         text = demo.document()
-        start = max(text.index(question["answer"]) - PASSAGE // 2, 0)
-        content = f"{text[start : start + PASSAGE]}\n\nQuestion: {question['question']}"
+        start = max(text.index(question["answer"]) - size // 2, 0)
+        content = f"{text[start : start + size]}\n\nQuestion: {question['question']}"
         return self.tokenizer.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
     def answer(self, question: demo.Question, tokens: int, lazy: LazyConfig | None = None) -> tuple[str, LazyStats]:
         """The greedy answer, and what it cost."""
-        cache, prompt = self.model.make_cache(lazy), self.prompt(question)
+        return self.reply(self.prompt(question), tokens, lazy)
+
+    def reply(self, prompt: list[int], tokens: int, lazy: LazyConfig | None = None) -> tuple[str, LazyStats]:
+        cache = self.model.make_cache(lazy)
         responses = list(stream_generate(self.model, self.tokenizer, prompt, tokens, prompt_cache=cache))
         return "".join(response.text for response in responses), responses[-1].lazy
 
@@ -99,15 +102,21 @@ def test_a_quote_needs_revival(reader):
     assert stats.computed_fraction < 0.95
 
 
+@pytest.fixture(scope="module")
+def stock():
+    """mlx-lm's own model on the 12-layer one's weights."""
+    model = load_model(HARD_MODEL)[0]
+    dequantize_model(model)
+    model.set_dtype(mx.float32)
+    return model
+
+
 @pytest.mark.parametrize("question", [FACTS[0], QUOTES[0]], ids=lambda q: q["kind"])
-def test_the_dense_modes_text_is_mlx_lms(question, reader):
-    """mlx-lm's own model on the same weights; and its loop with ours in it, which selects when everything is kept."""
-    stock = load_model(HARD_MODEL)[0]
-    dequantize_model(stock)
-    stock.set_dtype(mx.float32)
-    prompt = reader.prompt(question)
+def test_the_dense_modes_text_is_mlx_lms(question, reader, stock):
+    """And its loop's with ours in it, which selects when everything is kept."""
+    prompt = reader.prompt(question, 800)
     expected = mlx_lm.generate(stock, reader.tokenizer, prompt, max_tokens=16)
-    assert reader.answer(question, 16, LazyConfig.dense())[0] == expected
+    assert reader.reply(prompt, 16, LazyConfig.dense())[0] == expected
     options = {"max_tokens": 16, "prompt_cache": reader.model.make_cache(LazyConfig.dense())}
     assert mlx_lm.generate(reader.model, reader.tokenizer, prompt, **options) == expected
 

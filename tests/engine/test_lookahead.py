@@ -90,7 +90,7 @@ def test_looking_chooses_otherwise_than_the_layer_before_the_cut(looking):
 
 
 @pytest.mark.unchecked
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(
     seed=st.integers(0, 5),
     lengths=st.lists(st.integers(1, 120), min_size=1, max_size=3),

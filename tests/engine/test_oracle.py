@@ -1,6 +1,6 @@
 """The engine against the oracle, step by step: the same sets exactly, the same logits within rounding.
 
-A conversation is a prompt, 30 decode steps, a follow-up question with its answer, and a third one. Compared are, in
+A conversation is a prompt, 18 decode steps, a follow-up question with its answer, and a third one. Compared are, in
 every layer, the rows that were computed and the keys that the last token saw, and what the cache says of itself.
 """
 
@@ -9,7 +9,7 @@ from tiny import Performance, clear_rehearsal
 
 from lazymlx.config import LazyConfig
 
-SCRIPT = (("prompt", 60), ("decode", 30), ("prompt", 9), ("decode", 6), ("prompt", 5), ("decode", 6))
+SCRIPT = (("prompt", 60), ("decode", 18), ("prompt", 9), ("decode", 6), ("prompt", 5), ("decode", 6))
 LONG = (("prompt", 256), *SCRIPT[1:])
 CUTS = ((2, 0.5), (4, 0.2))
 SMALL = {"window": 4, "pool": 3, "sink": 2, "recent": 3, "revive": 2, "min_tokens": 0, "round_to": 8}

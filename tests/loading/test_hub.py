@@ -1,160 +1,184 @@
 """Models by their Hub name, without the internet: a fake Hub on loopback serves, breaks off, and refuses."""
 
 import os
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from fake_hub import FakeHub, Repository, commit_of, with_hub
-from model_folder import write_model
+
+import lazymlx
+from lazymlx.errors import LazyMLXError, ModelError, RunError
+from lazymlx.loading import hub as ours
 
 MODEL = {"config.json": b'{"a": 1}', "model.safetensors": b"weights", "README.md": b"not fetched"}
 LARGE = bytes(range(256)) * (96 << 10)  # 24 MiB: huggingface_hub writes and resumes in units of 10 MB
 
 
-@pytest.fixture
-def hub():
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Hub's cache; every test has a repository of its own."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[FakeHub]:
     hub = FakeHub()
     yield hub
     hub.close()
 
 
-def find(hub: FakeHub, home: Path, name: str, revision: str | None = None, **environment: str) -> Path:
-    code = f"from lazymlx.loading.hub import find; print(find({name!r}, {revision!r}), end='')"
-    done = with_hub(hub, home, code, **environment)
-    assert done.returncode == 0, done.stderr
-    return Path(done.stdout)
+@pytest.fixture(scope="module")
+def online(hub: FakeHub, home: Path) -> Iterator[Executor]:
+    with with_hub(hub, home) as process:
+        yield process
 
 
-def refusal(hub: FakeHub, home: Path, code: str, **environment: str) -> str:
-    """The error that code ends with, as the command line would print it: its class and its one line."""
-    done = with_hub(
-        hub,
-        home,
-        f"from lazymlx.errors import LazyMLXError\n"
-        f"try:\n    {code}\nexcept LazyMLXError as e:\n    print(type(e).__name__, e, end='')",
-        **environment,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout and "\n" not in done.stdout
-    return done.stdout
+@pytest.fixture(scope="module")
+def offline(hub: FakeHub, home: Path) -> Iterator[Executor]:
+    with with_hub(hub, home, HF_HUB_OFFLINE="1") as process:
+        yield process
 
 
-def no_find(hub: FakeHub, home: Path, name: str, revision: str | None = None, **environment: str) -> str:
-    return refusal(hub, home, f"from lazymlx.loading.hub import find; find({name!r}, {revision!r})", **environment)
+@pytest.fixture
+def name(hub: FakeHub, request: pytest.FixtureRequest) -> str:
+    """Of the test's repository; nothing has been asked of the Hub yet."""
+    hub.requests.clear()
+    return f"org/{commit_of(request.node.name)}"
 
 
-def test_a_model_is_fetched_once_and_found_offline(hub, tmp_path):
-    hub.repositories["org/model"] = Repository({"main": MODEL})
-    folder = find(hub, tmp_path, "org/model")
-    assert folder.is_relative_to(tmp_path)  # HF_HOME
+def find(process: Executor, name: str, revision: str | None = None) -> Path:
+    return process.submit(ours.find, name, revision).result()
+
+
+def refusal(process: Executor, name: str, revision: str | None = None) -> str:
+    """The error that it ends with, as the command line would print it: its class and its one line."""
+    with pytest.raises(LazyMLXError) as refused:
+        find(process, name, revision)
+    assert "\n" not in str(refused.value)
+    return f"{refused.type.__name__} {refused.value}"
+
+
+def test_a_model_is_fetched_once_and_found_offline(hub, home, online, offline, name):
+    hub.repositories[name] = Repository({"main": MODEL})
+    folder = find(online, name)
+    assert folder.is_relative_to(home)
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
     assert (folder / "model.safetensors").read_bytes() == b"weights"
     hub.requests.clear()
-    assert find(hub, tmp_path, "org/model") == folder
+    assert find(online, name) == folder
     assert not hub.downloads("model.safetensors")
     hub.requests.clear()
-    assert find(hub, tmp_path, "org/model", HF_HUB_OFFLINE="1") == folder
+    assert find(offline, name) == folder
     assert not hub.requests
 
 
-def test_a_fetched_model_is_found_when_the_hub_is_gone(hub, tmp_path):
-    hub.repositories["org/model"] = Repository({"main": MODEL})
-    folder = find(hub, tmp_path, "org/model")
-    hub.repositories["org/model"].status = 503
-    assert find(hub, tmp_path, "org/model") == folder
+def test_a_fetched_model_is_found_when_the_hub_is_gone(hub, online, name):
+    hub.repositories[name] = Repository({"main": MODEL})
+    folder = find(online, name)
+    hub.repositories[name].status = 503
+    assert find(online, name) == folder
 
 
-def test_revisions(hub, tmp_path):
+def test_revisions(hub, online, name):
     """By branch or tag, and by commit."""
-    hub.repositories["org/model"] = Repository({"main": MODEL, "v2": {**MODEL, "config.json": b"{}"}})
-    second = find(hub, tmp_path, "org/model", "v2")
+    hub.repositories[name] = Repository({"main": MODEL, "v2": {**MODEL, "config.json": b"{}"}})
+    second = find(online, name, "v2")
     assert (second / "config.json").read_bytes() == b"{}"
-    assert find(hub, tmp_path, "org/model", commit_of("v2")) == second
-    assert find(hub, tmp_path, "org/model") != second
-    assert "ModelError model: org/model has no revision 'v3'" in no_find(hub, tmp_path, "org/model", "v3")
+    assert find(online, name, commit_of("v2")) == second
+    assert find(online, name) != second
+    assert f"ModelError model: {name} has no revision 'v3'" in refusal(online, name, "v3")
 
 
-def test_a_broken_transfer_is_resumed(hub, tmp_path):
+def test_a_broken_transfer_is_resumed(hub, online, name):
     """What had arrived is not sent again."""
     breaks = {"model.safetensors": 1}
-    hub.repositories["org/model"] = Repository({"main": {**MODEL, "model.safetensors": LARGE}}, breaks=breaks)
-    folder = find(hub, tmp_path, "org/model")
+    hub.repositories[name] = Repository({"main": {**MODEL, "model.safetensors": LARGE}}, breaks=breaks)
+    folder = find(online, name)
     assert (folder / "model.safetensors").read_bytes() == LARGE
     first, second = hub.downloads("model.safetensors")
     assert first == ""
     assert second.startswith("bytes=") and 0 < int(second.removeprefix("bytes=").rstrip("-")) <= len(LARGE) // 2
 
 
-def test_a_transfer_that_keeps_breaking_is_an_error_and_the_next_try_goes_on(hub, tmp_path):
-    hub.repositories["org/model"] = Repository({"main": MODEL}, breaks={"model.safetensors": 1000})
-    message = no_find(hub, tmp_path, "org/model")
-    assert message.startswith("RunError model: the download of org/model failed (")
-    assert message.endswith("run the command again, files that are complete will not be fetched twice")
-    hub.repositories["org/model"].breaks.clear()
+def without_pauses(name: str) -> Path:
+    """As `find`; between its tries huggingface_hub waits."""
+    with patch("time.sleep"):
+        return ours.find(name)
+
+
+def test_a_transfer_that_keeps_breaking_is_an_error_and_the_next_try_goes_on(hub, online, name):
+    hub.repositories[name] = Repository({"main": MODEL}, breaks={"model.safetensors": 1000})
+    with pytest.raises(RunError) as broken:
+        online.submit(without_pauses, name).result()
+    assert str(broken.value).startswith(f"model: the download of {name} failed (")
+    assert str(broken.value).endswith("run the command again, files that are complete will not be fetched twice")
+    hub.repositories[name].breaks.clear()
     hub.requests.clear()
-    folder = find(hub, tmp_path, "org/model")
+    folder = find(online, name)
     assert (folder / "model.safetensors").read_bytes() == b"weights"
     assert not hub.downloads("config.json")
 
 
 REFUSALS = {
-    "gated": (Repository({}, 401, "GatedRepo"), "model: org/model is gated; accept its licence on the Hub and log in"),
-    "missing": (Repository({}, 404, "RepoNotFound"), "model: no folder and no Hub repository org/model; check the"),
-    "private": (Repository({}, 401, "RepoNotFound"), "model: no folder and no Hub repository org/model; check the"),
-    "bad token": (Repository({}, 401), "model: the Hub does not let you read org/model; log in with 'hf auth login'"),
-    "weak token": (Repository({}, 403), "model: the Hub does not let you read org/model; log in with 'hf auth login'"),
+    "gated": (Repository({}, 401, "GatedRepo"), "NAME is gated; accept its licence on the Hub and log in"),
+    "missing": (Repository({}, 404, "RepoNotFound"), "no folder and no Hub repository NAME; check the"),
+    "private": (Repository({}, 401, "RepoNotFound"), "no folder and no Hub repository NAME; check the"),
+    "bad token": (Repository({}, 401), "the Hub does not let you read NAME; log in with 'hf auth login'"),
+    "weak token": (Repository({}, 403), "the Hub does not let you read NAME; log in with 'hf auth login'"),
     "busy": (
         Repository({}, 429),
-        "model: org/model is no folder and not in the Hub's cache, and the Hub cannot be reached (it answers 429); ",
+        "NAME is no folder and not in the Hub's cache, and the Hub cannot be reached (it answers 429); ",
     ),
     "GGUF only": (
         Repository({"main": {"model.gguf": b""}}),
-        "model: the Hub's repository org/model has no config.json and no model*.safetensors",
+        "the Hub's repository NAME has no config.json and no model*.safetensors",
     ),
-    "down": (Repository({}, 503), "model: org/model is no folder and not in the Hub's cache, and the Hub cannot be"),
+    "down": (Repository({}, 503), "NAME is no folder and not in the Hub's cache, and the Hub cannot be"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_refusals_say_what_to_do(hub, tmp_path, case):
-    hub.repositories["org/model"], message = REFUSALS[case]
-    assert no_find(hub, tmp_path, "org/model").startswith(f"ModelError {message}")
+def test_refusals_say_what_to_do(hub, online, name, case):
+    hub.repositories[name], message = REFUSALS[case]
+    assert refusal(online, name).startswith(f"ModelError model: {message.replace('NAME', name)}")
 
 
-def test_offline_a_model_that_was_not_fetched_is_refused(hub, tmp_path):
-    hub.repositories["org/model"] = Repository({"main": MODEL})
-    message = no_find(hub, tmp_path, "org/model", HF_HUB_OFFLINE="1")
+def test_offline_a_model_that_was_not_fetched_is_refused(hub, offline, name):
+    hub.repositories[name] = Repository({"main": MODEL})
+    message = refusal(offline, name)
     assert "not in the Hub's cache" in message and "unset HF_HUB_OFFLINE" in message
     assert not hub.requests
 
 
-@pytest.mark.parametrize("name", ["model", "a/b/c", "./org/model", "~/model", "/org/model"])
-def test_what_is_no_name_is_not_asked_for(hub, tmp_path, name):
-    assert f"ModelError model: no folder {name}; expected a local folder, a Hub name" in no_find(hub, tmp_path, name)
+@pytest.mark.parametrize("given", ["model", "a/b/c", "./org/model", "~/model", "/org/model"])
+def test_what_is_no_name_is_not_asked_for(hub, online, name, given):
+    assert f"ModelError model: no folder {given}; expected a local folder, a Hub name" in refusal(online, given)
     assert not hub.requests
 
 
-def test_a_repository_without_safetensors_is_refused(hub, tmp_path):
-    hub.repositories["org/model"] = Repository({"main": {"config.json": b"{}", "weights.npz": b"old"}})
-    message = refusal(hub, tmp_path, "import lazymlx; lazymlx.load('org/model')")
-    assert message.startswith("ModelError model: ") and "has no model*.safetensors" in message
+def test_a_repository_without_safetensors_is_refused(hub, online, name):
+    hub.repositories[name] = Repository({"main": {"config.json": b"{}", "weights.npz": b"old"}})
+    with pytest.raises(ModelError, match=r"^model: .* has no model\*\.safetensors"):
+        online.submit(answer, name, None).result()
     assert not hub.downloads("weights.npz")
 
 
-def test_load_by_name(hub, tmp_path):
+def answer(name: str, revision: str | None) -> str:
+    model, tokenizer = lazymlx.load(name, revision=revision)
+    return lazymlx.generate(model, tokenizer, "hello", max_tokens=3)
+
+
+def test_load_by_name(hub, online, offline, name, tiny_model_folder):
     """From the Hub to a model that answers; a second time offline."""
-    folder = write_model(tmp_path / "model")
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    hub.repositories["org/model"] = Repository({"main": {}, "v2": files})
-    code = (
-        "import lazymlx; model, tokenizer = lazymlx.load('org/model', revision='v2'); "
-        "print(lazymlx.generate(model, tokenizer, 'hello', max_tokens=3), end='')"
-    )
-    first = with_hub(hub, tmp_path / "home", code)
-    assert first.returncode == 0 and first.stdout, first.stderr
+    files = {path.name: path.read_bytes() for path in tiny_model_folder.iterdir()}
+    hub.repositories[name] = Repository({"main": {}, "v2": files})
+    first = online.submit(answer, name, "v2").result()
+    assert first
     hub.requests.clear()
-    again = with_hub(hub, tmp_path / "home", code, HF_HUB_OFFLINE="1")
-    assert again.stdout == first.stdout, again.stderr
+    assert offline.submit(answer, name, "v2").result() == first
     assert not hub.requests
 
 

@@ -78,7 +78,7 @@ def read(model: Model, config: LazyConfig = DEFAULT, prompt: list[int] = PROMPT)
     return cache[0], token
 
 
-def go_on(model: Model, cache: LazyCache, token: mx.array, steps: int = 40) -> list[Said]:
+def go_on(model: Model, cache: LazyCache, token: mx.array, steps: int = 24) -> list[Said]:
     """Greedy decode steps."""
     said = []
     for _ in range(steps):

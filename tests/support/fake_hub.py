@@ -2,10 +2,10 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -124,8 +124,14 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
-def with_hub(hub: FakeHub, home: Path, code: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run Python in a process of its own: huggingface_hub reads where the Hub is when it is imported."""
+def surround(settings: dict[str, str]) -> None:
+    for name in [name for name in os.environ if name.startswith("HF_")]:
+        del os.environ[name]
+    os.environ.update(settings)
+
+
+def with_hub(hub: FakeHub, home: Path, **environment: str) -> ProcessPoolExecutor:
+    """A Python of its own that asks this Hub: huggingface_hub reads where the Hub is when it is imported."""
     settings = {
         "HF_ENDPOINT": hub.address,
         "HF_HOME": str(home),
@@ -134,6 +140,4 @@ def with_hub(hub: FakeHub, home: Path, code: str, **environment: str) -> subproc
         "HF_HUB_DISABLE_XET": "1",
         **environment,
     }
-    env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | settings
-    root = Path(__file__).parents[2]
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=root, timeout=60)
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), surround, (settings,))

@@ -299,10 +299,10 @@ class ReferenceLazyLLM:
         self, importance: Float[np.ndarray, " N"], among: Positions, wanted: Positions | None = None
     ) -> Float[np.ndarray, " N"]:
         """The mean over a position's neighbours, of those that are in `among`, 0 without any; nan where not wanted."""
-        found = np.full(self.length, np.nan)
-        reach = self.pool // 2
-        for i in among if wanted is None else wanted:
-            found[i] = np.mean([importance[m] for m in range(i - reach, i + reach + 1) if m in among] or [0.0])
+        inside, near = np.isin(np.arange(self.length), list(among)), slice(self.pool // 2, self.pool // 2 + self.length)
+        total, count = (np.convolve(x, np.ones(self.pool))[near] for x in (np.where(inside, importance, 0.0), inside))
+        found, wanted = np.full(self.length, np.nan), list(among if wanted is None else wanted)
+        found[wanted] = (total / np.maximum(count, 1))[wanted]
         return found
 
     def with_links(
