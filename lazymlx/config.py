@@ -47,6 +47,7 @@ PRESETS: dict[str, tuple[tuple[float, float], ...]] = {
     "steep": ((0.25, 0.3), (0.375, 0.2), (0.5, 0.1), (0.6875, 0.05)),
 }
 DEFAULT_PRESET = "conservative"
+BOLD = "bold"
 
 # what `mx.quantize` can do
 BITS = (2, 3, 4, 5, 6, 8)

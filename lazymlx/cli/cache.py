@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     limits = {"max_memory": args.max_memory, "step_size": options.step_size(args)}
     with Session(model, tokenizer, args.system_prompt, **limits) as session:
         tokens = session.stats.context_tokens + count_tokens(request.text, tokenizer)
-        for note in notes(tokens, model.max_positions, None if calibrated else lazy, model.lazy):
+        for note in notes(tokens, model, None if calibrated else lazy, model.lazy):
             say(note)
         with PrefillBar("reading") as bar:
             session.read(request.text, bar)

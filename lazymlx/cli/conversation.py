@@ -283,7 +283,7 @@ class Conversation:
     def _warn(self, tokens: int) -> None:
         used = self.session.config
         default = used.schedule == self.model.lazy.schedule
-        for text in notes(tokens, None, self.uncalibrated if default else None, used):
+        for text in notes(tokens, self.model, self.uncalibrated if default else None, used, of_length=False):
             if text not in self.said:
                 note(text)
             self.said.add(text)

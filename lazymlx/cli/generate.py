@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     model, tokenizer, calibrated = answering.open_model(args, name, lazy)
     tokens = encode_request(request, tokenizer, args)
     if args.verbose:
-        for note in notes(len(tokens), model.max_positions, None if calibrated else lazy, model.lazy):
+        for note in notes(len(tokens), model, None if calibrated else lazy, model.lazy):
             say(note)
         statistics.print_rule()
     trace = None if args.explain is None else Trace()
@@ -134,7 +134,7 @@ def _ask_saved(args: argparse.Namespace, request: Request) -> int:
     session = answering.open_saved(args, name)
     if args.verbose:
         tokens = session.stats.context_tokens + count_tokens(request.question, session.tokenizer)
-        for note in notes(tokens, session.model.max_positions, None, session.config):
+        for note in notes(tokens, session.model, None, session.config):
             say(note)
         statistics.print_rule()
     trace = None if args.explain is None else Trace(session.tokens)

@@ -31,7 +31,7 @@ class Command:
     essential: tuple[str, ...] = ()
 
 
-ANSWERING = ("model", "document", "system-prompt", "max-tokens", "temp", "lazy", "schedule")
+ANSWERING = ("model", "document", "system-prompt", "max-tokens", "temp", "lazy", "fast", "schedule")
 
 COMMANDS = {
     "generate": Command(
@@ -41,11 +41,11 @@ COMMANDS = {
     "chat": Command("talk about documents that are read once (mlx_lm.chat's flags)", ANSWERING),
     "serve": Command(
         "answer chat clients over HTTP, by OpenAI's interface",
-        ("model", "host", "port", "api-key", "max-conversations", "max-memory", "lazy", "schedule"),
+        ("model", "host", "port", "api-key", "max-conversations", "max-memory", "lazy", "fast", "schedule"),
     ),
     "cache": Command(
         "read a document once and save it, for any number of questions",
-        ("output", "overwrite", "model", "prompt-file", "prompt", "system-prompt", "lazy", "schedule"),
+        ("output", "overwrite", "model", "prompt-file", "prompt", "system-prompt", "lazy", "fast", "schedule"),
     ),
     "calibrate": Command(
         "find the schedule that a model bears, and store it for later",

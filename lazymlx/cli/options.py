@@ -7,7 +7,7 @@ from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import MOST, STORAGE, LazyConfig
+from ..config import BOLD, MOST, STORAGE, LazyConfig
 from ..demo import MODEL
 from ..errors import UsageError
 from .values import memory_size, number, number_or_all, rows_that_look, schedule_or_place, token_limit
@@ -168,6 +168,11 @@ def add_lazy_flags(parser: argparse._ActionsContainer) -> None:
         help="leave tokens behind: auto, of prompts from --min-tokens on; on: whatever the length; off: never "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--fast",
+        action="store_true",
+        help=f"the preset {BOLD} in place of a cautious default; it may lose evidence, pairs of keys and values first",
+    )
     for field in LAZY_FIELDS:
         choices = field.metadata.get("choices")
         parser.add_argument(
@@ -198,6 +203,10 @@ def lazy_config(args: argparse.Namespace, mode: str | None = None) -> LazyConfig
     given, mode = {field.name: getattr(args, field.name) for field in LAZY_FIELDS}, mode or args.lazy
     if isinstance(args.schedule, Path):  # which `load` reads
         given["schedule"] = "auto"
+    if args.fast and "schedule" not in args.given:
+        given["schedule"] = BOLD
+    elif "fast" in args.given:
+        raise UsageError(f"--fast: it is the schedule {BOLD}; leave out --schedule, or --fast")
     if mode == "off":
         return replace(LazyConfig.dense(), **{name: given[name] for name in STORAGE})
     if mode == "on":
@@ -213,7 +222,7 @@ def refuse_settled(args: argparse.Namespace) -> None:
     """
     if "system_prompt" in args.given:
         raise UsageError("--system-prompt: goes without --document, which was read before; leave out one of the two")
-    if args.given & {"lazy", *(field.name for field in LAZY_FIELDS)}:
+    if args.given & {"lazy", "fast", *(field.name for field in LAZY_FIELDS)}:
         raise UsageError("--document: it keeps the configuration it was saved with; leave out the flags that change it")
 
 

@@ -182,10 +182,16 @@ def test_the_default_schedule_is_told_once_and_only_where_it_is_used(run: Run) -
     told = "no schedule is stored for this model"
     flags = ["-p", TEXT, "--min-tokens", "16"]
     assert run(*flags).err.count(told) == 1
-    assert "4:0.25" in run.err and "lazymlx calibrate" in run.err
+    assert "4:0.25, 1." in run.err and "lazymlx calibrate" in run.err and "--fast is 3:0.5,4:0.25, 1." in run.err
+    assert told not in run(*flags, "--fast").err
+    assert run.stats["lazy"]["schedule"] == "3:0.5,4:0.25"
     assert told not in run(*flags, "--schedule", "2:0.5").err
     assert told not in run(*flags, "--lazy", "off").err
     assert told not in run("-p", "short").err
+
+
+def test_fast_goes_with_no_schedule(run: Run) -> None:
+    assert run("-p", TEXT, "--fast", "--schedule", "2:0.5", code=2).err.count("--fast: it is the schedule bold") == 1
 
 
 def test_a_stored_schedule_is_used(run: Run, tmp_path: Path) -> None:
