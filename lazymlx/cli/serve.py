@@ -94,7 +94,7 @@ def _introduce(address: str, name: str, key: bool) -> None:
     say(f"OpenAI clients: base URL {address}/v1, model {name}, API key {'yours' if key else 'any text'}")
     say(f"Anthropic clients: ANTHROPIC_BASE_URL={address} ANTHROPIC_API_KEY={'KEY' if key else 'any'}")
     header = "-H 'Authorization: Bearer KEY' " if key else ""
-    say(f"a shell: curl {header}{address}/v1/models")
+    say(f"a browser: {address}/ and a shell: curl {header}{address}/v1/models")
 
 
 def _authority(host: str, port: int) -> str:
