@@ -18,6 +18,7 @@ class LazyStats:
         computed: for each stage, how many tokens have been computed in it.
         computed_fraction: token-layers computed, as a share of the dense model's.
         revived: tokens that were left behind by a prompt and computed in a stage later.
+        revived_fraction: token-layers computed for them, as a share of the dense model's.
         kv_bytes: allocated for keys and values, in bytes.
         aux_bytes: allocated for the hidden states of tokens left behind, and for what is kept to select them, in bytes.
     """
@@ -32,6 +33,7 @@ class LazyStats:
     computed: tuple[int, ...]
     computed_fraction: float
     revived: int
+    revived_fraction: float
     kv_bytes: int
     aux_bytes: int
 

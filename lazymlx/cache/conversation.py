@@ -225,7 +225,8 @@ class LazyCache:
         for cut, n in enumerate(back, 1):
             self.aux.went(n, cut)
             self.stages[cut].filled += 1 + n
-        self.turn = self.turn.with_revived(sum(back))
+        layers = sum(n * len(self.stages[cut].pools) for cut, n in enumerate(back, 1))
+        self.turn = self.turn.with_revived(sum(back), layers)
 
     @property
     def behind(self) -> list[mx.array]:
@@ -303,6 +304,7 @@ class LazyCache:
             computed=computed,
             computed_fraction=done / whole,
             revived=self.turn.revived,
+            revived_fraction=self.turn.revived_layers / whole,
             kv_bytes=sum(a.nbytes for stage in self.stages for a in stage.arrays),
             aux_bytes=sum(a.nbytes for a in self.aux.arrays) + self.prompt_queries.nbytes,
         )

@@ -24,6 +24,7 @@ class Turn:
         generated: ranges of positions of all answers so far.
         kept: for each cut, how many tokens the newest prompt's selection let through.
         revived: tokens that were left behind by a prompt and computed behind a cut later, in the whole conversation.
+        revived_layers: in how many layers each of them was, summed up.
     """
 
     start: int = 0
@@ -35,6 +36,7 @@ class Turn:
     generated: tuple[tuple[int, int], ...] = ()
     kept: tuple[int, ...] = ()
     revived: int = 0
+    revived_layers: int = 0
 
     def expecting(self, complete: bool, tail: int) -> "Turn":
         """A prompt was announced."""
@@ -55,9 +57,9 @@ class Turn:
     def with_kept(self, kept: Sequence[int]) -> "Turn":
         return replace(self, kept=tuple(kept))
 
-    def with_revived(self, count: int) -> "Turn":
-        """So many tokens more came back."""
-        return replace(self, revived=self.revived + count)
+    def with_revived(self, count: int, layers: int) -> "Turn":
+        """So many tokens more came back, and were computed in so many layers together."""
+        return replace(self, revived=self.revived + count, revived_layers=self.revived_layers + layers)
 
     def trimmed(self, offset: int) -> "Turn":
         """All positions from `offset` on are forgotten."""

@@ -60,7 +60,12 @@ def kept(stats: LazyStats, lazy: LazyConfig) -> str:
 def computed(stats: LazyStats) -> str:
     """How many tokens ran through each stage, answers included, and what share of the dense model's work that is."""
     counts = ", ".join(f"{count} {name}" for name, count in zip(stage_names(stats), stats.computed, strict=True))
-    return f"{counts} ({stats.computed_fraction:.1%} of the dense work); {stats.revived} revived"
+    return f"{counts} ({stats.computed_fraction:.1%} of the dense work); {revived(stats)}"
+
+
+def revived(stats: LazyStats) -> str:
+    """How many tokens came back, and what share of the dense model's work they took."""
+    return f"{stats.revived} revived" + (f" ({stats.revived_fraction:.1%})" if stats.revived else "")
 
 
 def stage_names(stats: LazyStats) -> list[str]:

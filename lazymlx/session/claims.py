@@ -98,8 +98,10 @@ class Claims:
         turn = self.turn
         for name in ("start", "queries_start", "end"):
             _whole(name, getattr(turn, name), 0, self.offset)
-        for name, value in (("tail", turn.tail), ("revived", turn.revived), *(("kept", kept) for kept in turn.kept)):
-            _whole(name, value, 0, MOST)
+        for name in ("tail", "revived", "revived_layers"):
+            _whole(name, getattr(turn, name), 0, MOST)
+        for kept in turn.kept:
+            _whole("kept", kept, 0, MOST)
         _hold(len(turn.kept) <= len(self.config.cuts), "there are not more counts of kept tokens than cuts")
         _hold(type(turn.complete) is bool and type(turn.reading) is bool, "a prompt is complete, and read, or not")
         least = 0

@@ -184,7 +184,7 @@ def test_a_backslash_goes_on_in_the_next_line(chat: Chat) -> None:
 def test_statistics(chat: Chat) -> None:
     chat("/stats", f"/read {chat.book}", "Who?", "/stats")
     assert len(re.findall(r"^Conversation: \d+ tokens, \d messages$", chat.err, re.M)) == 2
-    assert re.search(r"^Computed: \d+ in layers 0-1, \d+ from layer 2 on, .* revived$", chat.err, re.M)
+    assert re.search(r"^Computed: \d+ in layers 0-1, \d+ from layer 2 on, .* revived( \(\d+\.\d%\))?$", chat.err, re.M)
 
 
 def test_too_much_is_refused_and_the_chat_goes_on(chat: Chat) -> None:

@@ -331,7 +331,7 @@ def long_history(length: int, steps: int) -> History:
 def test_sixteen_thousand_tokens_do_not_freeze_it(opened) -> None:
     """The worst case, which no real document is: nearly every token is a part of its own."""
     history = long_history(16384, 256)
-    stats = LazyStats("lazy", "9:0.5", 16384, 16384, 16640, 1.0, (1, 1, 1), (16640, 1, 1, 1), 0.5, 1792, 0, 0)
+    stats = LazyStats("lazy", "9:0.5", 16384, 16384, 16640, 1.0, (1, 1, 1), (16640, 1, 1, 1), 0.5, 1792, 0.1, 0, 0)
     start = time.perf_counter()
     text = page(history, byte_level(), stats)
     made = time.perf_counter()
