@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from model_folder import HARD_MODEL
+from talking import cache_of
 
 from lazymlx import demo
 from lazymlx.config import LazyConfig
@@ -39,8 +40,8 @@ def say(session: Session, answer: str) -> str:
 
 def left_behind(session: Session, answer: str) -> int:
     """How many of the tokens that spell an answer in the document were not computed behind the cut."""
-    depth = np.array(session._cache.aux.depth[: session._cache.offset])
-    spelled = [session.tokenizer.decode([token]) for token in session._tokens]
+    depth = np.array(cache_of(session).aux.depth[: len(session.tokens)])
+    spelled = [session.tokenizer.decode([token]) for token in session.tokens]
     ends = np.cumsum([len(piece) for piece in spelled])
     start = "".join(spelled).index(answer)
     return int((depth[np.searchsorted(ends, range(start, start + len(answer)), side="right")] == 1).sum())

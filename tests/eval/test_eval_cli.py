@@ -8,7 +8,7 @@ import pytest
 from model_folder import write_model
 
 from lazymlx.cli.main import main
-from lazymlx.eval.run import Matrix
+from lazymlx.eval.agreement import agreement
 from lazymlx.files import write_json
 from lazymlx.loading import stored as schedules
 
@@ -136,15 +136,15 @@ def test_an_interrupted_run_is_kept_and_goes_on(
     tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = ["--tasks", "facts,kv", "--policies", "dense,lazy", "--n", "1"]
-    ask, asked = Matrix._ask, []
+    asked = []
 
-    def ask_three(self, sample, policy, prompts):
+    def judge_three(*given):
         if len(asked) == 3:
             raise KeyboardInterrupt
-        asked.append(policy.name)
-        return ask(self, sample, policy, prompts)
+        asked.append(given)
+        return agreement(*given)
 
-    monkeypatch.setattr(Matrix, "_ask", ask_three)
+    monkeypatch.setattr("lazymlx.eval.run.agreement", judge_three)
     assert evaluate(tmp_path, tiny_model_folder, *flags) == 130
     captured = capsys.readouterr()
     assert "interrupted; what is done is kept" in captured.err and "--resume" in captured.err
@@ -152,7 +152,7 @@ def test_an_interrupted_run_is_kept_and_goes_on(
     assert json.loads(captured.out)["complete"] is False
     before = answers(tmp_path)
     assert len(before) == 3
-    monkeypatch.setattr(Matrix, "_ask", ask)
+    monkeypatch.undo()
     assert evaluate(tmp_path, tiny_model_folder, *flags, "--resume") == 0
     after = answers(tmp_path)
     assert after[:3] == before and len(after) == 4
@@ -176,7 +176,7 @@ def test_a_failure_of_the_device_keeps_what_is_done(
     def fail(*_):
         raise RuntimeError("[malloc] Unable to allocate")
 
-    monkeypatch.setattr(Matrix, "_ask", fail)
+    monkeypatch.setattr("lazymlx.eval.run.agreement", fail)
     assert evaluate(tmp_path, tiny_model_folder, "--tasks", "facts", "--policies", "dense") == 1
     assert "stopped by an error: [malloc] Unable to allocate" in capsys.readouterr().err
 

@@ -1,13 +1,13 @@
 """lazymlx and its rivals: what each keeps, that keeping all of it is the dense model, and follow-ups."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from tiny import random_tokens, stock_model, tiny_args, twin_of
 
+from lazymlx import demo
 from lazymlx.config import LazyConfig, Schedule
 from lazymlx.engine.model import Model
 from lazymlx.eval.policies import POLICIES, Options, Policy, engine
@@ -20,7 +20,6 @@ from lazymlx.eval.policies.specprefill import CHUNK, LOOK_AHEAD, SpecPrefill
 from lazymlx.eval.policies.subset import pooled
 from lazymlx.loading.load import load
 
-DRAFT = Path(__file__).parents[2].parent / "shared" / "models" / "draft-3m"
 LAYER = 3
 LENGTH = 200
 ANSWER = 6
@@ -182,7 +181,7 @@ def test_specprefill_scores_by_what_the_draft_attends_to(model: Model, draft: Mo
             by_layer.append(np.stack([padded[:, i : i + 13].mean(axis=1) for i in range(N)], axis=1))
     expected = np.max(by_layer, axis=0).mean(axis=0)
     policy = SpecPrefill(0.3, draft)
-    np.testing.assert_allclose(np.array(policy._importance(tokens)), expected, rtol=2e-3, atol=1e-6)
+    np.testing.assert_allclose(np.array(policy.importance(tokens)), expected, rtol=2e-3, atol=1e-6)
     chunks = [expected[start : start + CHUNK].mean() for start in range(0, N, CHUNK)]  # 4 of them, the last has 4
     best = {*np.argsort(chunks)[::-1][:2].tolist(), 3}
     kept = policy.choose(model, tokens)
@@ -216,11 +215,8 @@ def test_every_policy_cites_its_source() -> None:
     assert all(kind.source for kind in POLICIES.values())
 
 
-def test_the_published_draft_reads_what_the_tiny_one_reads() -> None:
-    """The 3M draft model, if it is beside the repository: it finds a fact that is asked for."""
-    if not DRAFT.is_dir():
-        pytest.skip("the draft model is not here")
-    draft, tokenizer = load(str(DRAFT))
+def test_a_trained_draft_finds_what_is_asked_for() -> None:
+    draft, tokenizer = load(str(demo.MODEL))
     filler = " The road was long and the weather was fair, and nobody had much to say about either." * 12
     text = f"{filler} The access code for the Belgor project is 40718.{filler}"
     question = "\n\nQuestion: What is the access code for the Belgor project?<|assistant|>"

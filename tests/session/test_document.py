@@ -56,7 +56,7 @@ def test_a_session_comes_back_the_same(lazy, turns, tmp_path):
 
 def test_a_keep_comes_back_to_its_last_digit(tmp_path):
     session(LazyConfig([(2, 1 / 3)])).save(tmp_path / "book")
-    assert opened(tmp_path / "book")._cache.config.cuts == ((2, 1 / 3),)
+    assert opened(tmp_path / "book").config.cuts == ((2, 1 / 3),)
 
 
 def test_a_session_without_a_word_can_be_saved(tmp_path):
@@ -271,5 +271,5 @@ def test_the_header_says_what_the_file_is(saved):
     header = json.loads(raw[8 : 8 + length])["__metadata__"]
     assert header["format"] == "lazymlx document" and header["version"] == "4"
     assert header["schedule"] == "2:0.4,4:0.2"
-    assert int(header["tokens"]) == read_session()._cache.offset
+    assert int(header["tokens"]) == len(read_session().tokens)
     assert json.loads(header["config"])["window"] == LAZY.window

@@ -11,7 +11,20 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from reference import SETTINGS, ReferenceLazyLLM
-from talking import DOCUMENT, FORGETFUL, LAZY, SHAPE, TEMPLATE, answer, session, speller, talker, weights
+from talking import (
+    DOCUMENT,
+    FORGETFUL,
+    LAZY,
+    SHAPE,
+    TEMPLATE,
+    answer,
+    cache_of,
+    marks_of,
+    session,
+    speller,
+    talker,
+    weights,
+)
 
 from lazymlx.config import LazyConfig
 from lazymlx.errors import Cancelled, DocumentError, PromptError, StateError, UsageError
@@ -29,9 +42,9 @@ QUESTION, OTHER = "who keeps it?", "where is he from?"
 
 def state_of(session: Session) -> dict[str, np.ndarray]:
     """Everything that what is said next depends on, by position where a table says which."""
-    cache = session._cache
-    assert len(session._tokens) == cache.offset
-    state: dict[str, np.ndarray] = {"tokens": np.array(session._tokens), "offset": np.array(cache.offset)}
+    cache = cache_of(session)
+    assert len(session.tokens) == cache.offset
+    state: dict[str, np.ndarray] = {"tokens": np.array(session.tokens), "offset": np.array(cache.offset)}
     for s, stage in enumerate(cache.stages):
         state[f"positions {s}"] = np.array(stage.positions[: stage.filled])
         for n, pool in enumerate(stage.pools if stage.filled else []):
@@ -70,16 +83,16 @@ def test_two_questions_are_the_oracle_s_sequence_of_steps(lazy):
     settings["recent"] += 1  # the chat template's tail, here "<assistant>"
     oracle = ReferenceLazyLLM(weights(), SHAPE, cuts, **settings)
     for question in (QUESTION, OTHER):
-        fed = len(s._tokens) if s.messages else 0
+        fed = len(s.tokens) if s.messages else 0
         said = list(s.ask(question, 4))
-        tokens = s._tokens[fed:]
+        tokens = s.tokens[fed:]
         expected = [oracle.step(tokens[:-4]).logits]
         expected += [oracle.step([token], decode=True).logits for token in tokens[-4:]]
         for response, logits in zip(said, expected, strict=False):
             logprobs = logits - np.log(np.exp(logits).sum())
             np.testing.assert_allclose(np.array(response.logprobs), logprobs, atol=1e-3)
         for stage in range(len(cuts)):
-            computed = np.flatnonzero(state_of(s)["depth"] > stage) if cuts else np.arange(s._cache.offset)
+            computed = np.flatnonzero(state_of(s)["depth"] > stage) if cuts else np.arange(len(s.tokens))
             assert frozenset(computed.tolist()) == oracle.computed(stage)
 
 
@@ -89,7 +102,7 @@ def test_reading_in_parts_and_at_once_give_the_same_answer():
         parts.read(text)
     whole = session()
     whole.read("the key is kept.\n\nby an old man.\n\nwho was born in a town.")
-    assert parts._tokens == whole._tokens
+    assert parts.tokens == whole.tokens
     (text, logprobs), (other, expected) = answer(parts, QUESTION), answer(whole, QUESTION)
     assert text == other
     np.testing.assert_allclose(logprobs, expected, atol=1e-4)
@@ -105,19 +118,19 @@ def test_a_static_session_sees_a_document_that_was_read_before():
     static = LazyConfig("2:0.4", window=3, min_tokens=0, revive=0, round_to=1, sink=0, recent=0)
     s = read_session(static)
     list(s.ask(QUESTION, 1))
-    assert s.stats.kept[0] > 0.4 * s._cache.turn.end
+    assert s.stats.kept[0] > 0.4 * s.stats.prompt_end
 
 
 def test_a_template_that_changes_earlier_turns_keeps_the_common_prefix():
     s = read_session(template=FORGETFUL)
     answer(s, QUESTION)
-    held = list(s._tokens)
+    held = s.tokens
     answer(s, OTHER)
-    prompt = s._transcript.messages[:-1]
-    rendered = speller(FORGETFUL).apply_chat_template(list(prompt), add_generation_prompt=True)
+    prompt = s.messages[:-1]
+    rendered = speller(FORGETFUL).apply_chat_template(prompt, add_generation_prompt=True)
     assert held[: len(held) - 6] == rendered[: len(held) - 6]
-    assert s._tokens[: len(rendered)] == rendered
-    assert s._cache.offset == len(s._tokens) == len(rendered) + 6
+    assert s.tokens[: len(rendered)] == rendered
+    assert len(s.tokens) == s.stats.context_tokens == len(rendered) + 6
 
 
 @pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"])
@@ -155,16 +168,16 @@ def test_a_model_without_a_chat_template_reads_on():
     s.read(DOCUMENT)
     answer(s, QUESTION)
     text, _ = answer(s, OTHER)
-    assert speller(None).decode(s._tokens).endswith(f"Question: {OTHER}\n\n{text}")
+    assert speller(None).decode(s.tokens).endswith(f"Question: {OTHER}\n\n{text}")
 
 
 def test_a_system_prompt_is_fed_once():
     s = read_session(system="be brief.")
     for question in (QUESTION, OTHER):
-        before = len(s._tokens)
+        before = len(s.tokens)
         said = list(s.ask(question, 6))
-        assert len(s._tokens) == before + said[0].prompt_tokens + 6  # all that was fed is new
-    assert speller().decode(s._tokens).count("be brief.") == 1
+        assert len(s.tokens) == before + said[0].prompt_tokens + 6  # all that was fed is new
+    assert speller().decode(s.tokens).count("be brief.") == 1
 
 
 # --- going back -----------------------------------------------------------------------------------
@@ -230,7 +243,7 @@ def test_undo_reaches_the_turns_before_those_that_a_template_cut_away(lazy):
     for question in questions:
         said = answer(s, question)
         first = first or said
-    assert [turn.mark is None for turn in s._turns] == [False, False, True, False, False, False]
+    assert [mark is None for mark in marks_of(s)] == [False, False, True, False, False, False]
     assert [s.undo() for _ in questions] == list(reversed(questions))
     assert_same(state_of(s), before)
     np.testing.assert_array_equal(answer(s, QUESTION)[1], first[1])
@@ -283,7 +296,7 @@ def test_cancelling_at_every_report_leaves_no_trace(lazy):
             assert_same(state_of(s), before)
             assert s.messages == messages
             # the aux cache's row for what does not count, and room for queries
-            assert s.nbytes <= held + 128 + s._cache.prompt_queries.nbytes
+            assert s.nbytes <= held + 128 + cache_of(s).prompt_queries.nbytes
         run(None)
         assert_same(state_of(s), after)
 
@@ -446,9 +459,9 @@ def test_fifty_turns_compute_each_token_once_and_grow_linearly(monkeypatch):
         list(s.ask("abcde"[turn % 5], 2))
         sizes.append(s.nbytes)
     read = len(speller().encode(DOCUMENT))
-    assert read <= s._cache.offset - rows[0] <= read + 10  # stage 0: everything but what was read before
+    assert read <= len(s.tokens) - rows[0] <= read + 10  # stage 0: everything but what was read before
     for layer in range(1, SHAPE.layers):
-        assert rows[layer] <= s._cache.offset
+        assert rows[layer] <= len(s.tokens)
     first, second = sizes[24] - sizes[0], sizes[49] - sizes[24]
     assert second < 1.5 * first + 300_000
 
@@ -457,7 +470,7 @@ def test_what_undoing_takes_is_small():
     s = read_session()
     for _ in range(10):
         answer(s, QUESTION)
-    assert sum(turn.mark.nbytes for turn in s._turns) <= s._cache.offset * 32 * 4 * len(s._cache.stages)
+    assert s.nbytes - cache_of(s).nbytes <= len(s.tokens) * 32 * 4 * len(cache_of(s).stages)
 
 
 # --- progress -------------------------------------------------------------------------------------

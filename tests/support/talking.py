@@ -11,6 +11,8 @@ from reference import Shape
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from lazymlx.cache.conversation import LazyCache
+from lazymlx.cache.undo import Mark
 from lazymlx.config import LazyConfig
 from lazymlx.engine.model import Model
 from lazymlx.session.session import Session
@@ -77,6 +79,16 @@ def speller(template: str | None = TEMPLATE) -> TokenizerWrapper:
 
 def session(lazy: LazyConfig = LAZY, template: str | None = TEMPLATE, **options) -> Session:
     return Session(talker(lazy), speller(template), lazy=lazy, **options)
+
+
+def cache_of(session: Session) -> LazyCache:
+    """What a session has computed, bit by bit, which it shows to nobody but its tests."""
+    return session._cache
+
+
+def marks_of(session: Session) -> list[Mark | None]:
+    """What undoing its turns goes by."""
+    return [turn.mark for turn in session._turns]
 
 
 def answer(session: Session, question: str, max_tokens: int = 6, **options) -> tuple[str, np.ndarray]:

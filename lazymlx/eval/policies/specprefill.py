@@ -38,7 +38,7 @@ class SpecPrefill(SubsetPolicy):
 
     def choose(self, model, tokens):
         N = len(tokens)
-        importance = np.array(self._importance(tokens))
+        importance = np.array(self.importance(tokens))
         edges = np.arange(0, N, CHUNK)
         means = np.add.reduceat(importance, edges) / np.diff(np.append(edges, N))
         best = np.argsort(-means, kind="stable")[: math.ceil(round(self.keep * len(edges), 6))]
@@ -47,7 +47,7 @@ class SpecPrefill(SubsetPolicy):
         kept = places[np.isin(places // CHUNK, chosen)]
         return in_place(kept, N, flops=self._flops(N))
 
-    def _importance(self, tokens: list[int]) -> mx.array:
+    def importance(self, tokens: list[int]) -> mx.array:
         """One importance per token."""
         N, reader = len(tokens), Reader(self.draft)
         logits = reader.logits(mx.array(tokens), np.arange(N))
