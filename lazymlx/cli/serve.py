@@ -11,6 +11,7 @@ from . import options, values
 from .terminal import say
 
 MOST_CONVERSATIONS = 8
+ON_DISK = 8  # times as many conversations as in memory
 MOST_TOKENS = 8192
 
 
@@ -33,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=MOST_CONVERSATIONS,
         metavar="N",
         help="conversations to keep, the ones used last (default: %(default)s)",
+    )
+    server.add_argument(
+        "--cache-dir",
+        type=Path,
+        metavar="PATH",
+        help="a folder for conversations that are too many, to come back faster than they are read",
     )
     generation = parser.add_argument_group("generation")
     generation.add_argument(
@@ -61,13 +68,15 @@ def run(args: argparse.Namespace) -> int:
     from ..loading.load import load
     from ..serve.answering import Answering
     from ..serve.conversations import Conversations
+    from ..serve.disk import Disk
     from ..serve.encoding import Encoder
     from ..serve.worker import Worker
 
     listener = listen(args.host, args.port)
     name = "embedded" if args.model is None else Path(args.model).name
     model, tokenizer = load(str(find(options.model_name(args))), lazy, **options.loading(args))
-    conversations = Conversations(model, args.max_conversations)
+    disk = args.cache_dir and Disk(args.cache_dir, model, ON_DISK * args.max_conversations)
+    conversations = Conversations(model, args.max_conversations, disk)
     answering = Answering(model, tokenizer, conversations, options.step_size(args), args.max_memory)
 
     def end() -> None:

@@ -64,8 +64,11 @@ class Answering:
         except (Cancelled, UsageError):  # the cache is as it was; after anything else nobody knows, and it goes
             self.conversations.keep(conversation)
             raise
-        self.conversations.keep(conversation)
-        job.tell(last)  # only now: what comes next finds the conversation there
+        else:
+            self.conversations.keep(conversation)
+            job.tell(last)  # only now: what comes next finds the conversation there
+        finally:
+            self.conversations.shed()
 
     def _tell(self, job: Job, conversation: Conversation) -> Piece:
         """All pieces but the last."""

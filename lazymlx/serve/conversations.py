@@ -14,6 +14,7 @@ from jaxtyping import Int32
 
 from ..cache.conversation import LazyCache
 from ..engine.model import Model
+from .disk import Disk, common
 
 SMALL = 512  # tokens that are computed again in no time
 
@@ -46,10 +47,11 @@ class Conversations:
 
     Args:
         most: to keep.
+        disk: where others go.
     """
 
-    def __init__(self, model: Model, most: int):
-        self._model, self._most = model, most
+    def __init__(self, model: Model, most: int, disk: Disk | None = None):
+        self._model, self._most, self._disk = model, most, disk
         self._kept: list[Conversation] = []
         self.listed: list[dict[str, Any]] = []
 
@@ -69,27 +71,37 @@ class Conversations:
     def _beginning(self, usable: Int32[np.ndarray, " N"]) -> Conversation:
         shared = [common(kept.tokens, usable) for kept in self._kept]
         longest = max(shared, default=0)
+        if (stored := self._stored(usable, longest + SMALL)) is not None:
+            return stored
         if not longest:
             return Conversation(self._model.make_cache()[0])
         found = self._kept[shared.index(longest)]
         if longest == len(found.tokens):
             self._kept.remove(found)
             return found
-        cache = found.cache.fork()
-        cache.trim(len(found.tokens) - longest)
-        mx.eval(cache.state)
-        return replace(found, cache=cache, tokens=found.tokens[:longest])
+        return _trimmed(replace(found, cache=found.cache.fork()), longest)
+
+    def _stored(self, usable: Int32[np.ndarray, " N"], least: int) -> Conversation | None:
+        """A conversation of the disk, if it has at least so many of the tokens."""
+        if self._disk is None:
+            return None
+        path, shared = self._disk.find(usable)
+        read = self._disk.read(path) if path is not None and shared >= least else None
+        return None if read is None else _trimmed(Conversation(*read), shared)
 
     def keep(self, conversation: Conversation) -> None:
-        """Put a conversation back."""
+        """Put a conversation back; `shed` makes sure that there are not too many."""
         if len(conversation.tokens):
             self._kept.append(conversation)
-        while len(self._kept) > self._most:
-            self._let_go()
         self.listed = [
             {"title": kept.title, "tokens": len(kept.tokens), "bytes": kept.cache.nbytes, "computed": kept.computed}
             for kept in reversed(self._kept)
         ]
+
+    def shed(self) -> None:
+        """Let go of those that are too many, which may take a while where they go to the disk."""
+        while len(self._kept) > self._most:
+            self._let_go()
 
     def shrink(self, most_bytes: int) -> int:
         """Let go of some until the others take no more. Returns what they take."""
@@ -102,8 +114,11 @@ class Conversations:
         return sum(kept.cache.nbytes for kept in self._kept)
 
     def _let_go(self) -> None:
-        small = (kept for kept in self._kept if self._own(kept) < SMALL)
-        self._kept.remove(next(small, self._kept[0]))
+        small = next((kept for kept in self._kept if self._own(kept) < SMALL), None)
+        gone = small or self._kept[0]
+        self._kept.remove(gone)
+        if small is None and self._disk is not None:
+            self._disk.keep(gone.cache, gone.tokens)
 
     def _own(self, conversation: Conversation) -> int:
         """Tokens that no other conversation has."""
@@ -111,11 +126,12 @@ class Conversations:
         return len(conversation.tokens) - max(others, default=0)
 
 
-def common(one: Int32[np.ndarray, " N"], other: Int32[np.ndarray, " M"]) -> int:
-    """How many tokens two runs begin with in common."""
-    n = min(len(one), len(other))
-    differs = one[:n] != other[:n]
-    return int(differs.argmax()) if differs.any() else n
+def _trimmed(conversation: Conversation, length: int) -> Conversation:
+    """With no more than the first tokens."""
+    cache = conversation.cache
+    cache.trim(len(conversation.tokens) - length)
+    mx.eval(cache.state)
+    return replace(conversation, tokens=conversation.tokens[:length])
 
 
 def as_array(tokens: Sequence[int]) -> Int32[np.ndarray, " N"]:

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from ..errors import PromptError
 from ..prompts import BREAK
 from ..session.transcript import common_prefix
+from ..templates import encodable, rendered
 from .request import Chat, Message, Refusal, Request
 
 SETTING = ("system",)  # roles of messages that say how to answer, and nothing to answer
@@ -61,18 +62,11 @@ class Encoder:
         if not self._tokenizer.has_chat_template:
             return self._plain("".join(message["content"] + BREAK for message in chat.messages))
         unfinished = chat.messages[-1]["role"] == "assistant" and not chat.messages[-1].get("tool_calls")
+        ending = {"add_generation_prompt": not unfinished, "continue_final_message": unfinished}
         try:
-            text = self._tokenizer.apply_chat_template(
-                list(chat.messages),
-                tools=list(chat.tools) or None,
-                add_generation_prompt=not unfinished,
-                continue_final_message=unfinished,
-                tokenize=False,
-            )
-        except TemplateError as error:
-            raise Refusal(400, f"messages: the model's chat template refuses them: {error}") from None
-        except Exception as error:  # a template is a program of the model's folder, and fails as programs do
-            raise Refusal(400, f"messages: the model's chat template fails at them: {type(error).__name__}") from None
+            text = rendered(self._tokenizer, chat.messages, tools=list(chat.tools) or None, **ending)
+        except PromptError as error:
+            raise Refusal(400, f"messages: {error}") from None
         return self._encoded(text, add_special_tokens=False)
 
     def _plain(self, prompt: str | tuple[int, ...]) -> list[int]:
@@ -86,9 +80,9 @@ class Encoder:
 
     def _encoded(self, text: str, **options: bool) -> list[int]:
         try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise Refusal(400, "messages: expected text, got half a surrogate pair in one") from None
+            text = encodable(text)
+        except PromptError as error:
+            raise Refusal(400, str(error)) from None
         least = len(text) // self._longest
         if self._positions is not None and least >= self._positions:  # tokenising it would take long
             raise self._too_long(f"more than {least}")

@@ -1,12 +1,15 @@
 """What is kept of earlier requests, and what goes first."""
 
+from pathlib import Path
+
 import mlx.core as mx
 import numpy as np
 import pytest
 from tiny import random_tokens, stock_model, tiny_args, twin_of
 
 from lazymlx.engine.model import Model
-from lazymlx.serve.conversations import SMALL, Conversation, Conversations, common
+from lazymlx.serve.conversations import SMALL, Conversation, Conversations
+from lazymlx.serve.disk import Disk, common
 
 LONG = SMALL + 40
 
@@ -26,6 +29,7 @@ class Fake:
 def kept(conversations: Conversations, *tokens: list[int]) -> None:
     for some in tokens:
         conversations.keep(Conversation(Fake(len(some)), np.array(some, np.int32)))  # type: ignore[arg-type]
+        conversations.shed()
 
 
 def lengths(conversations: Conversations) -> list[int]:
@@ -80,3 +84,54 @@ def test_what_two_runs_have_in_common() -> None:
             while expected < min(len(one), len(other)) and one[expected] == other[expected]:
                 expected += 1
             assert common(np.array(one, np.int32), np.array(other, np.int32)) == expected
+
+
+# --- on the disk -----------------------------------------------------------------------------------------
+
+
+def read(model: Model, conversations: Conversations, tokens: list[int]) -> Conversation:
+    """Goes on with a conversation. Returns what was there before."""
+    found = conversations.take(tokens)
+    before = Conversation(found.cache, found.tokens)
+    model(mx.array([tokens[len(found.tokens) :]]), cache=[found.cache])
+    found.took_in(tokens)
+    conversations.keep(found)
+    conversations.shed()
+    return before
+
+
+def test_what_goes_comes_back_from_the_disk_after_a_restart_too(model: Model, tmp_path: Path) -> None:
+    one, two = random_tokens(LONG + SMALL, seed=1), random_tokens(LONG + SMALL, seed=2)
+    conversations = Conversations(model, 1, Disk(tmp_path, model, 4))
+    for tokens in (one, two):
+        assert len(read(model, conversations, tokens).tokens) == 0
+    assert len(list(tmp_path.iterdir())) == 1
+    again = Conversations(model, 1, Disk(tmp_path, model, 4))
+    assert read(model, again, [*one, 1]).tokens.tolist() == one
+    assert read(model, again, [*one[: SMALL + 10], 63, 62]).cache.offset == SMALL + 10 + 2  # a branch of it
+
+
+def test_the_disk_keeps_the_newest_state_and_no_more_than_it_should(model: Model, tmp_path: Path) -> None:
+    disk = Disk(tmp_path, model, 2)
+    cache = model.make_cache()[0]
+    for length in (20, 40):
+        model(mx.array([random_tokens(40)[cache.offset : length]]), cache=[cache])
+        disk.keep(cache, np.array(random_tokens(40)[:length], np.int32))
+    assert disk.find(np.array(random_tokens(40), np.int32))[1] == 40 and len(list(tmp_path.iterdir())) == 1
+    for seed in range(3, 7):
+        disk.keep(cache, np.array(random_tokens(40, seed=seed), np.int32))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_damaged_file_is_removed_and_another_model_s_left_alone(model: Model, tmp_path: Path) -> None:
+    tokens = random_tokens(LONG + SMALL, seed=1)
+    conversations = Conversations(model, 1, Disk(tmp_path, model, 4))
+    for some in (tokens, random_tokens(LONG, seed=2)):
+        read(model, conversations, some)
+    assert Disk(tmp_path, twin_of(stock_model(tiny_args(), seed=1)), 4).find(np.array(tokens, np.int32)) == (None, 0)
+    [path] = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert len(read(model, conversations, tokens).tokens) == 0
+    assert path not in tmp_path.iterdir()
+    (tmp_path / "junk.lazymlx").write_text("junk", encoding="utf-8")
+    Disk(tmp_path, model, 4)
