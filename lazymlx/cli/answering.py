@@ -1,6 +1,7 @@
 """The heavy half of a command: opening a model, and one answer of it with what it cost. Importing this loads MLX."""
 
 import argparse
+import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,11 +24,17 @@ from . import options
 from .ctrl_c import CtrlC
 
 INTERRUPTED = "interrupted"
+TRACING = 4  # tokens whose steps may be of a new shape, and are traced and compiled then
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: mlx-lm's figures under its names, and ours. What had no time to become known is None."""
+    """One answer: mlx-lm's figures under its names, and ours. What had no time to become known is None.
+
+    Attributes:
+        decode_tps: tokens a second behind the first `TRACING` ones.
+        prompt_computed: of a conversation that goes on, how many tokens the question took in each stage.
+    """
 
     text: str
     finish_reason: str | None  # "stop", "length", or INTERRUPTED
@@ -37,6 +44,8 @@ class Answer:
     generation_tps: float | None
     peak_memory: float  # GB, as mlx-lm counts it
     lazy: LazyStats
+    decode_tps: float | None = None
+    prompt_computed: tuple[int, ...] | None = None
 
     @property
     def interrupted(self) -> bool:
@@ -123,7 +132,7 @@ def ask(
     _prepare(args)
     given = {**drawing(session.tokenizer, args), "on_step": on_step}
     responses = session.ask(question, args.max_tokens, on_progress=on_progress, **given)
-    return _heard(responses, 0, lambda ttft_s: session.stats, emit)
+    return _heard(responses, 0, lambda ttft_s: session.stats, emit, before=session.stats.computed)
 
 
 def _prepare(args: argparse.Namespace) -> None:
@@ -137,15 +146,26 @@ def _heard(
     tokens: int,
     stats: Callable[[float | None], LazyStats],
     emit: Callable[[str], None],
+    before: tuple[int, ...] | None = None,
 ) -> Answer:
-    """Listen to an answer; `tokens` is the prompt's length, as long as no response has told it."""
+    """Listen to an answer.
+
+    Args:
+        tokens: the prompt's length, as long as no response has told it.
+        before: of a conversation that goes on, the tokens computed in each stage so far.
+    """
     pieces: list[str] = []
     response: LazyResponse | None = None
     reason: str | None = None
+    computed, decoding = None, Decoding()
     with CtrlC() as ctrl_c:
         try:
             for response in responses:
                 ctrl_c.patient = True
+                if before is not None and computed is None:
+                    now = response.lazy.computed
+                    computed = tuple(after - earlier for after, earlier in zip(now, before, strict=True))
+                decoding.note(response.generation_tokens)
                 pieces.append(response.text)
                 emit(response.text)
                 reason = response.finish_reason
@@ -164,7 +184,28 @@ def _heard(
         generation_tps=response.generation_tps if response else None,
         peak_memory=mx.get_peak_memory() / 1e9,
         lazy=stats(response.ttft_s if response else None),
+        decode_tps=decoding.rate,
+        prompt_computed=computed,
     )
+
+
+class Decoding:
+    """The rate of an answer's tokens behind those that trace."""
+
+    def __init__(self) -> None:
+        self._from = self._to = (0, 0.0)  # tokens, and when they were there
+
+    def note(self, tokens: int) -> None:
+        """So many tokens are there."""
+        self._to = tokens, time.perf_counter()
+        if tokens <= TRACING:
+            self._from = self._to
+
+    @property
+    def rate(self) -> float | None:
+        """Tokens a second; None if the answer was too short to tell."""
+        (first, begun), (last, ended) = self._from, self._to
+        return (last - first) / (ended - begun) if last > first else None
 
 
 def check_drawing(model: Model, args: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from .terminal import say
 from .values import json_object, path, utf8
 
 DEFAULT_PROMPT = "hello"  # mlx_lm.generate's
+LONG_ANSWER = 6  # the demonstration's question: its answer is long enough to tell a rate
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def read_request(args: argparse.Namespace) -> Request:
     if args.document is not None:
         return _about_saved(args, question)
     if is_demo(args):
-        asked = demo.questions()[0]["question"] if question is None else question
+        asked = demo.questions()[LONG_ANSWER]["question"] if question is None else question
         request = Request(demo.document(), "the embedded document", asked)
     elif args.prompt_file is not None:
         text = BREAK.join(_read(file) for file in args.prompt_file)

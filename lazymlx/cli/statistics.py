@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ..config import Cut, LazyConfig, Schedule
 from ..stats import LazyStats
-from .answering import Answer
+from .answering import TRACING, Answer
 from .terminal import say
 
 RULE = "=" * 10  # what mlx_lm.generate prints before and after an answer
@@ -33,7 +33,7 @@ def statistics(answer: Answer, lazy: LazyConfig) -> list[str]:
         return [f"Prompt: {answer.prompt_tokens} tokens, interrupted before the first token of the answer"]
     return [
         *([] if answer.text else ["No text generated for this prompt"]),
-        f"Prompt: {answer.prompt_tokens} tokens, {answer.prompt_tps:.3f} tokens-per-sec",
+        f"Prompt: {answer.prompt_tokens} tokens, {answer.prompt_tps:.3f} tokens-per-sec{_behind(answer)}",
         f"Generation: {answer.generation_tokens} tokens, {answer.generation_tps:.3f} tokens-per-sec",
         f"Peak memory: {answer.peak_memory:.3f} GB",
         f"TTFT: {answer.lazy.ttft_s:.3f} s",
@@ -42,6 +42,16 @@ def statistics(answer: Answer, lazy: LazyConfig) -> list[str]:
         f"Cache: {megabytes(answer.lazy.kv_bytes)} of keys and values, "
         f"{megabytes(answer.lazy.aux_bytes)} of tokens left behind",
     ]
+
+
+def _behind(answer: Answer) -> str:
+    """What a question about a saved document took, which its own tokens and their rate do not tell."""
+    if answer.prompt_computed is None:
+        return ""
+    names = stage_names(answer.lazy)
+    counts = ", ".join(f"{n} {name}" for n, name in zip(answer.prompt_computed, names, strict=True))
+    before = answer.lazy.prompt_end - answer.prompt_tokens
+    return f", behind {before} that were read before; computed for it: {counts}"
 
 
 def kept(stats: LazyStats, lazy: LazyConfig) -> str:
@@ -114,7 +124,9 @@ def _rows(lazy: Answer, dense: Answer) -> Iterator[tuple[str, Any, Any, Callable
     for name, count in zip(stage_names(lazy.lazy), lazy.lazy.computed, strict=True):
         yield f"Tokens computed {name}", count, context, str
     yield "Work", lazy.lazy.computed_fraction, dense.lazy.computed_fraction, "{:.1%}".format
-    yield "Generation, tokens-per-sec", lazy.generation_tps, dense.generation_tps, "{:.1f}".format
+    if lazy.decode_tps and dense.decode_tps:
+        name = f"Generation after {TRACING} tokens, tokens-per-sec"
+        yield name, lazy.decode_tps, dense.decode_tps, "{:.1f}".format
     yield "Keys and values", lazy.lazy.kv_bytes, dense.lazy.kv_bytes, megabytes
     yield "Tokens left behind", lazy.lazy.aux_bytes, dense.lazy.aux_bytes, megabytes
     yield "Peak memory", lazy.peak_memory, dense.peak_memory, "{:.3f} GB".format

@@ -50,6 +50,9 @@ def test_a_saved_document_answers_as_the_text_does(commands: Commands) -> None:
         stats = json.loads(commands.json.read_text())
         assert stats["lazy"]["schedule"] == "2:0.5,4:0.2"
         assert stats["prompt_tokens"] < stats["lazy"]["prompt_tokens"]  # the document is not read again
+        now = stats["prompt_computed"]  # but what was left behind of it is computed
+        assert now[0] == stats["prompt_tokens"] < now[1] and now[1] == stats["lazy"]["kept"][0]
+        assert re.search(rf"behind \d+ that were read before; computed for it: {now[0]} in layers 0-1, ", commands.err)
     assert "asking" in commands.err and "Kept: " in commands.err
 
 

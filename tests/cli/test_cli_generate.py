@@ -17,6 +17,7 @@ from mlx_lm.utils import load_tokenizer
 from lazymlx import demo
 from lazymlx.cli.ctrl_c import CtrlC
 from lazymlx.cli.main import main
+from lazymlx.cli.request import LONG_ANSWER
 from lazymlx.config import LazyConfig
 from lazymlx.stats import LazyStats
 
@@ -79,7 +80,7 @@ def test_statistics_are_mlx_lms_lines_and_ours_below(run: Run) -> None:
         rf"TTFT: {number} s",
         r"Kept: \d+/\d+ tokens \(\d+\.\d%\) from layer 2 on, \d+/\d+ tokens \(\d+\.\d%\) from layer 4 on",
         r"Computed: \d+ in layers 0-1, \d+ from layer 2 on, \d+ from layer 4 on "
-        r"\(\d+\.\d% of the dense work\); \d+ revived",
+        r"\(\d+\.\d% of the dense work\); \d+ revived( \(\d+\.\d%\))?",
         r"Cache: \d+\.\d MB of keys and values, \d+\.\d MB of tokens left behind",
     ]
     assert len(lines) == start + len(patterns)
@@ -269,7 +270,8 @@ def test_json_holds_every_figure(run: Run) -> None:
     run("-p", TEXT, *LAZY)
     assert run.stats["lazy"].keys() == LazyStats.__dataclass_fields__.keys()
     mlx_lms = {"text", "finish_reason", "prompt_tokens", "prompt_tps", "generation_tokens", "generation_tps"}
-    assert run.stats.keys() == mlx_lms | {"peak_memory", "model", "lazy"}
+    assert run.stats.keys() == mlx_lms | {"peak_memory", "model", "lazy", "decode_tps", "prompt_computed"}
+    assert run.stats["decode_tps"] > 0 and run.stats["prompt_computed"] is None
     assert run.stats["lazy"]["prompt_tokens"] == run.stats["prompt_tokens"]
     assert run.stats["lazy"]["ttft_s"] > 0
     assert len(run.stats["lazy"]["kept"]) == 2
@@ -338,15 +340,16 @@ def test_without_arguments_the_demo_answers_right(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The embedded model on a part of the embedded document (for time's sake), lazily and densely."""
-    question, document = demo.questions()[0], demo.document()
+    question, document = demo.questions()[LONG_ANSWER], demo.document()
     at = document.index(question["answer"])
     monkeypatch.setattr(demo, "document", lambda: document[max(at - 3000, 0) : at + 2500])
-    assert main(["generate", "--stats-json", str(tmp_path / "stats.json")]) == 0
+    assert main(["generate", "-m", "32", "--stats-json", str(tmp_path / "stats.json")]) == 0
     out, err = capsys.readouterr()
     stats = json.loads((tmp_path / "stats.json").read_text())
-    assert out == question["answer"] + "\n"
+    assert out.startswith(question["answer"])
     assert question["question"] in err.splitlines()[0]
-    assert stats["dense"]["text"] == question["answer"]
+    assert stats["dense"]["text"].startswith(question["answer"])
+    assert stats["generation_tokens"] > 20
     assert stats["lazy"]["schedule"] == json.loads((demo.MODEL / "lazymlx.json").read_text())["schedule"]
     assert stats["lazy"]["mode"] == "lazy" and stats["lazy"]["computed_fraction"] < 0.9
     assert "the same answer, its first token" in err.splitlines()[-1]
