@@ -12,17 +12,20 @@ from typing import Any, TypeGuard
 import mlx.core as mx
 import numpy as np
 from jaxtyping import Integer
-from mlx_lm.generate import GenerationResponse, generation_stream, wired_limit
+from mlx_lm.generate import GenerationResponse, generation_stream
 from mlx_lm.sample_utils import greedy_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .cache.conversation import LazyCache
 from .config import MOST, STORAGE
+from .costs.full import refused_if_full
+from .ending import ENDING
 from .engine.model import Model
 from .errors import UsageError
 from .prefill import encode, prefill, template_tail, token_ids
 from .progress import OnProgress, Progress
 from .stats import LazyStats
+from .wired import WIRED
 
 Sampler = Callable[[mx.array], mx.array]
 LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
@@ -75,7 +78,8 @@ def stream_generate(
     Raises:
         PromptError: the prompt is empty.
         UsageError: an option that a lazy cache cannot serve.
-        TooLargeError: the prompt would take more memory than it may.
+        TooLargeError: the prompt would take more memory than it may, or the device is full; while the prompt is read,
+            the cache is as it was before.
         Cancelled: by `on_progress`; the cache is as it was before, but for what the options say of how it is kept.
     """
     check_request(max_tokens, options)
@@ -84,7 +88,7 @@ def stream_generate(
     tail = template_tail(tokenizer, tokens)
     steps = generate_step(tokens, model, prompt_cache=cache, tail=tail, max_tokens=max_tokens, **options)
     detokenizer, prompt_tps = tokenizer.detokenizer, 0.0
-    with wired_limit(model):
+    with WIRED.held():
         start = time.perf_counter()
         for n, (token, logprobs) in enumerate(steps, 1):
             if n == 1:
@@ -207,23 +211,29 @@ def generate_step(
 
     if on_step is not None:
         on_step(cache[0], (), None)
-    limits = {"step_size": prefill_step_size, "max_memory": max_memory}
+    limits, held = {"step_size": prefill_step_size, "max_memory": max_memory}, cache[0].offset
     logits = prefill(model, prompt, cache, tail=tail, on_progress=tell, **limits)
     if logits is None or max_tokens == 0:
         mx.eval(logits, cache[0].state)
         return
-    with mx.stream(generation_stream):
-        token, logprobs = sample(logits, prompt)
-        mx.async_eval(cache[0].state)  # behind the token: what was left behind is put in order for later ones
-    yield to_int(token), logprobs
-    mx.clear_cache()
-    n, following = 1, step(token)
-    while n != max_tokens:
-        (token, logprobs), n = following, n + 1
-        following = step(token)  # keeps the device busy while this token is read
-        yield to_int(token), logprobs
-        if n % 256 == 0:
-            mx.clear_cache()
+    with refused_if_full(model, cache[0].config, len(prompt), held, prefill_step_size):
+        with ENDING.waits():
+            with mx.stream(generation_stream):
+                token, logprobs = sample(logits, prompt)
+                mx.async_eval(cache[0].state)  # behind the token: what was left behind is put in order for later ones
+            chosen = to_int(token)
+        yield chosen, logprobs
+        mx.clear_cache()
+        with ENDING.waits():
+            n, following = 1, step(token)
+        while n != max_tokens:
+            with ENDING.waits():
+                (token, logprobs), n = following, n + 1
+                following = step(token)  # keeps the device busy while this token is read
+                chosen = to_int(token)
+            yield chosen, logprobs
+            if n % 256 == 0:
+                mx.clear_cache()
 
 
 def to_int(token: Integer[mx.array, " 1"]) -> int:

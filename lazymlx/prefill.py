@@ -9,16 +9,19 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 from jaxtyping import Float
-from mlx_lm.generate import generation_stream, wired_limit
+from mlx_lm.generate import generation_stream
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .cache.conversation import LazyCache
 from .cache.undo import Mark
+from .costs.full import refused_if_full
 from .costs.memory import ensure_fits
+from .ending import ENDING
 from .engine.model import Model
 from .errors import PromptError, UsageError
 from .progress import Meter, OnProgress
 from .templates import rendered
+from .wired import WIRED
 
 
 def read(
@@ -45,7 +48,7 @@ def read(
         Cancelled: by `on_progress`; the cache is as it was before.
     """
     options = {"step_size": prefill_step_size, "max_memory": max_memory, "on_progress": on_progress}
-    with wired_limit(model):
+    with WIRED.held():
         prefill(model, token_ids(tokens), prompt_cache, complete=False, **options)
     mx.clear_cache()
 
@@ -79,13 +82,16 @@ def prefill(
     before = Mark(cache)
     cache.expect(L, complete=complete, tail=tail)
     meter = Meter(on_progress, cache.offset, L, planned_work(cache, L) if complete else [1])
-    try:
-        with mx.stream(generation_stream):
-            logits = _by_chunks(model, mx.array(tokens), cache, step_size, meter)
-        meter.finish()
-    except BaseException:
-        before.restore(cache)
-        raise
+    with refused_if_full(model, cache.config, L, cache.offset, step_size):
+        try:
+            with mx.stream(generation_stream):
+                logits = _by_chunks(model, mx.array(tokens), cache, step_size, meter)
+            meter.finish()
+        except BaseException:
+            with ENDING.waits():
+                mx.clear_cache()  # the device may be full
+                before.restore(cache)
+            raise
     return logits
 
 
@@ -93,17 +99,20 @@ def _by_chunks(model: Model, tokens: mx.array, cache: LazyCache, step_size: int,
     L, before, logits = tokens.size, None, None
     meter.report(0, 0, L)
     for start in range(0, L, step_size):
-        x = model.embedded(tokens[None, start : start + step_size])
-        done = model.advance(x, cache, rows_at_a_time=step_size, report=meter.report)
-        logits = None if done.x is None else model.answer(done.x)
-        # not keys and values: while they are waited for, the next chunk cannot be written to their place
-        mx.async_eval(done.begun, cache.beside if logits is None else logits)
+        with ENDING.waits():
+            x = model.embedded(tokens[None, start : start + step_size])
+            done = model.advance(x, cache, rows_at_a_time=step_size, report=meter.report)
+            logits = None if done.x is None else model.answer(done.x)
+            # not keys and values: while they are waited for, the next chunk cannot be written to their place
+            mx.async_eval(done.begun, cache.beside if logits is None else logits)
+            if before is not None:
+                mx.eval(before)  # the device is never more than a chunk behind
         if before is not None:
-            mx.eval(before)  # the device is never more than a chunk behind
             meter.report(0, start, L)
         before = done.begun
     if logits is None:
-        mx.eval(cache.state)
+        with ENDING.waits():
+            mx.eval(cache.state)
         return None
     return logits[:, -1]
 

@@ -14,12 +14,12 @@ PACKAGE = Path(__file__).parent.parent / "lazymlx"
 # A row may import the rows above it; neighbours in a row do not know each other. Place a new module here.
 ORDER = [
     {"errors"},
-    {"demo", "files", "journal", "places", "prompts", "templates"},
+    {"demo", "ending", "files", "journal", "places", "prompts", "templates"},
     {"config", "progress", "stats", "sealed", "documents"},
     {"cache"},
     {"nn"},
     {"engine"},
-    {"costs"},
+    {"costs", "wired"},
     {"loading"},
     {"prefill"},
     {"generation"},

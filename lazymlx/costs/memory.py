@@ -1,8 +1,8 @@
 """How much memory a prompt will take, known before it is read.
 
-On Metal an allocation that fails ends the process, and nothing can catch it: what does not fit has to be refused
-beforehand. The estimate is a sum of buffers whose sizes are known, and of a layer's intermediates, for which the
-factors below were fitted to measured peaks.
+A device that runs full says so late (see `full.py`), and Metal swaps before it does: what does not fit has to be
+refused beforehand. The estimate is a sum of buffers whose sizes are known, and of a layer's intermediates, for which
+the factors below were fitted to measured peaks.
 """
 
 from collections.abc import Callable
@@ -172,8 +172,8 @@ def ensure_fits(model: Model, cache: LazyCache, n_tokens: int, *, step_size: int
     if need.total > limit:
         advice = _advice(cache.config, step_size, lambda *change: needed(*change).total <= limit)
         raise TooLargeError(
-            f"memory: {cache.offset + n_tokens} tokens need about {_size(need.total)}, {_size(need.weights)} of it for "
-            f"the weights, but {whose} at most {_size(max(limit, 0))}; {advice}"
+            f"memory: {cache.offset + n_tokens} tokens need about {size(need.total)}, {size(need.weights)} of it for "
+            f"the weights, but {whose} at most {size(max(limit, 0))}; {advice}"
         )
 
 
@@ -192,5 +192,6 @@ def _advice(config: LazyConfig, step_size: int, fits: Callable[[LazyConfig, int]
     return "no schedule would fit; shorten the prompt, or use a smaller model"
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Bytes, for people."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -7,25 +7,28 @@ feeds the rest: normally the new question alone. Whatever interrupts a turn, bot
 
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from threading import Event, Lock
 from typing import Any
+from weakref import finalize
 
 import mlx.core as mx
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..cache.undo import Mark, cut_back
 from ..config import LazyConfig
+from ..ending import ENDING
 from ..engine.model import Model
 from ..errors import StateError
 from ..generation import LazyResponse, check_request, stream_generate
 from ..prefill import read
 from ..progress import OnProgress, Progress
 from ..stats import LazyStats
+from ..wired import WIRED
 from .saved import load_document, save_document
 from .transcript import Message, Transcript, common_prefix, spelled, text_of
 from .turns import Part, Turn
+from .use import Use
 
 
 class Session:
@@ -70,7 +73,9 @@ class Session:
         self._turns: list[Turn] = []
         self._part: Part | None = None
         self._ttft_s: float | None = None
-        self._busy, self._cancelled, self._closed = Lock(), Event(), False
+        self._use = Use()
+        self._unwire = finalize(self, WIRED.hold())
+        self._unwire.atexit = False
 
     @classmethod
     def open(cls, path: str | os.PathLike, model: Model, tokenizer: TokenizerWrapper, **limits: Any) -> "Session":
@@ -211,14 +216,11 @@ class Session:
 
     def cancel(self) -> None:
         """End a running `read` or `ask` within a chunk or a token. May be called from any thread."""
-        self._cancelled.set()
+        self._use.cancel()
 
     def close(self) -> None:
         """Let go of everything, as soon as what is running has ended. May be called from any thread."""
-        self._closed = True
-        if self._busy.acquire(blocking=False):
-            self._let_go()
-            self._busy.release()
+        self._use.close(self._let_go)
 
     def __enter__(self) -> "Session":
         return self
@@ -260,28 +262,15 @@ class Session:
     def _limits(self) -> dict[str, Any]:
         return {"prefill_step_size": self.step_size, "max_memory": self.max_memory}
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> AbstractContextManager[None]:
         """Be the only one that uses the session."""
-        if not self._busy.acquire(blocking=False):
-            raise StateError(
-                "session: it is in use, by another thread or by an answer that has not been heard to its end; "
-                "cancel it, or close the answer's generator, first"
-            )
-        try:
-            if self._closed:
-                raise StateError("session: it is closed; open another one")
-            self._cancelled.clear()
-            yield
-        finally:
-            self._busy.release()
-            if self._closed:  # since: whoever closed it could not let go
-                self.close()
+        return self._use.alone(self._let_go)
 
     def _let_go(self) -> None:
         self._cache = self.model.make_cache(self._cache.config)[0]
         self._tokens, self._turns, self._transcript, self._part = [], [], Transcript(), None
         mx.clear_cache()
+        self._unwire()
 
     def _align(self, tokens: Sequence[int], at_least: int = 0) -> list[int]:
         """Cut the cache back to what it has in common with `tokens`. Returns the others, `at_least` so many.
@@ -312,13 +301,16 @@ class Session:
         try:
             yield
         except BaseException:
-            mark.restore(self._cache)
+            with ENDING.waits():
+                mx.clear_cache()  # the device may be full
+                mark.restore(self._cache)
             raise
 
     def _settle(self, mark: Mark) -> None:
         """Finish what is under way, so that any thread can go on from here, and let go of what can be had again."""
-        mx.eval(self._cache.state)
-        mark.seal(self._cache)
+        with ENDING.waits():
+            mx.eval(self._cache.state)
+            mark.seal(self._cache)
 
     def _record(self, turn: Turn, transcript: Transcript, tokens: list[int]) -> None:
         self._turns.append(turn)
@@ -326,12 +318,9 @@ class Session:
         self._tokens += tokens
         self._transcript = transcript
 
-    def _stopping(self) -> bool:
-        return self._cancelled.is_set() or self._closed
-
     def _until_cancelled(self, responses: Iterator[LazyResponse]) -> Iterator[LazyResponse]:
         for response in responses:
-            if response.finish_reason is None and self._stopping():
+            if response.finish_reason is None and self._use.stopping:
                 yield replace(response, finish_reason="cancelled")
                 return
             yield response
@@ -341,7 +330,7 @@ class Session:
         start = len(self._tokens)
 
         def watch(progress: Progress) -> bool:
-            wanted = (on_progress is None or on_progress(progress) is not False) and not self._stopping()
+            wanted = (on_progress is None or on_progress(progress) is not False) and not self._use.stopping
             if not wanted and reading is not None:
                 self._part = Part.of(self._cache, start, reading)
             return wanted
