@@ -4,17 +4,18 @@ Where stderr is no terminal there is no bar; a long job then says each step in a
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.progress import TimeRemainingColumn as Remaining
 
 from ..errors import LazyMLXError, RunError
 from ..progress import Progress
+from .guess import Guess
 from .pace import Pace
 from .terminal import EXIT_INTERRUPTED, say
 
@@ -22,9 +23,9 @@ Advance = Callable[[str], None]
 """Is called when a part is done, with what it was."""
 
 
-def make_bar(unit: str, *, shown: bool = True) -> Bar:
+def make_bar(unit: str, *, shown: bool = True, kind: type[Bar] = Bar) -> Bar:
     """One line with what is done, how much of it, how long it has taken and how long it will; erased at the end."""
-    return Bar(
+    return kind(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
@@ -40,11 +41,27 @@ def make_bar(unit: str, *, shown: bool = True) -> Bar:
     )
 
 
+class GuessingBar(Bar):
+    """Moves between two reports too."""
+
+    guess: Guess | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if self.guess is not None:
+            for task in self.tasks:
+                self.update(task.id, completed=self.guess.now())
+        yield from super().get_renderables()
+
+
 class PrefillBar:
     """An `OnProgress`; leaves no trace once the prompt is read, or given up."""
 
     def __init__(self, what: str, *, shown: bool = True):
-        self._bar = make_bar("tokens", shown=shown)
+        self._guess = Guess()
+        bar = make_bar("tokens", shown=shown, kind=GuessingBar)
+        assert isinstance(bar, GuessingBar)
+        bar.guess = self._guess
+        self._bar = bar
         self._task = self._bar.add_task(what, total=None)
 
     def __enter__(self) -> "PrefillBar":
@@ -52,6 +69,7 @@ class PrefillBar:
         return self
 
     def __call__(self, progress: Progress) -> None:
+        self._guess.report(progress)
         self._bar.update(self._task, completed=progress.processed, total=progress.total)
         if progress.processed == progress.total:
             self._bar.stop()

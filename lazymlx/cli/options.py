@@ -18,7 +18,7 @@ PREFILL_STEP_SIZE = 2048
 CONTEXT_SIZE = 20  # of its penalties
 MODEL_VARIABLE = "LAZYMLX_MODEL"
 HOTTEST = 1000  # all tokens are equally likely long before
-DEMO_STEP_SIZE = 512  # a slow CPU hears Ctrl-C and moves its bar between two chunks, and loses no time by it
+SHORT_STEP_SIZE = 512  # a slow CPU hears Ctrl-C and moves its bar between two chunks, and loses no time by it
 
 LAZY_FIELDS: tuple[Field, ...] = tuple(f for f in fields(LazyConfig) if f.name != "scorer")  # a scorer is Python
 
@@ -148,7 +148,7 @@ def add_prefill_flags(parser: argparse._ActionsContainer) -> None:
         type=number(int, 1, MOST),
         metavar="N",
         help=f"prompt tokens computed at a time; fewer take less memory (default: {PREFILL_STEP_SIZE}; "
-        f"with the embedded model {DEMO_STEP_SIZE})",
+        f"{SHORT_STEP_SIZE} with the embedded model, or on a CPU)",
     )
     add(
         "--max-memory",
@@ -190,8 +190,10 @@ def _converter(field: Field) -> Callable[[str], Any]:
 
 
 def step_size(args: argparse.Namespace) -> int:
-    """Prompt tokens to compute at a time."""
-    return args.prefill_step_size or (DEMO_STEP_SIZE if args.model is None else PREFILL_STEP_SIZE)
+    """Prompt tokens to compute at a time; loads MLX."""
+    from ..machine import on_cpu
+
+    return args.prefill_step_size or (SHORT_STEP_SIZE if args.model is None or on_cpu() else PREFILL_STEP_SIZE)
 
 
 def lazy_config(args: argparse.Namespace, mode: str | None = None) -> LazyConfig:
