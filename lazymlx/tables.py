@@ -7,6 +7,7 @@ number in a text always leads to its source; the words after it choose rows:
     speed-runs: RUN.json RUN.json ...         several speed runs of one model, side by side
     curve: RUN.json                           decode rate over the number of tokens that come back
     growth: RUN.json                          a sentence: how costs grow with the prompt
+    serving: RUN.json                         questions put to servers, with a row each
     quality: RUN.json LENGTH [POLICY ...]     a quality run at one length, all policies or these
     speed-figure, growth-figure, quality-figure: RUN.json
 """
@@ -23,6 +24,7 @@ from typing import Any
 
 from .bench import figures, growth
 from .bench import report as speeds
+from .bench import serving as servers
 from .errors import LazyMLXError, UsageError
 from .eval import plot
 from .eval import report as scores
@@ -119,11 +121,23 @@ def _table(heads: Sequence[str], body: Sequence[Sequence[str]], texts: Sequence[
     return "\n".join([rows[0], f"|{'|'.join(rule)}|", *rows[1:]])
 
 
-READERS = {"speed": speeds.read, "growth": speeds.read, "curve": speeds.read, "quality": scores.read}
+def serving(run: Run) -> str:
+    """Times to the first token of questions that were put to servers."""
+    return f"{servers.headline(run)}\n\n{_table(servers.HEADS, servers.rows(run), texts=(0, 1))}"
+
+
+READERS = {
+    "serving": servers.read,
+    "speed": speeds.read,
+    "growth": speeds.read,
+    "curve": speeds.read,
+    "quality": scores.read,
+}
 TEXTS: dict[str, Callable[..., str]] = {
     "speed": speed,
     "speed-runs": speed_runs,
     "curve": curve,
+    "serving": serving,
     "growth": growth.sentence,
     "quality": quality,
 }

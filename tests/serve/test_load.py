@@ -10,6 +10,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from lazymlx.serve.encoding import Encoded
+from lazymlx.serve.job import Job
+from lazymlx.serve.request import Refusal, Request
+from lazymlx.serve.worker import Worker
+
 httpx = pytest.importorskip("httpx")
 
 KEY = {"Authorization": "Bearer secret"}
@@ -91,6 +96,43 @@ def test_a_client_that_goes_away_is_noticed_within_a_fifth_of_a_second(
             assert time.perf_counter() < left + 10
             time.sleep(0.005)
         assert noticed[-1] - left < 0.2
+
+
+def test_who_waits_is_told_that_the_server_lives(
+    serve: Callable, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Endless:
+        def answer(self, job) -> None:
+            job.cancelled.wait(20)
+
+    monkeypatch.setattr("lazymlx.serve.responding.KEEP_ALIVE_S", 0.02)
+    address = serve(tiny_model_folder, answering=Endless()).address
+    with httpx.Client(base_url=address, headers=KEY, timeout=20) as client:
+        for path in (CHAT, "/v1/messages"):
+            with client.stream("POST", path, json=body("Hello?", stream=True)) as response:
+                assert response.headers["content-type"].startswith("text/event-stream")
+                lines = (line for line in response.iter_lines() if line.startswith(":"))
+                assert [next(lines), next(lines)] == [": waiting"] * 2
+
+
+def test_first_in_is_first_out() -> None:
+    class Noting:
+        def answer(self, job) -> None:
+            order.append(job.request.prompt)
+            gate.wait(10)
+
+    order, gate = [], threading.Event()
+    worker = Worker(Noting())  # type: ignore[arg-type]
+    told = []
+    for n in range(20):
+        worker.submit(Job(Request(str(n)), Encoded([1], 0, 1), told.append))
+    gate.set()
+    while worker.waiting or len(order) < 20:
+        time.sleep(0.001)
+    assert order == [str(n) for n in range(20)]
+    worker.close()
+    with pytest.raises(Refusal):
+        worker.submit(Job(Request("late"), Encoded([1], 0, 1), told.append))
 
 
 def test_a_slow_reader_holds_nobody_up(address: str) -> None:

@@ -1,0 +1,56 @@
+"""A stored run of `scripts/bench_serve.py`: times to the first token of questions that were put to servers."""
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ..errors import UsageError
+
+KIND = "lazymlx serving"
+HEADS = ("conversation", "server", "1st question", "later ones", "over the last", "tokens read for a later one")
+Run = dict[str, Any]
+
+
+def read(path: Path) -> Run:
+    """A stored run.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"{path} is not readable as JSON: {error}") from None
+    if not isinstance(run, dict) or run.get("kind") != KIND:
+        raise UsageError(f"{path} is no run of servers; expected what scripts/bench_serve.py printed last")
+    return run
+
+
+def headline(run: Run) -> str:
+    """The machine and the model, in one line."""
+    on, what = run["machine"], run["run"]
+    parts = [
+        f"{what['model']}, a document of {what['tokens']:,} tokens",
+        f"{on['chip']}, {on['device']}" + (f", {on['cores']} cores, {on['blas']}" if on["device"] == "cpu" else ""),
+        f"mlx {on['mlx']}, mlx-lm {on['mlx_lm']}, lazymlx {on['commit'] or on['lazymlx']}",
+    ]
+    return f"{'; '.join(parts)} ({on['date'][:10]})"
+
+
+def rows(run: Run) -> list[list[str]]:
+    """A row a conversation and server: seconds to the first token of its first question, and of later ones the median.
+
+    The last server of a conversation is what the others are compared with.
+    """
+    later = {(result["way"], result["server"]): median(result["ttft_s"][1:]) for result in run["results"]}
+    last = {way: seconds for (way, _), seconds in later.items()}
+    return [_row(result, later[result["way"], result["server"]], last[result["way"]]) for result in run["results"]]
+
+
+def _row(result: Run, later: float, last: float) -> list[str]:
+    new = [prompt - cached for prompt, cached in zip(result["prompt_tokens"], result["cached_tokens"], strict=True)]
+    times = [f"{result['ttft_s'][0]:.2f} s", f"{later:.2f} s", f"{last / later:.2f}x"]
+    return [result["way"], result["server"], *times, f"{median(new[1:]):,.0f}"]
