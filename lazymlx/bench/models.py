@@ -105,9 +105,10 @@ def random_maps(model: Model, cuts: Iterable[int]) -> Maps:
         factors = tuple(Factor.of(mx.random.normal(shape) / shape[1] ** 0.5, MAP_BITS) for shape in shapes)
         return LayerMap(factors, mx.zeros((N,)))
 
+    scale = mx.ones((model.hidden_size,))
     heads = [model.family.attention_of(layer).kv_heads for layer in model.layers]
     deep = {cut: range(cut, len(heads)) for cut in cuts}
-    maps = {cut: CutMap(cut, tuple(heads[cut:]), tuple(map(layer_map, own))) for cut, own in deep.items()}
+    maps = {cut: CutMap(cut, tuple(heads[cut:]), tuple(map(layer_map, own)), scale) for cut, own in deep.items()}
     return Maps("", maps, MAP_BITS)
 
 

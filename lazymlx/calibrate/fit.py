@@ -19,6 +19,7 @@ from ..nn.network import Network
 
 SINK = 4  # first tokens of a chunk, unlike all others: they are never left behind, so no map is asked about them
 RIDGE = 1e-3
+FLAT = 1e-3  # of the usual deviation: a value of the states that varies less is taken to vary so much
 HELD_EVERY = 6  # of the chunks, one in so many is not fitted to but tells how good the maps are
 
 
@@ -67,7 +68,10 @@ def fit_maps(
         if progress is not None:
             progress((layer + 1) / len(deep))
     heads = [attention.kv_heads for attention in deep]
-    maps = {cut: CutMap(cut, tuple(heads[cut:]), tuple(layers), tuple(r2[cut])) for cut, layers in found.items()}
+    maps = {
+        cut: CutMap(cut, tuple(heads[cut:]), tuple(layers), sources[cut].scale, tuple(r2[cut]))
+        for cut, layers in found.items()
+    }
     return Maps(fingerprint, maps, bits)
 
 
@@ -95,19 +99,24 @@ class Source:
         self.count = sum(states[n].shape[1] - SINK for n in fitted)
         self.mean = _double(sums.total) / self.count
         self.gram = _double(sums.products) - self.count * np.outer(self.mean, self.mean)
+        self.scale = _scale(np.diag(self.gram) / self.count)
         D = len(self.gram)
         self.inverse = np.linalg.inv(self.gram + np.eye(D) * (ridge * np.trace(self.gram) / D))
 
-    def features(self, chunk: int) -> Float[mx.array, "L D"]:
-        return unit(self.states[chunk][0, SINK:].astype(mx.float32))
+    def features(self, chunk: int, scale: Float[mx.array, " D"] | None = None) -> Float[mx.array, "L D"]:
+        return unit(self.states[chunk][0, SINK:].astype(mx.float32), scale)
 
     def fitted(self, sums: Sums, bits: int | None, rank: int | None) -> LayerMap:
         """The map to a layer's keys and values. Means are fitted without a penalty."""
         mean = _double(sums.total) / self.count
         weight = self.inverse @ (_double(sums.products) - self.count * np.outer(self.mean, mean))  # (D, N)
-        factors = [Factor.of(mx.array(part.astype(np.float32)), bits) for part in self._factors(weight, rank)]
-        bias = mean - self.mean @ weight
-        return LayerMap(tuple(factors), mx.array(bias.astype(np.float32)))
+        first, *rest = self._factors(weight, rank)
+        parts = [first / _double(self.scale), *rest]
+        factors = [Factor.of(mx.array(part.astype(np.float32)), bits) for part in parts]
+        usual = self.mean * _double(self.scale)
+        for factor in factors:  # as they are stored: what is lost of them is not lost of the mean
+            usual = _double(factor.full().astype(mx.float32)) @ usual
+        return LayerMap(tuple(factors), mx.array((mean - usual).astype(np.float32)))
 
     def _factors(self, weight: np.ndarray, rank: int | None) -> list[np.ndarray]:
         """The map in full; or the one of a rank that is nearest to it on these states, if it is smaller."""
@@ -117,6 +126,12 @@ class Source:
         _, directions = np.linalg.eigh(weight.T @ self.gram @ weight)
         best = directions[:, -rank:]  # of the predictions, those that vary most
         return [(weight @ best).T, best]
+
+
+def _scale(variance: np.ndarray) -> Float[mx.array, " D"]:
+    """About the inverse of the standard deviation, as a power of two; of what hardly varies, not without end."""
+    deviation = np.sqrt(np.maximum(variance, FLAT**2 * variance.mean()))
+    return mx.array(np.exp2(-np.round(np.log2(deviation))).astype(np.float32))
 
 
 def is_held(chunk: int) -> bool:
@@ -157,10 +172,10 @@ def _r2(found: LayerMap, source: Source, held: Mapping[int, mx.array]) -> R2:
     """On chunks that were held out, by the map in the form that it is stored in."""
     used, error, squares, total, count = found.used_in(mx.float32), 0.0, 0.0, 0.0, 0
     for n, targets in held.items():
-        y = targets.astype(mx.float32)
-        lost, square, sums = ((used(source.features(n)) - y) ** 2).sum(axis=0), (y * y).sum(axis=0), y.sum(axis=0)
-        error, squares = error + _double(lost), squares + _double(square)
-        total, count = total + _double(sums), count + len(y)
+        y, predicted = targets.astype(mx.float32), used(source.features(n, source.scale))
+        error = error + _double(((predicted - y) ** 2).sum(axis=0))
+        squares, total = squares + _double((y * y).sum(axis=0)), total + _double(y.sum(axis=0))
+        count += len(y)
     variance = squares - np.asarray(total) ** 2 / count
     keys, values = (
         float(1 - lost.sum() / max(have.sum(), 1e-30))

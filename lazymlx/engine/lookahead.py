@@ -14,7 +14,7 @@ from ..cache.masks import causal
 from ..cache.rows import unpacked
 from ..cache.stage import KVPool, Span
 from ..nn.loop import Others, run_layers
-from ..nn.maps import CutMap, Maps, unit
+from ..nn.maps import CutMap, Maps
 from ..nn.network import Network
 from .selection import attention
 
@@ -44,7 +44,7 @@ class Filled:
             positions = waiting_at(cache, at)
             positions = positions[: len(positions) - looking[1]] if at == looking[0] else positions
             if len(positions):
-                rows = unit(cache.aux.rows.at(cache.aux.slots[positions]))[None]
+                rows = maps.cuts[cut.layer].scaled(cache.aux.rows.at(cache.aux.slots[positions])[None])
                 self.parts.append((maps.cuts[cut.layer], positions, rows))
 
     @property
@@ -54,7 +54,7 @@ class Filled:
     def of(self, layer: int) -> list[tuple[Float[mx.array, "1 H_kv F D_h"], Float[mx.array, "1 H_kv F D_h"]]]:
         """Keys, rotated, and values in a layer of the stage or behind it."""
         place = self.model.family.attention_of(self.model.layers[layer]).placed
-        predicted = ((maps.of_unit(layer, rows), positions) for maps, positions, rows in self.parts)
+        predicted = ((maps.of_scaled(layer, rows), positions) for maps, positions, rows in self.parts)
         return [(place(keys, positions, self.context), values) for (keys, values), positions in predicted]
 
     def beside(self, start: int) -> Others | None:

@@ -1,7 +1,9 @@
 """Maps: from a token's hidden state at a cut to the keys and values that it would have in the layers behind it.
 
 A map is linear. It is given the state scaled to unit RMS, because what the layers make of a state depends on its
-direction alone, and it gives keys as they are before they are rotated, so that it knows nothing of positions.
+direction alone, and each of its values scaled by how much it varies, because a few vary a thousand times as much as
+others, and would leave nothing of these in packed matrices. It gives keys as they are before they are rotated, so that
+it knows nothing of positions.
 """
 
 import json
@@ -25,9 +27,9 @@ VALUES_A_RANK = 8  # of a state, to one of the rank of low-rank maps
 GROUP = 64  # values that share a scale where a map is packed
 
 
-def unit(x: Float[mx.array, "*B D"]) -> Float[mx.array, "*B D"]:
-    """States scaled to unit RMS."""
-    return mx.fast.rms_norm(x, None, EPS)
+def unit(x: Float[mx.array, "*B D"], scale: Float[mx.array, " D"] | None = None) -> Float[mx.array, "*B D"]:
+    """States scaled to unit RMS, and then each of their values by `scale`."""
+    return mx.fast.rms_norm(x, scale, EPS)
 
 
 @dataclass(frozen=True)
@@ -121,21 +123,27 @@ class CutMap:
         cut: the first of these layers.
         kv_heads: of each of them.
         layers: their maps.
+        scale: of each value of a state, beside unit RMS; powers of two, which are the same in every type.
         r2: how good each of them is, where that was measured.
     """
 
     cut: int
     kv_heads: tuple[int, ...]
     layers: tuple[LayerMap, ...]
+    scale: Float[mx.array, " D"]
     r2: tuple[R2, ...] = ()
 
     def predict(
         self, layer: int, x: Float[mx.array, "1 L D"]
     ) -> tuple[Float[mx.array, "1 H_kv L D_h"], Float[mx.array, "1 H_kv L D_h"]]:
         """Keys, not rotated, and values of a layer, from the states at the cut."""
-        return self.of_unit(layer, unit(x))
+        return self.of_scaled(layer, self.scaled(x))
 
-    def of_unit(self, layer: int, x: Float[mx.array, "1 L D"]) -> tuple[mx.array, mx.array]:
+    def scaled(self, x: Float[mx.array, "1 L D"]) -> Float[mx.array, "1 L D"]:
+        """States as the maps are given them."""
+        return unit(x, self.scale)
+
+    def of_scaled(self, layer: int, x: Float[mx.array, "1 L D"]) -> tuple[mx.array, mx.array]:
         """As `predict`, from states that are scaled already: once for all layers."""
         heads = self.kv_heads[layer - self.cut]
         both = self.layers[layer - self.cut](x).reshape(*x.shape[:2], 2, heads, -1).transpose(2, 0, 3, 1, 4)
@@ -172,7 +180,9 @@ class Maps:
     def used_in(self, dtype: mx.Dtype) -> "Maps":
         """For states of this type, see `Factor.used_in`."""
         cuts = {
-            cut: replace(maps, layers=tuple(layer.used_in(dtype) for layer in maps.layers))
+            cut: replace(
+                maps, layers=tuple(layer.used_in(dtype) for layer in maps.layers), scale=maps.scale.astype(dtype)
+            )
             for cut, maps in self.cuts.items()
         }
         return Maps(self.model, cuts, self.bits)
@@ -214,6 +224,7 @@ class Maps:
     def _arrays(self) -> dict[str, mx.array]:
         arrays: dict[str, mx.array] = {}
         for cut, maps in self.cuts.items():
+            arrays[f"{cut}.scale"] = maps.scale
             for layer, own in enumerate(maps.layers, cut):
                 arrays |= own.named(f"{cut}.{layer}")
         return arrays
@@ -234,7 +245,7 @@ def rank_of(network: Network) -> int | None:
 
 def _restored(cut: int, heads: tuple[int, ...], arrays: Mapping[str, mx.array], bits: int | None) -> CutMap:
     layers = tuple(LayerMap.restored(f"{cut}.{cut + n}", arrays, bits) for n in range(len(heads)))
-    return CutMap(cut, heads, layers)
+    return CutMap(cut, heads, layers, arrays[f"{cut}.scale"])
 
 
 def _check_shapes(maps: CutMap, network: Network, path: str | os.PathLike) -> None:

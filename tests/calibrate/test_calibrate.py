@@ -126,7 +126,8 @@ def test_prompts_are_as_long_as_they_should_be_and_take_turns() -> None:
 def test_equal_seeds_make_equal_prompts_and_others_do_not() -> None:
     one, same, other = (writer(seed).prompts(2, [400]) for seed in ("a", "a", "b"))
     assert one == same
-    assert not {p.text for p in one} & {p.text for p in other}
+    # sums of the whole embedded document alone may be of the same paragraphs
+    assert not {p.text for p in one} & {p.text for p in other if p.kind != "summary"}
 
 
 def test_what_is_asked_stands_in_the_text() -> None:

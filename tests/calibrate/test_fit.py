@@ -45,11 +45,12 @@ def test_is_ridge_regression(model, ridge):
     A = centred.T @ centred
     W = np.linalg.solve(A + ridge * np.trace(A) / len(A) * np.eye(len(A)), centred.T @ (Y - Y.mean(axis=0)))
     found = fitted.cuts[2].layers[2]
-    np.testing.assert_allclose(np.array(found.factors[0].full().T, np.float64), W, atol=3e-3, rtol=3e-3)
+    map_of_unit = np.array(found.factors[0].full().T, np.float64) * np.array(fitted.cuts[2].scale)[:, None]
+    np.testing.assert_allclose(map_of_unit, W, atol=3e-3, rtol=3e-3)
     np.testing.assert_allclose(np.array(found.bias), Y.mean(axis=0) - F.mean(axis=0) @ W, atol=1e-2)
 
     F, Y = (np.concatenate([p[side] for n, p in enumerate(pairs) if n % 6 == 5]) for side in (0, 1))
-    lost = (F @ np.array(found.factors[0].full().T) + np.array(found.bias) - Y) ** 2
+    lost = (F @ map_of_unit + np.array(found.bias) - Y) ** 2
     have, half = (Y - Y.mean(axis=0)) ** 2, Y.shape[1] // 2
     r2 = fitted.cuts[2].r2[4 - 2]
     assert r2.keys == pytest.approx(1 - lost[:, :half].sum() / have[:, :half].sum(), abs=1e-3)
@@ -109,6 +110,16 @@ def test_packed_and_low_rank_maps_are_close():
     assert low.nbytes < full.nbytes
     assert all(other.keys > one.keys - 0.2 for one, other in zip(full.cuts[3].r2, low.cuts[3].r2, strict=True))
     assert len(same.cuts[3].layers[0].factors) == 1  # two factors would be larger
+
+
+def test_a_value_that_varies_much_more_than_others_does_not_spoil_packed_maps():
+    """As in the states of pretrained models: of one value, a thousand times what the others have."""
+    wide = twin_of(stock_model(tiny_args(hidden_size=64)))
+    embedding = wide.model.embed_tokens
+    embedding.weight = embedding.weight * mx.where(mx.arange(64) == 7, 100.0, 1.0)
+    full, packed = (fit_maps(wide, CHUNKS, [3], fingerprint="", ridge=1e-6, bits=bits) for bits in (None, 8))
+    for one, other in zip(full.cuts[3].r2, packed.cuts[3].r2, strict=True):
+        assert other.keys == pytest.approx(one.keys, abs=0.02) and other.values == pytest.approx(one.values, abs=0.02)
 
 
 def test_several_cuts_are_fitted_as_each_alone(model):

@@ -40,7 +40,13 @@ def test_the_estimate_knows_what_looking_ahead_takes():
     deep = {cut: range(cut, len(model.layers)) for cut in (4, 8)}
     heads = model.family.attention_of(model.layers[0]).kv_heads
     model.look_with(
-        Maps("", {cut: CutMap(cut, (heads,) * len(own), tuple(map(layer, own))) for cut, own in deep.items()})
+        Maps(
+            "",
+            {
+                cut: CutMap(cut, (heads,) * len(own), tuple(map(layer, own)), mx.ones((width,)))
+                for cut, own in deep.items()
+            },
+        )
     )
     mx.clear_cache()
     mx.reset_peak_memory()

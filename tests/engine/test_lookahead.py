@@ -41,7 +41,8 @@ def random_maps(seed: int) -> Maps:
     def layer() -> LayerMap:
         return LayerMap((Factor(mx.array(rng.normal(0, 0.5, (32, 32)), mx.float16)),), mx.array(rng.normal(size=32)))
 
-    cuts = {cut: CutMap(cut, (2,) * (6 - cut), tuple(layer() for _ in range(6 - cut))) for cut in range(1, 5)}
+    scale = mx.array(2.0 ** rng.integers(-2, 3, 32))
+    cuts = {cut: CutMap(cut, (2,) * (6 - cut), tuple(layer() for _ in range(6 - cut)), scale) for cut in range(1, 5)}
     return Maps("", cuts)
 
 
@@ -56,7 +57,10 @@ def looking():
 def reference(settings: Settings) -> LookingReference:
     weights = {name: np.array(w) for name, w in tree_flatten(stock_model(tiny_args()).parameters())}
     maps = {
-        cut: {cut + n: (np.array(layer.factors[0].full()), np.array(layer.bias)) for n, layer in enumerate(part.layers)}
+        cut: {
+            cut + n: (np.array(layer.factors[0].full()) * np.array(part.scale), np.array(layer.bias))
+            for n, layer in enumerate(part.layers)
+        }
         for cut, part in fitted().cuts.items()
     }
     return LookingReference(Llama(weights, Shape(6, 4, 2, 8)), maps, settings)

@@ -28,7 +28,8 @@ def random_maps(cut: int = 3, bits: int | None = None, low: bool = False) -> Map
         parts = [normal(4, D, seed=layer), normal(N, 4, seed=layer + 9)] if low else full
         layers.append(LayerMap(tuple(Factor.of(part, bits) for part in parts), normal(N, seed=layer + 20)))
     r2 = tuple(R2(0.9, 0.5 + n / 100) for n in range(len(layers)))
-    return Maps("this one", {cut: CutMap(cut, (HEADS,) * len(layers), tuple(layers), r2)}, bits)
+    scale = mx.array(2.0 ** np.random.default_rng(cut).integers(-3, 4, D).astype(np.float32))
+    return Maps("this one", {cut: CutMap(cut, (HEADS,) * len(layers), tuple(layers), scale, r2)}, bits)
 
 
 @pytest.mark.parametrize("low", [False, True])
@@ -39,7 +40,7 @@ def test_predicts_what_the_matrices_say(bits, low):
     x = 7 * normal(1, 5, D)
     keys, values = cut.predict(4, x)
     scaled = np.array(x[0]) / np.sqrt((np.array(x[0]) ** 2).mean(axis=-1, keepdims=True))
-    matrix = np.eye(D)
+    matrix = np.diag(np.array(cut.scale))
     for factor in cut.layers[1].factors:
         matrix = matrix @ np.array(factor.full(), np.float64).T
     expected = (scaled @ matrix + np.array(cut.layers[1].bias)).reshape(5, 2, HEADS, -1).transpose(1, 2, 0, 3)
@@ -53,7 +54,7 @@ def test_packed_matrices_give_the_same_packed_and_unpacked():
     unpacked = maps.used_in(mx.float32).cuts[3].predict(5, x.astype(mx.float32))
     for one, other in zip(packed, unpacked, strict=True):
         assert one.dtype == mx.float16
-        np.testing.assert_allclose(np.array(one, np.float32), np.array(other), atol=0.1)
+        np.testing.assert_allclose(np.array(one, np.float32), np.array(other), atol=0.2)
 
 
 def test_eight_bits_are_close_to_sixteen():
