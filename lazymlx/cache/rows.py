@@ -35,6 +35,11 @@ class Quantized(NamedTuple):
     def unpacked(self) -> mx.array:
         return mx.dequantize(self.packed, self.scales, self.biases, group_size=self.group_size, bits=self.bits)
 
+    def for_each(self) -> "Quantized":
+        """The same for each of several heads that share them: `(B, H_kv, 1, S, ...)`."""
+        parts = (part[:, :, None] for part in (self.packed, self.scales, self.biases))
+        return Quantized(*parts, self.bits, self.group_size)
+
     def product(self, rows: mx.array, *, transpose: bool) -> mx.array:
         """`rows` times what is packed, without unpacking it."""
         return mx.quantized_matmul(

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Integer
 from ..cache.aux_cache import Moved
 from ..cache.conversation import Form, LazyCache, Step, mask_of
 from ..config import Cut
+from ..nn.backend import ways
 from ..nn.compiling import Replay
 from ..nn.maps import Maps
 from ..nn.network import Network
@@ -192,7 +193,9 @@ def within_budget(
     me: Any = weakref.proxy(model)  # a trace is kept by the model, and must not keep it
     scored = [*scoring_of(model, cache, 0)[1].parts, cache.stages[0].positions]
     given = [x, new, queries], slots, scored, protected, cache.behind
-    x, behind = replay(partial(behind_cuts, me, plan), (plan.form, back, sizes) if same else None, model.layers, *given)
+    x, behind = replay(
+        partial(behind_cuts, me, plan), (plan.form, back, sizes, ways()) if same else None, model.layers, *given
+    )
     cache.go_on_from(behind)
     cache.came_back(back)
     return x

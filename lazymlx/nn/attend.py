@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 
 from ..cache.masks import Mask
 from ..cache.rows import Quantized, Stored, unpacked
+from .backend import ways
 
 FEW_ROWS = 8  # so many queries need no fused kernel, and read packed keys as they are
 ALIGNED = 8  # cuBLAS wants rows of logits to begin at multiples of so many
@@ -84,11 +85,10 @@ def probabilities(
 ) -> Float[mx.array, "B H L S"]:
     """Attention probabilities in float32; the queries are already scaled."""
     B, H, L, _ = queries.shape
-    grouped = by_group(queries, keys.shape[1])
     if isinstance(keys, Quantized):
-        logits = keys.product(grouped, transpose=True)
+        logits = packed_product(queries, keys, transpose=True)
     else:
-        logits = products(grouped, keys)
+        logits = products(by_group(queries, keys.shape[1]), keys)
     logits = logits.astype(mx.float32).reshape(B, H, L, -1)
     if softcap is not None:
         logits = mx.tanh(logits / softcap) * softcap
@@ -105,16 +105,27 @@ def products(
 ) -> Float[mx.array, "B H_kv R S"]:
     """Of rows and keys. One row goes twice where it pays: CUDA's product of one reads keys at a third of the memory's
     speed, that of several at half of it, but at an eighth where the number of keys is odd."""
-    if rows.shape[2] > 1 or keys.shape[2] % ALIGNED:
+    if rows.shape[2] > 1 or keys.shape[2] % ALIGNED or not ways().doubled:
         return rows @ keys.swapaxes(-1, -2)
     return (mx.repeat(rows, 2, axis=2) @ keys.swapaxes(-1, -2))[:, :, :1]
 
 
 def weighted(probability: Float[mx.array, "B H L S"], values: Stored) -> Float[mx.array, "B H L D_h"]:
     """The values, averaged with these weights."""
+    if isinstance(values, Quantized):
+        return packed_product(probability, values, transpose=False)
     B, H, L, _ = probability.shape
-    grouped = by_group(probability, values.shape[1])
-    out = values.product(grouped, transpose=False) if isinstance(values, Quantized) else grouped @ values
+    return (by_group(probability, values.shape[1]) @ values).reshape(B, H, L, -1)
+
+
+def packed_product(rows: Float[mx.array, "B H L N"], packed: Quantized, *, transpose: bool) -> mx.array:
+    """Of rows and packed keys or values, `(B, H, L, ...)`; see `Ways.grouped`."""
+    B, H, L, _ = rows.shape
+    kv_heads = packed.shape[1]
+    if ways().grouped:
+        out = packed.product(by_group(rows, kv_heads), transpose=transpose)
+    else:
+        out = packed.for_each().product(rows.reshape(B, kv_heads, H // kv_heads, L, -1), transpose=transpose)
     return out.reshape(B, H, L, -1)
 
 

@@ -19,6 +19,7 @@ from ..cache.masks import Mask
 from ..cache.rows import Quantized, Stored, unpacked
 from ..cache.stage import KVPool, Span
 from .attend import FEW_ROWS, attend, attend_few
+from .backend import serves_few, ways
 from .merged import Joined, alike, projected
 from .rope import Positions, rotate
 
@@ -163,13 +164,18 @@ class Attention(nn.Module):
         rows.queries = queries
         keys, values = rows.store(keys, values)
         asking = queries.astype(mx.float32) if queries.dtype in self.precise else queries
-        few = asking.shape[2] <= FEW_ROWS and self.softcap is None and self.sinks is None
-        if few and isinstance(mask, mx.array) and not isinstance(keys, Quantized):
+        if isinstance(mask, mx.array) and not isinstance(keys, Quantized) and self._splits(asking):
             out, rows.logits = attend_few(asking, keys, unpacked(values), self.scale, mask)
         else:
             out = attend(asking, keys, values, scale=self.scale, mask=mask, softcap=self.softcap, sinks=self.sinks)
         out = out.astype(queries.dtype).transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1)
         return projected(self[self.projected_by], out if self.gate is None else self.gate(self, out, x), onto)
+
+    def _splits(self, queries: Float[mx.array, "B H L D_h"]) -> bool:
+        """Whether rows with a mask go in split products: few of them, where fused attention is no better."""
+        _, heads, rows, size = queries.shape
+        few = rows <= FEW_ROWS and self.softcap is None and self.sinks is None
+        return few and not (ways().fused and serves_few(rows, heads, self.kv_heads, size))
 
     def _rotated(self, x: mx.array, rows: Rows) -> tuple[mx.array, mx.array, mx.array]:
         """Queries and keys, rotated, and values: `(B, heads, L, D_h)`."""

@@ -11,6 +11,7 @@ from tiny import Engine, held, random_tokens, stock_model, tiny_args
 
 from lazymlx.config import LazyConfig
 from lazymlx.engine.selection import (
+    LOW,
     NO_CANDIDATE,
     AttentionScorer,
     Scorer,
@@ -68,6 +69,11 @@ def test_keys_sort_as_scores_do(given_scores):
     assert len(set(keys)) == len(scores) and NO_CANDIDATE not in keys
     assert descending == sorted(range(len(scores)), key=lambda p: (-np.float32(scores[p]), p))
     assert np.array(positions_of(mx.array(keys), mx.array(len(scores)))).tolist() == list(range(len(scores)))
+
+
+def test_no_candidate_comes_before_the_lowest_score():
+    assert NO_CANDIDATE < keys_of([-np.inf] * 300).min() and NO_CANDIDATE & LOW == 0
+    assert -NO_CANDIDATE < 2**63  # as a number with a sign in front of it, it can be written down
 
 
 @settings(max_examples=200)

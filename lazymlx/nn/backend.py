@@ -1,0 +1,62 @@
+"""How few rows attend, where backends differ: chosen here, and nowhere else.
+
+CUDA's fused attention is planned anew for each shape of a mask, 60 ms a time, so few rows go in split products there.
+Metal's takes up to eight rows with a mask as they are, and has no split over keys in a product of rows with values; of
+packed keys its matrix-vector kernels take the rows of one head, not those of all heads that share the keys. On a CPU
+nothing of that matters, and both ways give the same.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+FUSED_HEADS = (64, 96, 128, 256)  # head sizes that Metal's fused attention of few rows serves
+FUSED_ROWS = 32  # and how many rows the heads that share keys may have together
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How few rows attend.
+
+    Attributes:
+        fused: with a mask, by MLX's fused attention, where that serves them.
+        grouped: to packed keys and values, with the rows of all heads that share these in one product.
+        doubled: a product of one row with all keys is one of two, which CUDA reads keys faster for.
+    """
+
+    fused: bool
+    grouped: bool
+    doubled: bool
+
+
+SPLIT = Ways(fused=False, grouped=True, doubled=True)  # CUDA, and the CPU
+FUSED = Ways(fused=True, grouped=False, doubled=False)  # Metal
+
+_given: ContextVar[Ways | None] = ContextVar("ways", default=None)
+
+
+def ways() -> Ways:
+    """Those of the backend, or those that are being tried."""
+    given = _given.get()
+    if given is not None:
+        return given
+    on_metal = mx.default_device() == mx.Device(mx.gpu) and mx.metal.is_available()
+    return FUSED if on_metal else SPLIT
+
+
+@contextmanager
+def trying(given: Ways) -> Iterator[None]:
+    """Have it another way in here, in this thread: to compare, and for tests."""
+    token = _given.set(given)
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+def serves_few(rows: int, heads: int, kv_heads: int, head_size: int) -> bool:
+    """Whether Metal's fused attention takes few rows with a mask."""
+    return head_size in FUSED_HEADS and rows * (heads // kv_heads) <= FUSED_ROWS
