@@ -112,14 +112,14 @@ def test_packed_and_low_rank_maps_are_close():
     assert len(same.cuts[3].layers[0].factors) == 1  # two factors would be larger
 
 
-def test_a_value_that_varies_much_more_than_others_does_not_spoil_packed_maps():
-    """As in the states of pretrained models: of one value, a thousand times what the others have."""
+def test_a_value_that_is_far_from_zero_in_all_states_does_not_spoil_packed_maps():
+    """As in the states of pretrained models, whose norms undo it in front of every layer."""
     wide = twin_of(stock_model(tiny_args(hidden_size=64)))
     embedding = wide.model.embed_tokens
-    embedding.weight = embedding.weight * mx.where(mx.arange(64) == 7, 100.0, 1.0)
-    full, packed = (fit_maps(wide, CHUNKS, [3], fingerprint="", ridge=1e-6, bits=bits) for bits in (None, 8))
+    embedding.weight = embedding.weight + mx.where(mx.arange(64) == 7, 20.0 * mx.abs(embedding.weight).max(), 0.0)
+    full, packed = (fit_maps(wide, CHUNKS, [3], fingerprint="", ridge=1e-6, bits=bits) for bits in (None, 4))
     for one, other in zip(full.cuts[3].r2, packed.cuts[3].r2, strict=True):
-        assert other.keys == pytest.approx(one.keys, abs=0.02) and other.values == pytest.approx(one.values, abs=0.02)
+        assert other.keys == pytest.approx(one.keys, abs=0.05) and other.values == pytest.approx(one.values, abs=0.05)
 
 
 def test_several_cuts_are_fitted_as_each_alone(model):
