@@ -2,15 +2,19 @@
 
 import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
 from . import __version__
+
+FIRST_WITH_MATRIX_UNITS = 5  # generation of Apple's chips
+NEEDED_BY_MATRIX_UNITS = (26, 2)  # version of macOS
 
 
 def machine() -> dict[str, Any]:
@@ -23,6 +27,9 @@ def machine() -> dict[str, Any]:
         "memory_bytes": info.get("memory_size", info.get("total_memory")),
         "cores": os.cpu_count(),
         "system": platform.platform(terse=True),
+        "macos": platform.mac_ver()[0] or None,
+        "architecture": platform.machine(),
+        "matrix_units": matrix_units(str(info.get("device_name", "")), platform.mac_ver()[0], wheel_tags("mlx-metal")),
         "python": platform.python_version(),
         "mlx": installed("mlx"),
         "mlx_lm": installed("mlx-lm"),
@@ -41,6 +48,37 @@ def device() -> str:
     if on_cpu():
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
+
+
+def matrix_units(chip: str, macos: str, tags: str) -> bool | None:
+    """Whether the matrix units of an M5 or later are used, without which prefill takes three times as long.
+
+    Args:
+        chip: as Metal names it.
+        macos: its version.
+        tags: of the wheel with MLX's Metal kernels: one that is made for macOS 26 has those for the units.
+
+    Returns:
+        None if the chip has none.
+    """
+    generation = re.match(r"Apple M(\d+)", chip)
+    if generation is None or int(generation[1]) < FIRST_WITH_MATRIX_UNITS:
+        return None
+    built_for = [int(number) for number in re.findall(r"macosx_(\d+)_", tags)]
+    return version_of(macos) >= NEEDED_BY_MATRIX_UNITS and max(built_for, default=0) >= NEEDED_BY_MATRIX_UNITS[0]
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """A version's numbers."""
+    return tuple(int(number) for number in re.findall(r"\d+", text))
+
+
+def wheel_tags(package: str) -> str:
+    """What an installed wheel was built for; empty if there is none."""
+    try:
+        return distribution(package).read_text("WHEEL") or ""
+    except PackageNotFoundError:
+        return ""
 
 
 def installed(package: str) -> str | None:

@@ -59,6 +59,7 @@ COMMANDS = {
         "measure speed and memory beside stock mlx-lm, on this machine",
         ("model", "shape", "bits", "shapes", "quick", "lengths", "schedules", "only", "budget-s", "out"),
     ),
+    "doctor": Command("say what lazymlx runs on, and what would make it run better"),
     "models": Command("list the models on this machine, or fetch one"),
     "completion": Command("write a script with which a shell completes commands and flags"),
 }

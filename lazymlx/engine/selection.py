@@ -19,8 +19,8 @@ from ..config import Reduce
 from ..nn.attend import probabilities
 from ..nn.compiling import compiled
 
-# The sort key of what is not to be chosen: lower than any other, its low bits 0; and not -2^63, which Metal's compiler may
-# read as the negative of a number that is too large.
+# The sort key of what is not to be chosen: lower than any other, its low bits 0; and not -2^63, which Metal's compiler
+# may read as the negative of a number that is too large.
 NO_CANDIDATE = -(2**63) + 2**32
 FIRST = 0x7FFFFFFF << 32  # above the key of any score
 LOW = 0xFFFFFFFF  # of a key, the bits that tell the position
