@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .errors import LazyMLXError
     from .generation import generate, stream_generate
     from .loading.load import load
+    from .prefill import cache_for
     from .progress import Progress
     from .session.session import Session
     from .stats import LazyStats
@@ -32,6 +33,7 @@ _HOME = {
     "Scorer": "engine.selection",
     "Session": "session.session",
     "attention": "engine.selection",
+    "cache_for": "prefill",
     "estimate_memory": "costs.memory",
     "generate": "generation",
     "load": "loading.load",
@@ -51,6 +53,7 @@ __all__ = [
     "Session",
     "__version__",
     "attention",
+    "cache_for",
     "demo",
     "errors",
     "estimate_memory",

@@ -14,6 +14,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .cache.conversation import LazyCache
 from .cache.undo import Mark
+from .config import LazyConfig
 from .costs.full import refused_if_full
 from .costs.memory import ensure_fits
 from .ending import ENDING
@@ -147,6 +148,21 @@ def token_ids(tokens: mx.array | Sequence[int]) -> list[int]:
     if ids.size != ids.shape[-1] or not np.issubdtype(ids.dtype, np.integer):
         raise PromptError(f"prompt: expected the token ids of one prompt, got {ids.dtype} of shape {ids.shape}")
     return ids.reshape(-1).tolist()
+
+
+def cache_for(
+    model: Model, tokenizer: TokenizerWrapper, prompt: str | mx.array | Sequence[int], lazy: LazyConfig | None = None
+) -> list[LazyCache]:
+    """A prompt cache that knows a prompt, for loops that would not tell it: `mlx_lm.generate`, for example, chooses the
+    tokens of `stream_generate` with it.
+
+    Args:
+        prompt: the one that the loop will read, text or token ids.
+        lazy: as of `Model.make_cache`.
+    """
+    tokens, cache = encode(tokenizer, prompt), model.make_cache(lazy)
+    cache[0].expect(len(tokens), tail=template_tail(tokenizer, tokens))
+    return cache
 
 
 def template_tail(tokenizer: TokenizerWrapper, tokens: Sequence[int]) -> int:

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from mlx_lm.generate import generate_step as their_generate_step
 from mlx_lm.generate import speculative_generate_step
+from mlx_lm.generate import stream_generate as their_stream_generate
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 from mlx_lm.perplexity import eval_ppl
 from mlx_lm.sample_utils import make_logits_processors, make_sampler
-from talking import speller
+from talking import DOCUMENT, TEMPLATE, speller, talker
 from tiny import stock_model, tiny_args, twin_of
 
-from lazymlx import LazyConfig
+from lazymlx import LazyConfig, cache_for
 from lazymlx.engine.model import Model
 from lazymlx.errors import UsageError
 from lazymlx.generation import generate_step, stream_generate
@@ -70,6 +71,20 @@ def test_their_loop(stock, model):
     assert first(their_generate_step(mx.array(PROMPT), model, prefill_step_size=16)) == first(
         their_generate_step(mx.array(PROMPT), stock, prefill_step_size=16)
     )
+
+
+@pytest.mark.parametrize("lazy", [LazyConfig("2:0.4", min_tokens=0, recent=4, round_to=1), LazyConfig.paper("2:0.5")])
+def test_their_loop_chooses_our_tokens_when_it_is_given_the_prompt(lazy: LazyConfig) -> None:
+    """Its own cache knows neither the prompt's length nor where the chat template's tail begins."""
+    model, tokenizer = talker(lazy), speller(f"{TEMPLATE} well then: ")
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": DOCUMENT}], add_generation_prompt=True, tokenize=False
+    )
+    ours = [response.token for response in stream_generate(model, tokenizer, prompt, max_tokens=12)]
+    theirs = their_stream_generate(
+        model, tokenizer, prompt, max_tokens=12, prompt_cache=cache_for(model, tokenizer, prompt), prefill_step_size=16
+    )
+    assert [response.token for response in theirs] == ours
 
 
 def test_their_trimming(model):
