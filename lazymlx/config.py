@@ -1,8 +1,8 @@
 """What to compute: `Schedule` (where tokens are left behind) and `LazyConfig` (how they are chosen).
 
 Both are frozen and validated once, when they are made; nothing here knows about arrays or models. A schedule
-is a tuple of cuts `(layer, keep)`: from this layer on, `keep` x context tokens are processed (DESIGN: LazyLLM
-sec 3.2, "progressive pruning"). A preset gives its layers as fractions of the depth, and becomes a schedule
+is a tuple of cuts `(layer, keep)`: from this layer on, `keep` x context tokens are processed (LazyLLM, section
+3.2, "progressive pruning"). A preset gives its layers as fractions of the depth, and becomes a schedule
 when the number of layers is known.
 """
 

@@ -41,7 +41,7 @@ def read(
         prompt_cache: of `model.make_cache()`; updated in place.
         prefill_step_size: tokens computed at a time; bounds the peak memory.
         max_memory: bytes that may be taken, weights included; None is what the device recommends.
-        on_progress: is told how far the prompt has been read, see `Progress`; returning False cancels.
+        on_progress: called with how far the prompt has been read, see `Progress`; returning False cancels.
 
     Raises:
         PromptError: there are no tokens.

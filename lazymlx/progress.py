@@ -39,7 +39,7 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], bool | None]
-"""Is told every report; returning False (not None) cancels the run."""
+"""Called with every report; returning False (not None) cancels the run."""
 
 
 class Meter:

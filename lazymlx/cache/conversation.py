@@ -22,7 +22,7 @@ STEP_SIZE = 2048  # rows computed at a time in prefill, if nobody says otherwise
 AHEAD = 512  # slots to make beyond those for a decode step's rows, where these need new ones
 
 OnRows = Callable[[int, int, int], None]
-"""Is told of a prompt: the stage, rows done in it, rows to do."""
+"""Called for a prompt, with the stage, rows done in it, rows to do."""
 
 
 def ignore(stage: int, done: int, rows: int) -> None:
@@ -51,11 +51,11 @@ class Step(NamedTuple):
     start: int  # position of its first token
     stop: int  # the context: all positions so far
     decode: bool  # a generated token, not one of a prompt
-    told: bool  # it is of a prompt whose length is known
+    announced: bool  # it is of a prompt whose length is known
     final: bool  # its last token's logits are wanted
     window: int  # rows whose attention scores the others
     rows_at_a_time: int  # to compute behind the first cut
-    report: Callable[[int, int, int], None]  # is told of a prompt: the stage, rows done in it, rows to do
+    report: Callable[[int, int, int], None]  # called for a prompt: with the stage, rows done in it, rows to do
 
 
 class Form(NamedTuple):
@@ -71,8 +71,8 @@ class Form(NamedTuple):
 class LazyCache:
     """One conversation: what mlx-lm sees as the prompt cache's only entry.
 
-    Built by `Model.make_cache()`. It is told with `expect` how long a prompt is; a cache that was not told takes the
-    first token that arrives alone for the last of the prompt, which may cost time, but never correctness.
+    Built by `Model.make_cache()`. `expect` announces how long a prompt is. One that was not announced is taken to end
+    with the first token that arrives alone, which may cost time, but never correctness.
     """
 
     def __init__(self, config: LazyConfig, layers: int):
@@ -129,19 +129,19 @@ class LazyCache:
         """Take in `L` tokens and say what they are."""
         if self.config.kv_bits is not None and not self.packed and self.offset >= self.config.quantized_kv_start:
             self._pack(*self.config.packing)
-        told, start = self.expected > 0, self.offset
-        if told and L > self.expected:
+        announced, start = self.expected > 0, self.offset
+        if announced and L > self.expected:
             raise StateError(f"expected the last {self.expected} tokens of a prompt, got {L}")
-        decode = not told and L == 1 and not self.turn.reading and start > 0
-        self.expected -= L if told else 0
+        decode = not announced and L == 1 and not self.turn.reading and start > 0
+        self.expected -= L if announced else 0
         self.offset += L
-        final = (self.expected == 0 and self.turn.complete) if told else L == 1
+        final = (self.expected == 0 and self.turn.complete) if announced else L == 1
         if decode:
             self.turn = self.turn.with_generated(start)
         else:
             self._note_prompt(start, final)
         window = 1 if decode else min(self.config.window, self.offset - self.turn.queries_start)
-        return Step(start, self.offset, decode, told, final, window, rows_at_a_time, report or ignore)
+        return Step(start, self.offset, decode, announced, final, window, rows_at_a_time, report or ignore)
 
     def keep_as(self, config: LazyConfig) -> None:
         """Go on with the storage of another configuration: what is to be packed will be, from the next tokens on.
@@ -213,7 +213,7 @@ class LazyCache:
             for stage in behind:
                 stage.grow(stage.filled + rows + AHEAD)
 
-    def within(self, budget: int) -> tuple[int, ...]:
+    def coming_back(self, budget: int) -> tuple[int, ...]:
         """How many tokens can come back at each cut, at most `budget`; those count too that just came from before."""
         back = [0]
         for waiting in self.aux.waiting_at:

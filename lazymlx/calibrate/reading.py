@@ -12,6 +12,7 @@ from ..engine.links import by_token, query_buffer
 from ..engine.model import Model
 from ..engine.stages import last_rows, run_stage
 from ..eval.policies.engine import EngineConversation
+from ..nn.loop import View
 from ..nn.windows import scoring_layer
 
 WIDEST = 128  # the widest query window that a reading can serve
@@ -36,11 +37,11 @@ class Reading:
         for number in range(len(self.queries), depth):
             span = self.by_layer.stages[number].append(positions, self.L)
             mask = "causal" if self.L > 1 else None
-            x, asking = run_stage(self.model, self.by_layer, number, self.hidden[-1], 0, mask, span)
+            x, rows = run_stage(self.model, self.by_layer, number, self.hidden[-1], View(0, mask, span))
             self.hidden.append(x)
-            self.queries.append(last_rows(None, asking.queries, WIDEST))
+            self.queries.append(last_rows(None, rows.queries, WIDEST))
             self.prompt_queries.append(query_buffer(self.model.query_size))
-            self.prompt_queries[-1].write(by_token(asking.queries), 0, self.L + 1)
+            self.prompt_queries[-1].write(by_token(rows.queries), 0, self.L + 1)
             mx.eval(x, self.queries[-1], self.prompt_queries[-1].parts)
 
     def cache(self, config: LazyConfig) -> LazyCache:

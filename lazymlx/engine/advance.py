@@ -16,6 +16,7 @@ from ..cache.masks import Mask
 from ..nn.attend import FEW_ROWS
 from ..nn.attention import Rows
 from ..nn.compiling import Replay
+from ..nn.loop import View
 from ..nn.maps import Maps
 from ..nn.network import Network
 from .cuts import alone, exactly, within_budget
@@ -57,12 +58,12 @@ def advance(model: Network, engine: Engine, cache: LazyCache, step: Step, x: Flo
     Args:
         step: what the tokens are, see `LazyCache.begin`.
     """
-    x, asking = _run(model, cache, step, x)
+    x, rows = _run(model, cache, step, x)
     begun = x[:, -1:, :1]
     if not cache.config.cuts:
-        wanted = step.final or not step.told
-        return Advanced((x[:, -1:] if step.told else x) if wanted else None, begun)
-    queries = asking.queries
+        wanted = step.final or not step.announced
+        return Advanced((x[:, -1:] if step.announced else x) if wanted else None, begun)
+    queries = rows.queries
     if step.decode:
         cache.aux.pass_by(step.start)
     else:
@@ -84,9 +85,9 @@ def _run(model: Network, cache: LazyCache, step: Step, x: mx.array) -> tuple[mx.
     """New tokens through stage 0."""
     positions = mx.arange(step.start, step.stop, dtype=mx.int32)
     mask: Mask = "causal" if x.shape[1] > 1 else None
-    last_only = step.told and not cache.config.cuts
+    last_only = step.announced and not cache.config.cuts
     # one slot more in decode, as the tables of positions have: what is scored is as long as they are
     span = cache.stages[0].append(positions, step.stop, ahead=1 if step.decode else cache.expected)
     # rotated one by one, many rows lie as the projection left them, and CUDA's kernel takes two thirds of the time
     at = positions if x.shape[1] > FEW_ROWS else step.start
-    return run_stage(model, cache, 0, x, at, mask, span, last_only=last_only, at_once=not step.decode)
+    return run_stage(model, cache, 0, x, View(at, mask, span), last_only=last_only, at_once=not step.decode)

@@ -23,12 +23,13 @@ from ..cache.conversation import Form, LazyCache, Step, mask_of
 from ..config import Cut
 from ..nn.backend import ways
 from ..nn.compiling import Replay
+from ..nn.loop import View
 from ..nn.maps import Maps
 from ..nn.network import Network
 from .lookahead import Filled, importance_ahead, looking_rows, looks
 from .scoring import add_links, importance_at, scoring_of
 from .selection import best_waiting, select
-from .stages import run_rising, run_stage
+from .stages import Seen, run_rising, run_stage
 
 # --- exactly ------------------------------------------------------------------------------------------
 
@@ -77,11 +78,11 @@ def exactly(
             rows, positions = mx.concatenate([rows, x], axis=1), mx.concatenate([positions, asking])
         some = config.attend == "selected" and n_active < stage.filled + positions.shape[0]
         within = active if some else None
-        newest = first or n_missing == 0
         others = None
         if ahead is not None and config.filled == "seen":
             others = Filled(model, ahead, cache, number).beside(cache.layers_of(number)[0])
-        rows, queries = run_rising(model, cache, number, step, rows, positions, within, newest, others)
+        seen = Seen(within, first or n_missing == 0, others)
+        rows, queries = run_rising(model, cache, number, step, rows, positions, seen)
         if slots is not None and number < len(config.cuts):
             cache.aux.leave_again(slots, rows[:, :n_missing])
         x = rows[:, -1:]
@@ -160,7 +161,7 @@ def alone(model: Network, cache: LazyCache, step: Step, x: Float[mx.array, "1 1 
     position = mx.arange(step.start, step.stop, dtype=mx.int32)
     for number in range(1, len(cache.stages)):
         span = cache.stages[number].append(position, step.stop)
-        x, _ = run_stage(model, cache, number, x, step.start, None, span)
+        x, _ = run_stage(model, cache, number, x, View(step.start, None, span))
     return x
 
 
@@ -180,7 +181,7 @@ def within_budget(
     assert budget is not None
     cache.make_room(1 + budget)
     new = mx.arange(step.start, step.stop, dtype=mx.int32)
-    protected, back = cache.protected_while_generating(step), cache.within(budget)
+    protected, back = cache.protected_while_generating(step), cache.coming_back(budget)
     slots = [mx.arange(s.filled, s.filled + 1 + n, dtype=mx.int32) for s, n in zip(stages, back, strict=True)]
     kept = None
     if config.attend == "selected":
@@ -241,10 +242,10 @@ def behind_cuts(
             selected = select(importance, active, protected, plan.kept[number - 1], pool)
             within = active & (selected | (depth == number)) & (cache.aux.depth > number)
         span = stage.put(positions, slots[number - 1], plan.context)
-        mask = stage.visible(positions, within)
-        rows, asking = run_stage(model, cache, number, rows, positions, mask, span, within=within)
-        x, queries = rows[:, :1], asking.queries[:, :, :1]
-        logits = None if asking.logits is None else asking.logits[:, :, :1]
+        view = View(positions, stage.visible(positions, within), span, within)
+        rows, scoring = run_stage(model, cache, number, rows, view)
+        x, queries = rows[:, :1], scoring.queries[:, :, :1]
+        logits = None if scoring.logits is None else scoring.logits[:, :, :1]
         if n and number < len(plan.back):
             moved.append(Moved(came_from, rows[:, 1:]))
     for each in moved:  # only now: a buffer that was read from is copied before it is written to

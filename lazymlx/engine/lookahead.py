@@ -13,7 +13,7 @@ from ..cache.conversation import LazyCache, Step
 from ..cache.masks import causal
 from ..cache.rows import unpacked
 from ..cache.stage import KVPool, Span
-from ..nn.loop import Others, run_layers
+from ..nn.loop import Others, View, run_layers
 from ..nn.maps import CutMap, Maps
 from ..nn.network import Network
 from .selection import attention
@@ -89,12 +89,13 @@ def _look(
         pool = stage.pools[layer - start]
         keys, values = _joined([*filled.of(layer), *_exact(pool, stage.filled)])
         others = Others(positions, lambda _, pair=(keys, values): pair)
-        windows, span = model.windows[layer : layer + 1], Span(context=cache.offset)
-        x, heard = run_layers(model.layers[layer : layer + 1], windows, x, at, mask, span, others=others, heard=(0,))
+        view = View(at, mask, Span(context=cache.offset), others=others)
+        one = slice(layer, layer + 1)
+        x, rows = run_layers(model.layers[one], model.windows[one], x, view, returned=(0,))
         if model.windows[layer] is None or model.sight is not None:
             own = model.family.attention_of(model.layers[layer])
-            keys = mx.concatenate([keys, own.keys_of(heard[0])], axis=2)
-            queries = heard[0].queries[0, :, -window:] * own.scale
+            keys = mx.concatenate([keys, own.keys_of(rows[0])], axis=2)
+            queries = rows[0].queries[0, :, -window:] * own.scale
             each = attention(queries, keys[0], mask[-window:], own.softcap, own.sinks).mean(axis=1)
             paid = paid + (each.max(axis=0) if cache.config.reduce == "max" else each.mean(axis=0))
         mx.eval(x, paid)  # the filled keys of one layer at a time

@@ -62,7 +62,7 @@ class Model(Network):
         """Logits.
 
         Without a cache: for every token. With one: for the last token (T = 1), or None while the prompt is not
-        complete; with an empty schedule and a cache that was not told a prompt's length, for every token.
+        complete; with an empty schedule and a prompt that was not announced, for every token.
         """
         x = self.embedded(inputs, input_embeddings)
         if cache is None:
@@ -84,7 +84,7 @@ class Model(Network):
 
         Args:
             rows_at_a_time: computed behind the first cut in prefill; bounds the peak memory.
-            report: is told of a prompt's rows, see `OnRows`.
+            report: called with a prompt's rows, see `OnRows`.
         """
         step = cache.begin(x.shape[1], rows_at_a_time, report)
         return advance(self, self.engine, cache, step, x)

@@ -1,15 +1,16 @@
 """Rows through a stage: all at once, or a prompt's in parts."""
 
+from dataclasses import dataclass
+
 import mlx.core as mx
 from jaxtyping import Bool, Float, Integer
 
 from ..cache.conversation import LazyCache, Step
 from ..cache.masks import Mask, causal
-from ..cache.stage import Span
+from ..cache.stage import StageCache
 from ..nn.attention import Rows
-from ..nn.loop import Others, run_layers
+from ..nn.loop import Others, View, run_layers
 from ..nn.network import Network
-from ..nn.rope import Positions
 from ..nn.windows import scoring_layer
 
 
@@ -18,12 +19,8 @@ def run_stage(
     cache: LazyCache,
     number: int,
     x: Float[mx.array, "1 L D"],
-    positions: Positions,
-    mask: Mask,
-    span: Span,
+    view: View,
     *,
-    others: Others | None = None,
-    within: Bool[mx.array, " P"] | None = None,
     last_only: bool = False,
     at_once: bool = False,
 ) -> tuple[Float[mx.array, "1 T D"], Rows]:
@@ -33,22 +30,42 @@ def run_stage(
         The stage's outputs, and the rows as they went through the layer that scores at the next cut.
     """
     start, stop = cache.layers_of(number)
-    asking = scoring_layer(model.windows, start, stop) - start
-    x, heard = run_layers(
+    scoring = scoring_layer(model.windows, start, stop) - start
+    x, rows = run_layers(
         model.layers[start:stop],
         model.windows[start:stop],
         x,
-        positions,
-        mask,
-        span,
+        view,
         cache.stages[number],
-        others=others,
-        within=within,
-        heard=(asking,),
+        returned=(scoring,),
         last_only=last_only,
         at_once=at_once,
     )
-    return x, heard[asking]
+    return x, rows[scoring]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What rows at rising positions may see in a stage.
+
+    Attributes:
+        within: the positions; None if that is all that the stage holds.
+        ordered: no row is earlier than one that the stage holds, so that the slots are in the order of positions.
+        others: that the rows may see as well.
+    """
+
+    within: Bool[mx.array, " P"] | None
+    ordered: bool
+    others: Others | None = None
+
+    def mask(self, stage: StageCache, positions: Integer[mx.array, " L"]) -> Mask:
+        """For rows that the stage has just made room for."""
+        if self.others is not None:
+            own = stage.visible(positions, self.within)
+            return mx.concatenate([causal(positions, self.others.positions), own], axis=1)
+        if self.within is not None or not self.ordered:
+            return stage.visible(positions, self.within)
+        return "causal" if len(positions) > 1 else None
 
 
 def run_rising(
@@ -58,41 +75,27 @@ def run_rising(
     step: Step,
     x: Float[mx.array, "1 L D"],
     positions: Integer[mx.array, " L"],
-    within: Bool[mx.array, " P"] | None,
-    newest: bool,
-    others: Others | None = None,
+    seen: Seen,
 ) -> tuple[Float[mx.array, "1 T D"], Float[mx.array, "1 H W D_h"]]:
     """Run rows at rising positions through a stage, in equal parts of at most `step.rows_at_a_time`.
 
     Returns its outputs (in the last stage only the last one of each part), and the newest queries.
-
-    Args:
-        within: the positions to attend to; None if that is all that the stage holds.
-        newest: no row is earlier than one that the stage holds, so that position in the pool orders them all.
-        others: that the rows may see as well.
     """
     stage, L, outs, queries = cache.stages[number], x.shape[1], [], None
     part, last_only = -(-L // -(-L // step.rows_at_a_time)), number == len(cache.config.cuts)
     for start in range(0, L, part):
         chunk = slice(start, min(start + part, L))
-        span = stage.append(positions[chunk], step.stop, ahead=L - chunk.stop)
-        mask: Mask = "causal" if chunk.stop - start > 1 else None
-        if others is not None:
-            own = stage.visible(positions[chunk], within)
-            mask = mx.concatenate([causal(positions[chunk], others.positions), own], axis=1)
-        elif within is not None or not newest:
-            mask = stage.visible(positions[chunk], within)
         rows, at = x[:, chunk], positions[chunk]
-        out, asking = run_stage(
-            model, cache, number, rows, at, mask, span, others=others, within=within, last_only=last_only, at_once=True
-        )
+        span = stage.append(at, step.stop, ahead=L - chunk.stop)
+        view = View(at, seen.mask(stage, at), span, seen.within, seen.others)
+        out, scoring = run_stage(model, cache, number, rows, view, last_only=last_only, at_once=True)
         # the device works while the next chunk is prepared, but never has more than two of them in hand
         mx.async_eval(out)
         if outs:
             mx.eval(outs[-1])
             step.report(number, start, L)
         outs.append(out)
-        queries = last_rows(queries, asking.queries, step.window)
+        queries = last_rows(queries, scoring.queries, step.window)
     assert queries is not None
     return mx.concatenate(outs, axis=1), queries
 

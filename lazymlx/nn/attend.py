@@ -55,7 +55,7 @@ def attend_few(
     mask: Bool[mx.array, "L S"],
 ) -> tuple[Float[mx.array, "B H L D_h"], Float[mx.array, "B H L S"]]:
     """Attention of a few rows, as of a decode step that revives, in three kernels and as precise as MLX's own fallback.
-    CUDA's fused kernel is planned anew for each shape of a mask, 60 ms a time.
+    CUDA's fused kernel is planned anew for each shape of a mask.
 
     Returns:
         The output, and the logits, scaled and with what is not seen hidden.

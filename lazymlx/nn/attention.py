@@ -163,11 +163,11 @@ class Attention(nn.Module):
             queries, keys = self.turned(self, queries, keys, rows)
         rows.queries = queries
         keys, values = rows.store(keys, values)
-        asking = queries.astype(mx.float32) if queries.dtype in self.precise else queries
-        if isinstance(mask, mx.array) and not isinstance(keys, Quantized) and self._splits(asking):
-            out, rows.logits = attend_few(asking, keys, unpacked(values), self.scale, mask)
+        exact = queries.astype(mx.float32) if queries.dtype in self.precise else queries
+        if isinstance(mask, mx.array) and not isinstance(keys, Quantized) and self._splits(exact):
+            out, rows.logits = attend_few(exact, keys, unpacked(values), self.scale, mask)
         else:
-            out = attend(asking, keys, values, scale=self.scale, mask=mask, softcap=self.softcap, sinks=self.sinks)
+            out = attend(exact, keys, values, scale=self.scale, mask=mask, softcap=self.softcap, sinks=self.sinks)
         out = out.astype(queries.dtype).transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1)
         return projected(self[self.projected_by], out if self.gate is None else self.gate(self, out, x), onto)
 
@@ -244,5 +244,5 @@ def last_output(layer: nn.Module, x: Float[mx.array, "1 L D"], mask: Mask, rows:
     others, at, span = x.shape[1] - 1, rows.at(x.shape[1]), rows.span
     before, last = (mask, None) if mask is None or isinstance(mask, str) else (mask[:-1], mask[-1:])
     layer(x[:, :-1], mask=before, cache=Rows(at[:-1], rows.pool, span, rows.first, rows.beside))
-    asking = Rows(at[-1:], rows.pool, replace(span, start=span.start + others), rows.first, rows.beside)
-    return layer(x[:, -1:], mask=last, cache=asking), asking
+    row = Rows(at[-1:], rows.pool, replace(span, start=span.start + others), rows.first, rows.beside)
+    return layer(x[:, -1:], mask=last, cache=row), row

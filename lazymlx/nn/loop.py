@@ -33,18 +33,34 @@ class Others:
     of: Callable[[int], tuple[mx.array, mx.array]]
 
 
+@dataclass(frozen=True)
+class View:
+    """Where rows stand, and what they may see.
+
+    Attributes:
+        positions: of the rows.
+        mask: what they may see where a layer sees everything. Where there are `others`, it is an array, and these come
+            first.
+        span: the slots of the rows.
+        within: the positions that they may see; layers with a window make their mask of it. None for all.
+        others: that they may see as well.
+    """
+
+    positions: Positions
+    mask: Mask
+    span: Span
+    within: Bool[mx.array, " P"] | None = None
+    others: Others | None = None
+
+
 def run_layers(
     layers: Sequence[nn.Module],
     windows: Windows,
     x: Float[mx.array, "B L D"],
-    positions: Positions,
-    mask: Mask,
-    span: Span,
+    view: View,
     stage: StageCache | None = None,
     *,
-    others: Others | None = None,
-    within: Bool[mx.array, " P"] | None = None,
-    heard: Collection[int] = (),
+    returned: Collection[int] = (),
     last_only: bool = False,
     at_once: bool = False,
 ) -> tuple[Float[mx.array, "B T D"], dict[int, Rows]]:
@@ -52,36 +68,31 @@ def run_layers(
 
     Args:
         windows: of these layers.
-        mask: what the rows may see where a layer sees everything; `within` says it for layers with a window. Where
-            there are `others`, it is an array, and these come first.
         stage: holds the keys and values of earlier rows, and takes in those of these rows; None if there are none.
-        others: that the rows may see as well.
-        heard: indices of the layers whose rows, with their queries, are returned.
+        returned: indices of the layers whose rows, with their queries, are returned.
         last_only: of the last layer, only the last row's output is wanted.
         at_once: let the device begin with a layer while the next one is prepared, up to `IN_HAND` rows.
 
     Returns:
-        The last layer's outputs, and the rows as they went through the layers that were `heard`.
+        The last layer's outputs, and the rows as they went through these layers.
     """
-    views: dict[int | None, tuple[int, Mask]] = {None: (0, mask)}
+    views: dict[int | None, tuple[int, Mask]] = {None: (0, view.mask)}
     begun, rows_of = deque[mx.array](), dict[int, Rows]()
-    seen_beside = 0 if others is None else len(others.positions)
+    seen_beside = 0 if view.others is None else len(view.others.positions)
     if at_once:
         mx.async_eval(x)
     for index, (layer, window) in enumerate(zip(layers, windows, strict=True)):
         if window not in views:
             assert window is not None
-            views[window] = (
-                views[None] if span.context <= window else _through(window, x, positions, stage, within, others)
-            )
+            views[window] = views[None] if view.span.context <= window else _through(window, x, view, stage)
         first, seen = views[window]
-        beside = None if others is None else others.of(index)
-        rows = Rows(positions, None if stage is None else stage.pools[index], span, first, beside)
+        beside = None if view.others is None else view.others.of(index)
+        rows = Rows(view.positions, None if stage is None else stage.pools[index], view.span, first, beside)
         if last_only and index == len(layers) - 1 and x.shape[1] > 1:
             x, rows = last_output(layer, x, seen, rows)
         else:
             x = layer(x, mask=seen, cache=rows)
-        if index in heard:
+        if index in returned:
             rows_of[index] = rows
         if at_once:
             mx.async_eval(x)
@@ -91,15 +102,9 @@ def run_layers(
     return x, rows_of
 
 
-def _through(
-    window: int,
-    x: mx.array,
-    positions: Positions,
-    stage: StageCache | None,
-    within: mx.array | None,
-    others: Others | None,
-) -> tuple[int, Mask]:
+def _through(window: int, x: mx.array, view: View, stage: StageCache | None) -> tuple[int, Mask]:
     """What the rows see through a window: the slot from which on to look, and the mask."""
+    positions, within, others = view.positions, view.within, view.others
     at = positions if isinstance(positions, mx.array) else mx.arange(positions, positions + x.shape[1])
     if others is None:
         return (0, causal(at, at, window)) if stage is None else stage.through(window, at, within)

@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 from ..cache.stage import Span
 from .checkpoint import check_fit
 from .families import Family, family_of
-from .loop import run_layers
+from .loop import View, run_layers
 from .windows import sight
 
 
@@ -39,7 +39,7 @@ class Network(nn.Module):
         # how many tokens each layer sees; None for all
         self.windows: tuple[int | None, ...] = tuple(self.family.attention_of(layer).window for layer in self.layers)
         self.sight = sight(self.windows)
-        # that it was made for, where this is told; not every one of upstream's configurations does, `load` looks itself
+        # that it was made for, where upstream's configuration says it; not every one does, `load` looks itself
         self.max_positions: int | None = getattr(self.family.core(self).args, "max_position_embeddings", None)
 
     @property
@@ -105,4 +105,4 @@ class Network(nn.Module):
     def dense(self, x: Float[mx.array, "B L D"]) -> Float[mx.array, "B L D"]:
         """Run everything through every layer."""
         L = x.shape[1]
-        return run_layers(self.layers, self.windows, x, 0, "causal" if L > 1 else None, Span(context=L))[0]
+        return run_layers(self.layers, self.windows, x, View(0, "causal" if L > 1 else None, Span(context=L)))[0]

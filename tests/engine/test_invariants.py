@@ -1,7 +1,7 @@
 """Whatever is asked of the engine, it is the oracle; and what that implies, said plainly.
 
 Hypothesis draws schedules, protections, modes, chunkings and conversations with follow-ups, trims and forks. What was
-computed is not asked of the engine's tables: its layers wrote it down (`tiny.NotingBlock`).
+computed is not asked of the engine's tables: its layers wrote it down (`tiny.NotingAttention`).
 """
 
 import copy

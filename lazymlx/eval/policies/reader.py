@@ -7,7 +7,7 @@ from jaxtyping import Float, Integer
 from ...cache.rows import unpacked
 from ...cache.stage import StageCache
 from ...engine.model import Model
-from ...nn.loop import run_layers
+from ...nn.loop import View, run_layers
 from .base import STEP_SIZE
 
 
@@ -44,6 +44,6 @@ class Reader:
         x, mask = self.model.embedded(tokens[None]), "causal" if len(positions) > 1 else None
         layers = range(len(self.layers))
         windows = self.model.windows[: len(self.layers)]
-        x, heard = run_layers(self.layers, windows, x, given, mask, span, self.stage, heard=layers)
-        self.queries = [heard[index].queries for index in layers]
+        x, rows = run_layers(self.layers, windows, x, View(given, mask, span), self.stage, returned=layers)
+        self.queries = [rows[index].queries for index in layers]
         return x
