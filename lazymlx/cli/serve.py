@@ -71,10 +71,11 @@ def run(args: argparse.Namespace) -> int:
     from ..serve.disk import Disk
     from ..serve.encoding import Encoder
     from ..serve.worker import Worker
+    from ..wired import WIRED
 
     listener = listen(args.host, args.port)
     name = "embedded" if args.model is None else Path(args.model).name
-    model, tokenizer = load(str(find(options.model_name(args))), lazy, **options.loading(args))
+    model, tokenizer = load(str(find(options.model_name(args))), lazy, warm=True, **options.loading(args))
     disk = args.cache_dir and Disk(args.cache_dir, model, ON_DISK * args.max_conversations)
     conversations = Conversations(model, args.max_conversations, disk)
     answering = Answering(model, tokenizer, conversations, options.step_size(args), args.max_memory)
@@ -87,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
     server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="warning"))
     _introduce(f"http://{_authority(*listener.getsockname()[:2])}", name, args.api_key is not None)
     try:
-        server.run(sockets=[listener])
+        with WIRED.held():
+            server.run(sockets=[listener])
     except KeyboardInterrupt:
         pass  # what the server has heard already, and done
     finally:

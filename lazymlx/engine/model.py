@@ -28,6 +28,7 @@ class Model(Network):
     def __init__(self, args: Any, family: Family | None = None):
         super().__init__(args, family)
         self.lazy = LazyConfig()
+        self.warm = False  # its kernels are compiled
         stretched = any(self.family.attention_of(layer).stretched for layer in self.layers)
         self.engine = Engine(Replay(), stretched)
 

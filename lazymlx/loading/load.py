@@ -23,6 +23,7 @@ from .depth import check_depth
 from .hub import find
 from .model_config import check_kinds, check_sizes, max_positions, respelled
 from .stored import Stored, find_stored, read_stored, stale
+from .warm import warm_once
 
 log = logging.getLogger("lazymlx")  # what the user had better know; the command line shows it
 
@@ -41,6 +42,7 @@ def load(
     dtype: mx.Dtype | None = None,
     fixed: Collection[str] = (),
     calibration: str | Path | None = None,
+    warm: bool = False,
 ) -> tuple[Model, TokenizerWrapper]:
     """Load a model that leaves tokens behind, and its tokenizer.
 
@@ -53,6 +55,8 @@ def load(
         fixed: fields of `lazy` that a stored schedule does not change, even if they have their defaults.
         calibration: a file or a folder that `lazymlx calibrate --out` has made, in place of the one that is stored for
             the model. Maps that lie beside it are what the model looks ahead with.
+        warm: compile kernels now, on a GPU some seconds, and not while somebody waits for the first answer. Sessions do
+            that too, once a model.
         tokenizer_config, model_config, adapter_path, revision, trust_remote_code: as in `mlx_lm.load`.
 
     Raises:
@@ -95,6 +99,8 @@ def load(
         tokenizer = load_tokenizer(folder, tokenizer_config, eos_token_ids=config.get("eos_token_id"))
     except Exception as error:  # tokenizers raises nothing more particular
         raise ModelError(f"model: the tokenizer in {folder} could not be read: {_one_line(error)}") from error
+    if warm:
+        warm_once(model)
     return model, tokenizer
 
 

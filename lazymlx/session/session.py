@@ -21,6 +21,7 @@ from ..ending import ENDING
 from ..engine.model import Model
 from ..errors import StateError
 from ..generation import LazyResponse, check_request, stream_generate
+from ..loading.warm import warm_once
 from ..prefill import read
 from ..progress import OnProgress, Progress
 from ..stats import LazyStats
@@ -74,6 +75,7 @@ class Session:
         self._part: Part | None = None
         self._ttft_s: float | None = None
         self._use = Use()
+        warm_once(model)
         self._unwire = finalize(self, WIRED.hold())
         self._unwire.atexit = False
 
