@@ -51,9 +51,10 @@ class End:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of an answer; the last one has an `end`."""
+    """A piece of an answer; the last one has an `end`. A `thought` is what the model says to itself."""
 
     text: str = ""
+    thought: str = ""
     calls: tuple[Call, ...] = ()
     tokens: tuple[Token, ...] = ()
     end: End | None = None
@@ -68,4 +69,5 @@ def joined(pieces: list[Piece]) -> tuple[Piece, End]:
     assert end is not None
     calls = tuple(call for piece in pieces for call in piece.calls)
     tokens = tuple(token for piece in pieces for token in piece.tokens)
-    return Piece("".join(piece.text for piece in pieces), calls, tokens, end), end
+    text, thought = ("".join(getattr(piece, name) for piece in pieces) for name in ("text", "thought"))
+    return Piece(text, thought, calls, tokens, end), end

@@ -73,7 +73,8 @@ class Answering:
     def _tell(self, job: Job, conversation: Conversation) -> Piece:
         """All pieces but the last."""
         cached, queued_s, first_s = len(conversation.tokens), perf_counter() - job.since, None
-        prompt, text, said, piece = job.prompt.tokens, Text(job.request, self._tokenizer), list[int](), Piece()
+        prompt, said, piece = job.prompt.tokens, list[int](), Piece()
+        text = Text(job.request, prompt, self._tokenizer)
         options = self._read(job, conversation)
         trace = Trace(prompt[: conversation.cache.offset])
         responses = self._responses(

@@ -8,7 +8,7 @@ from uuid import uuid4
 from ..progress import Progress
 from .answer import Call, End, Piece, Usage, joined
 from .api import Api, event
-from .request import MOST_TOKENS, Body, Chat, Message, Refusal, Request, number, objects, shown, stops, switch
+from .request import MOST_TOKENS, Body, Chat, Message, Refusal, Request, mapping, number, objects, shown, stops, switch
 
 TYPES = {
     401: "authentication_error",
@@ -51,7 +51,8 @@ def chat(body: Body) -> Chat:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise Refusal(400, f"messages[{i}]: expected an object with a role, got {shown(message)}")
         messages += _messages(message["role"], message.get("content"), f"messages[{i}].content")
-    return Chat(tuple(messages), _tools(body))
+    thinking = mapping(body, "thinking").get("type", "disabled") != "disabled"
+    return Chat(tuple(messages), _tools(body), (("enable_thinking", thinking),))
 
 
 def _messages(role: str, content: Any, where: str) -> list[Message]:
@@ -137,12 +138,13 @@ class Reply:
 
     def __init__(self, model: str, request: Request, prompt_tokens: int):
         self._message: Body = {"id": f"msg_{uuid4().hex}", "type": "message", "role": "assistant", "model": model}
-        self._prompt_tokens, self._blocks, self._in_text = prompt_tokens, 0, False
+        self._prompt_tokens, self._blocks, self._block = prompt_tokens, 0, ""  # the kind that is open
 
     def whole(self, pieces: list[Piece]) -> Body:
         answer, end = joined(pieces)
         texts = [{"type": "text", "text": answer.text}] if answer.text or not answer.calls else []
-        content = texts + [{**_tool_use(call), "input": json.loads(call.arguments)} for call in answer.calls]
+        thoughts = [{"type": "thinking", "thinking": answer.thought, "signature": ""}] if answer.thought else []
+        content = thoughts + texts + [{**_tool_use(call), "input": json.loads(call.arguments)} for call in answer.calls]
         return {**self._message, "content": content, **_ending(end), "usage": usage(end.usage)}
 
     def opening(self) -> Iterator[str]:
@@ -155,14 +157,14 @@ class Reply:
         yield event({"type": "ping"}, "ping")
 
     def piece(self, piece: Piece) -> Iterator[str]:
+        if piece.thought:
+            yield from self._within("thinking", {"thinking": "", "signature": ""})
+            yield self._event("content_block_delta", delta={"type": "thinking_delta", "thinking": piece.thought})
         if piece.text:
-            if not self._in_text:
-                yield self._event("content_block_start", content_block={"type": "text", "text": ""})
-                self._in_text = True
+            yield from self._within("text", {"text": ""})
             yield self._event("content_block_delta", delta={"type": "text_delta", "text": piece.text})
-        if self._in_text and (piece.calls or piece.end):
-            yield self._ended()
-            self._in_text = False
+        if piece.calls or piece.end:
+            yield from self._within("", {})
         for call in piece.calls:
             yield self._event("content_block_start", content_block={**_tool_use(call), "input": {}})
             yield self._event("content_block_delta", delta={"type": "input_json_delta", "partial_json": call.arguments})
@@ -171,6 +173,14 @@ class Reply:
             ending = {"type": "message_delta", "delta": _ending(piece.end), "usage": usage(piece.end.usage)}
             yield event(ending, "message_delta")
             yield event({"type": "message_stop"}, "message_stop")
+
+    def _within(self, kind: str, empty: Body) -> Iterator[str]:
+        """End the block that is open, and begin one of this kind, if it is not that one."""
+        if self._block and self._block != kind:
+            yield self._ended()
+        if kind and self._block != kind:
+            yield self._event("content_block_start", content_block={"type": kind, **empty})
+        self._block = kind
 
     def _event(self, kind: str, **more: Any) -> str:
         return event({"type": kind, "index": self._blocks, **more}, kind)

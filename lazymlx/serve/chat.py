@@ -6,7 +6,7 @@ from typing import Any
 from ..progress import Progress
 from .answer import Call, Piece, Token, joined
 from .api import Api, event
-from .messages import messages_of, tools_of
+from .messages import messages_of, options_of, tools_of
 from .openai import MOST_ALTERNATIVES, common, refusal, usage, wishes
 from .request import Body, Chat, Refusal, Request, number, shown, switch
 
@@ -20,7 +20,7 @@ def request(body: Body) -> Request:
     form = body.get("response_format") or {"type": "text"}
     if form != {"type": "text"}:
         raise Refusal(400, f"response_format: this server promises no format but text, got {shown(form)}; leave it out")
-    prompt = Chat(messages_of(body), tools_of(body))
+    prompt = Chat(messages_of(body), tools_of(body), options_of(body))
     alternatives = number(body, "top_logprobs", 0, 0, MOST_ALTERNATIVES, int)
     return Request(prompt, logprobs=alternatives if switch(body, "logprobs") else None, **wishes(body))
 
@@ -34,6 +34,8 @@ class Reply:
     def whole(self, pieces: list[Piece]) -> Body:
         answer, end = joined(pieces)
         message: Body = {"role": "assistant", "content": answer.text or None if answer.calls else answer.text}
+        if answer.thought:
+            message["reasoning"] = answer.thought
         if answer.calls:
             message["tool_calls"] = [_call(call) for call in answer.calls]
         choice = {"index": 0, "message": message, "finish_reason": end.reason, "logprobs": self._logprobs(answer)}
@@ -47,6 +49,8 @@ class Reply:
 
     def piece(self, piece: Piece) -> Iterator[str]:
         delta: Body = {"content": piece.text} if piece.text else {}
+        if piece.thought:
+            delta["reasoning"] = piece.thought
         if piece.calls:
             delta["tool_calls"] = [{"index": self._calls + i, **_call(call)} for i, call in enumerate(piece.calls)]
             self._calls += len(piece.calls)

@@ -1,6 +1,6 @@
 """`Encoder`: a request becomes tokens, or is refused, before it waits for its turn."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -62,9 +62,9 @@ class Encoder:
         if not self._tokenizer.has_chat_template:
             return self._plain("".join(message["content"] + BREAK for message in chat.messages))
         unfinished = chat.messages[-1]["role"] == "assistant" and not chat.messages[-1].get("tool_calls")
-        ending = {"add_generation_prompt": not unfinished, "continue_final_message": unfinished}
+        options = {"add_generation_prompt": not unfinished, "continue_final_message": unfinished, **dict(chat.options)}
         try:
-            text = rendered(self._tokenizer, chat.messages, tools=list(chat.tools) or None, **ending)
+            text = rendered(self._tokenizer, chat.messages, tools=list(chat.tools) or None, **options)
         except PromptError as error:
             raise Refusal(400, f"messages: {error}") from None
         return self._encoded(text, add_special_tokens=False)
@@ -101,7 +101,7 @@ class Encoder:
         if not setting and not chat.tools:
             return 0
         try:
-            other = self.chat(Chat((*setting, {"role": "user", "content": "?"}), chat.tools))
+            other = self.chat(replace(chat, messages=(*setting, {"role": "user", "content": "?"})))
         except Refusal:
             return 0
         return common_prefix(tokens, other)

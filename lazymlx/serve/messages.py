@@ -3,9 +3,13 @@
 import json
 from typing import Any
 
-from .request import Body, Message, Refusal, objects, refuse, shown
+from .request import Body, Message, Refusal, mapping, objects, refuse, shown
 
-PASSED_ON = ("name", "tool_call_id")
+PASSED_ON = ("name", "tool_call_id", "reasoning", "reasoning_content")
+RESERVED = (
+    "messages conversation tools documents tokenizer chat_template add_generation_prompt continue_final_message tokenize "
+    "padding truncation max_length return_tensors return_dict return_assistant_tokens_mask tokenizer_kwargs"
+).split()  # options of `apply_chat_template` itself
 
 
 def messages_of(body: Body) -> tuple[Message, ...]:
@@ -74,3 +78,16 @@ def tools_of(body: Body) -> tuple[Body, ...]:
     if choice not in ("auto", "none"):
         raise Refusal(400, f"tool_choice: the model itself decides what it calls, got {shown(choice)}; leave it out")
     return () if choice == "none" else tuple(tools)
+
+
+def options_of(body: Body) -> tuple[tuple[str, Any], ...]:
+    """Options for the chat template.
+
+    Raises:
+        Refusal: one is no template's.
+    """
+    options = mapping(body, "chat_template_kwargs")
+    for name in RESERVED:
+        if name in options:
+            raise Refusal(400, f"chat_template_kwargs: {name} is not the template's; leave it out")
+    return tuple(options.items())

@@ -23,10 +23,12 @@ class Chat:
 
     Attributes:
         tools: that may be called, in OpenAI's form.
+        options: for the template, by name.
     """
 
     messages: tuple[Message, ...]
     tools: tuple[Body, ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

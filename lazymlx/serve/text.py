@@ -1,4 +1,4 @@
-"""`Text`: what a model says becomes pieces of an answer: stop texts end it, tool calls are taken out."""
+"""`Text`: what a model says becomes pieces of an answer: stop texts end it, thoughts and tool calls are taken out."""
 
 import mlx.core as mx
 import numpy as np
@@ -6,8 +6,9 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..generation import LazyResponse
 from .answer import Piece, Token
-from .request import Request
+from .request import Chat, Request
 from .stops import Stops
+from .thoughts import Thoughts
 from .tool_calls import ToolCalls
 
 
@@ -19,9 +20,12 @@ class Text:
         stop: the stop text that did.
     """
 
-    def __init__(self, request: Request, tokenizer: TokenizerWrapper):
+    def __init__(self, request: Request, prompt: list[int], tokenizer: TokenizerWrapper):
         self._stops, self._alternatives, self._decode = Stops(request.stop), request.logprobs, tokenizer.decode
-        self._calls, self._called = None, False
+        self._calls, self._called, self._thoughts = None, False, None
+        if isinstance(request.prompt, Chat) and tokenizer.has_thinking:
+            begun = tokenizer.rfind_think_start(prompt) > tokenizer.rfind_think_end(prompt)
+            self._thoughts = Thoughts(tokenizer.think_start or "", tokenizer.think_end or "", begun)
         if request.tools and tokenizer.tool_parser is not None:
             marks = tokenizer.tool_call_start or "", tokenizer.tool_call_end or ""
             self._calls = ToolCalls(*marks, tokenizer.tool_parser, request.tools)
@@ -30,7 +34,10 @@ class Text:
 
     def piece(self, response: LazyResponse) -> Piece:
         """What a response adds."""
-        text, self.stop = self._stops.add(response.text, response.finish_reason is not None)
+        thought, text, last = "", response.text, response.finish_reason is not None
+        if self._thoughts is not None:
+            thought, text = self._thoughts.add(text, last)
+        text, self.stop = self._stops.add(text, last)
         self.reason = response.finish_reason if self.stop is None else "stop"
         calls = []
         if self._calls is not None:
@@ -38,7 +45,7 @@ class Text:
             self._called = self._called or bool(calls)
         if self._called and self.stop is None and self.reason == "stop":
             self.reason = "tool_calls"
-        return Piece(text, tuple(calls), self._tokens(response))
+        return Piece(text, thought, tuple(calls), self._tokens(response))
 
     def _tokens(self, response: LazyResponse) -> tuple[Token, ...]:
         if self._alternatives is None or response.finish_reason == "stop":

@@ -15,7 +15,17 @@ from lazymlx import LazyConfig
 httpx = pytest.importorskip("httpx")
 
 LOOK_UP = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
-SAID = ("Let me look. ", "<tool_call>", '{"name": "look_up", ', '"arguments": {"place": "pier"}}', "</tool_call>")
+CALL = ("<tool_call>", '{"name": "look_up", ', '"arguments": {"place": "pier"}}', "</tool_call>")
+SAID = ("<think>", "Where?", "</think>", "Let me look. ", *CALL)
+    "<think>",
+    "Where?",
+    "</think>",
+    "Let me look. ",
+    "<tool_call>",
+    '{"name": "look_up", ',
+    '"arguments": {"place": "pier"}}',
+    "</tool_call>",
+)
 
 
 def chat(*texts: str, **more) -> tuple[str, dict]:
@@ -63,7 +73,14 @@ def said(address: str, path: str, body: dict) -> dict:
     calls = [(call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls") or []]
     usage = answer["usage"]
     tokens = usage["prompt_tokens"], usage["completion_tokens"]
-    return {"text": message["content"], "calls": calls, "ended": choice["finish_reason"], "tokens": tokens}
+    thought = message.get("reasoning") or ""
+    return {
+        "text": message["content"],
+        "thought": thought,
+        "calls": calls,
+        "ended": choice["finish_reason"],
+        "tokens": tokens,
+    }
 
 
 def test_the_same_requests_have_the_same_answers(theirs: str, serve: Callable, tiny_model_folder: Path) -> None:
@@ -72,9 +89,9 @@ def test_the_same_requests_have_the_same_answers(theirs: str, serve: Callable, t
         assert said(ours, *request) == said(theirs, *request), name
 
 
-def test_the_same_calls_are_made(theirs: str, serve: Callable, tmp_path: Path) -> None:
+def test_the_same_thoughts_are_had_and_the_same_calls_made(theirs: str, serve: Callable, tmp_path: Path) -> None:
     folder = write_scripted_model(tmp_path / "scripted", SAID)
     request = chat("Who keeps the lamp?", tools=[LOOK_UP], model=str(folder))
     answer = said(serve(folder, lazy=LazyConfig.dense()).address, *request)
-    assert answer["calls"] == [("look_up", '{"place": "pier"}')]
+    assert answer["calls"] == [("look_up", '{"place": "pier"}')] and answer["thought"] == "Where?"
     assert answer == said(theirs, *request)

@@ -135,6 +135,7 @@ def test_a_wrong_key_is_refused(address: str) -> None:
         ({"messages": user("x"), "stream": True, "stream_options": 1}, "stream_options"),
         ({"messages": user("x"), "logit_bias": {"x": 1}}, "logit_bias"),
         ({"messages": user("x"), "top_logprobs": 21}, "top_logprobs"),
+        ({"messages": user("x"), "chat_template_kwargs": {"tokenize": False}}, "tokenize"),
         ({"messages": user("x"), "response_format": {"type": "json_object"}}, "response_format"),
     ],
 )
