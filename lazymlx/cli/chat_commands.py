@@ -79,10 +79,11 @@ def _stats(conversation: Conversation, _: str) -> None:
 
 
 def _set(conversation: Conversation, words: str) -> None:
-    if words:
+    name, *value = words.split(maxsplit=1) or [""]
+    if value:
         conversation.set(words)
     else:
-        for line in chat_settings.settings(conversation.args):
+        for line in chat_settings.settings(conversation.args, name):
             note(line)
 
 
@@ -114,7 +115,7 @@ COMMANDS: dict[str, Command] = {
     "explain": Command("[FILE]", "write a page that shows what the newest answer was made of", Conversation.explain),
     "stats": Command("", "what the conversation has cost so far", _stats),
     "lazy": Command("on|off|auto|SCHEDULE", "what to leave behind; begins a new conversation", _lazy),
-    "set": Command("[NAME VALUE]", "temperature, max-tokens, system, ...; alone it lists all with their values", _set),
+    "set": Command("[NAME VALUE]", "temperature, max-tokens, system, ...; without a value it says what is set", _set),
     "model": Command("[NAME]", "begin a new conversation with another model; alone it names this one", _model),
     "reset": Command("", "begin a new conversation; as r alone does", _reset),
     "help": Command("", "this list; as h alone does", _help),

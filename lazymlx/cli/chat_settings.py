@@ -18,10 +18,14 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"set: {message}")
 
 
-def settings(args: argparse.Namespace) -> Iterator[str]:
-    """What there is to set, and what it is set to."""
-    for name in _names(_parser()):
-        yield setting(args, name)
+def settings(args: argparse.Namespace, name: str = "") -> Iterator[str]:
+    """What there is to set, or the one of this name, and what it is set to.
+
+    Raises:
+        UsageError: there is no such name.
+    """
+    for known in [_known(name)] if name else _names(_parser()):
+        yield setting(args, known)
 
 
 def setting(args: argparse.Namespace, words: str) -> str:
@@ -37,13 +41,8 @@ def changed(args: argparse.Namespace, words: str) -> argparse.Namespace:
     Raises:
         UsageError: there is no such name, or the value makes no sense.
     """
-    parser = _parser()
-    name, rest = _name(words), words.split(maxsplit=1)[1:]
-    if name not in _names(parser):
-        raise UsageError(f"set: there is no {name!r}; expected one of {', '.join(_names(parser))}")
-    if not rest:
-        raise UsageError(f"set: expected a value after {name}, got nothing")
-    return parser.parse_args([f"--{name}={rest[0]}"], argparse.Namespace(**vars(args)))
+    name, value = _known(words), words.split(maxsplit=1)[1]
+    return _parser().parse_args([f"--{name}={value}"], argparse.Namespace(**vars(args)))
 
 
 def is_system_prompt(words: str) -> bool:
@@ -61,6 +60,14 @@ def _parser() -> Parser:
 def _names(parser: Parser) -> list[str]:
     known = (dest.replace("_", "-") for dest in vars(parser.parse_args([])))
     return [name for name in known if name not in FIXED]
+
+
+def _known(words: str) -> str:
+    """The name that these words begin with, if it is one."""
+    name, names = _name(words), _names(_parser())
+    if name not in names:
+        raise UsageError(f"set: there is no {name!r}; expected one of {', '.join(names)}")
+    return name
 
 
 def _name(words: str) -> str:

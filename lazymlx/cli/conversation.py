@@ -291,7 +291,8 @@ class Conversation:
 
 def note(text: str) -> None:
     """A line about the conversation, dim where that can be shown."""
-    Console(stderr=True, highlight=False, markup=False, emoji=False).print(text, style="dim", soft_wrap=True)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    console.print(text, style="dim", soft_wrap=not console.is_terminal)
 
 
 def described(config: LazyConfig) -> str:

@@ -42,6 +42,8 @@ def test_what_is_set_is_what_a_flag_would_have_said(chat, line: str, flags: tupl
 
 
 def test_alone_it_lists_what_there_is(chat) -> None:
+    _, err = chat("/set top-p 0.25", "/set top-p")
+    assert err.splitlines()[-1] == "top-p 0.25"
     _, err = chat("/set temperature 0.5", "/set")
     assert "temp 0.5 from now on" in err
     assert re.search(r"^temp 0\.5$", err, re.M)
@@ -50,7 +52,7 @@ def test_alone_it_lists_what_there_is(chat) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["heat 3", "temp", "temp warm", "temp -1", "top-k 9999999", "model x", "max-memory 1"]
+    "words", ["heat 3", "heat", "temp warm", "temp -1", "top-k 9999999", "model x", "max-memory 1"]
 )
 def test_what_makes_no_sense_is_one_line_and_changes_nothing(chat, words: str) -> None:
     straight, _ = chat("Who?")
