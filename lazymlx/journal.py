@@ -34,13 +34,13 @@ class Journal:
         """A last line that was cut off by an interruption is removed: what it was about is done again."""
         whole = 0
         for number, line in enumerate(self.path.read_bytes().splitlines(keepends=True), 1):
+            if not line.endswith(b"\n"):  # though it may be no more than this that it lacks
+                os.truncate(self.path, whole)
+                break
             try:
                 row = json.loads(line)
                 self.rows[self.key_of(row)] = row
             except (ValueError, LookupError, TypeError):
-                if not line.endswith(b"\n"):
-                    os.truncate(self.path, whole)
-                    break
                 raise UsageError(
                     f"--resume: {self.path}, line {number} is not of such a run; remove it to go on"
                 ) from None

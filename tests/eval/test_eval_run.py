@@ -75,13 +75,17 @@ def test_of_other_engine_settings_only_those_that_differ_are_named(tmp_path: Pat
         Store(tmp_path, before | {"lazy": {"window": 8, "pool": 13}}, resume=True)
 
 
-def test_a_line_that_was_cut_off_is_asked_again(tmp_path: Path) -> None:
-    store = Store(tmp_path, SETTINGS)
-    store.add(row("dense"))
-    whole = store.path.read_bytes()
-    store.path.write_bytes(whole + whole[:40])
-    assert Store(tmp_path, SETTINGS, resume=True).rows == [row("dense")]
-    assert store.path.read_bytes() == whole
+def test_wherever_a_line_was_cut_off_it_is_asked_again(tmp_path: Path) -> None:
+    Store(tmp_path, SETTINGS).add(row("dense"))
+    path = tmp_path / ANSWERS
+    first = path.read_bytes()
+    second = first.replace(b"dense", b"lazy")
+    for cut in range(len(second)):
+        path.write_bytes(first + second[:cut])
+        store = Store(tmp_path, SETTINGS, resume=True)
+        assert store.rows == [row("dense")], cut
+        store.add(row("random"))
+        assert Store(tmp_path, SETTINGS, resume=True).rows == [row("dense"), row("random")]
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
