@@ -7,8 +7,8 @@ from .request import Body, Message, Refusal, mapping, objects, refuse, shown
 
 PASSED_ON = ("name", "tool_call_id", "reasoning", "reasoning_content")
 RESERVED = (
-    "messages conversation tools documents tokenizer chat_template add_generation_prompt continue_final_message tokenize "
-    "padding truncation max_length return_tensors return_dict return_assistant_tokens_mask tokenizer_kwargs"
+    "messages conversation tools documents tokenizer chat_template add_generation_prompt continue_final_message "
+    "tokenize padding truncation max_length return_tensors return_dict return_assistant_tokens_mask tokenizer_kwargs"
 ).split()  # options of `apply_chat_template` itself
 
 

@@ -12,9 +12,10 @@ from lazymlx.serve.request import Refusal, Request
 
 APIS = [chat.API, completions.API, anthropic.API]
 NAMES = st.sampled_from(
-    "chat_template_kwargs messages role content type text tool_calls function name arguments tools tool_choice system stop "
-    "stop_sequences prompt max_tokens temperature top_p top_k seed n logprobs top_logprobs logit_bias response_format stream "
-    "stream_options thinking input_schema tool_result tool_use document source data input id".split()
+    "chat_template_kwargs messages role content type text tool_calls function name arguments tools tool_choice "
+    "system stop stop_sequences prompt max_tokens temperature top_p top_k seed n logprobs top_logprobs logit_bias "
+    "response_format stream stream_options thinking input_schema tool_result tool_use document source data "
+    "input id".split()
 )
 WORDS = st.sampled_from(["user", "assistant", "system", "tool", "text", "image", "document", "auto", "", "{", "x"])
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS

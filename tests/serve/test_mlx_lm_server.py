@@ -17,15 +17,6 @@ httpx = pytest.importorskip("httpx")
 LOOK_UP = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
 CALL = ("<tool_call>", '{"name": "look_up", ', '"arguments": {"place": "pier"}}', "</tool_call>")
 SAID = ("<think>", "Where?", "</think>", "Let me look. ", *CALL)
-    "<think>",
-    "Where?",
-    "</think>",
-    "Let me look. ",
-    "<tool_call>",
-    '{"name": "look_up", ',
-    '"arguments": {"place": "pier"}}',
-    "</tool_call>",
-)
 
 
 def chat(*texts: str, **more) -> tuple[str, dict]:
