@@ -21,7 +21,7 @@ from urllib.request import urlopen
 from xml.etree import ElementTree
 
 from .errors import PromptError
-from .prompts import BREAK
+from .messages import BREAK
 
 ENDINGS = (".txt", ".md", ".markdown", ".rst", ".pdf", ".docx", ".html", ".htm", ".xhtml", ".epub")  # in a folder
 ADDRESS = re.compile(r"https?://", re.IGNORECASE)

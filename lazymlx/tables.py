@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any
 
 from .bench import figures, growth
-from .bench import report as speeds
+from .bench import results as speeds
 from .bench import serving as servers
 from .errors import LazyMLXError, UsageError
 from .eval import plot

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "lazymlx"
 # A row may import the rows above it; neighbours in a row do not know each other. Place a new module here.
 ORDER = [
     {"errors"},
-    {"demo", "ending", "files", "journal", "places", "prompts", "templates"},
+    {"demo", "ending", "files", "journal", "messages", "places", "templates"},
     {"config", "progress", "stats", "sealed", "documents"},
     {"cache"},
     {"nn"},

@@ -4,7 +4,7 @@
     models   the pair to compare: our model and stock mlx-lm's, sharing every array of weights
     runs     one run of a prompt: time to the first token, decode rate, memory
     measure  many of them, alternating, within a budget of time
-    report   the table, and the JSON that all later figures are made from
+    results  the table, and the JSON that all later figures are made from
     figures  plots of a stored run
     growth   how the costs grow with the length of the prompt
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import UsageError
 from .growth import COSTS, Fit, fits
-from .report import Row, headline, rows
+from .results import Row, headline, rows
 
 COLOURS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860")
 BOUND = "FLOP-ideal of "

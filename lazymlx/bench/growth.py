@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
-from .report import Row, rows
+from .results import Row, rows
 
 COSTS: dict[str, tuple[str, Callable[[Row], float | None]]] = {  # its unit, and where it stands in a row
     "time to the first token": ("s", lambda row: row["ttft"]),

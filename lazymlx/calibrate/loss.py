@@ -17,8 +17,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from ..config import LazyConfig
 from ..engine.model import Model
 from ..eval.agreement import Reference, asked, hear
-from ..eval.encoding import Encoder
-from ..eval.encoding import Prompt as Tokens
+from ..eval.encoding import Encoded, Encoder
 from .kinds import Prompt
 from .reading import Continued, Reading
 
@@ -142,7 +141,7 @@ class Meter:
             self.dense[prompt] = asked(dense, self.encoder, [tokens], ANSWER_TOKENS)
         return [self._compare(reading, tokens, self.dense[prompt], config) for config in configs]
 
-    def _reading(self, prompt: Prompt, tokens: Tokens) -> Reading:
+    def _reading(self, prompt: Prompt, tokens: Encoded) -> Reading:
         if prompt in self.readings:
             return self.readings[prompt]
         reading = Reading(self.model, mx.array([tokens.tokens]))
@@ -153,7 +152,7 @@ class Meter:
     def _begin(self, reading: Reading, config: LazyConfig) -> Continued:
         return Continued(reading, config, self.encoder.tokenizer.eos_token_ids)
 
-    def _compare(self, reading: Reading, tokens: Tokens, dense: Reference, config: LazyConfig) -> Outcome:
+    def _compare(self, reading: Reading, tokens: Encoded, dense: Reference, config: LazyConfig) -> Outcome:
         conversation = self._begin(reading, config)
         heard = hear(conversation, [tokens], dense.answers)
         kept = conversation.cache[0].turn.kept

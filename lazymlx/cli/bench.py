@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     check_folder(args.out, "--out")
     from ..bench.measure import Bench
     from ..bench.models import check_named, make_pair, random_maps
-    from ..bench.report import document, file_name
+    from ..bench.results import document, file_name
     from ..machine import advice, machine
 
     check_named(args.model, args.shape, args.bits)
@@ -185,7 +185,7 @@ def fitted(plan: Plan, pair: "Pair", chosen: bool, quick: bool = False) -> Plan:
 
 def _measure(bench: "Bench", on: dict[str, Any], path: Path) -> int:
     """Run it under a progress bar, storing what is done after each length. Returns the exit code."""
-    from ..bench.report import document
+    from ..bench.results import document
     from .bar import Advance, under_bar
 
     def after_length(length: str) -> None:
@@ -209,7 +209,7 @@ def _show(content: dict[str, Any], path: Path, plot: bool) -> None:
     from rich.console import Console
 
     from ..bench.figures import plot_speed
-    from ..bench.report import curve_table, summary, table
+    from ..bench.results import curve_table, summary, table
 
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
     for shown in (table(content), curve_table(content)):
@@ -229,7 +229,7 @@ def _show(content: dict[str, Any], path: Path, plot: bool) -> None:
 def _growth(path: Path) -> int:
     from ..bench.figures import plot_growth
     from ..bench.growth import sentence
-    from ..bench.report import read
+    from ..bench.results import read
 
     content = read(path)
     print(sentence(content))

@@ -102,9 +102,9 @@ def run(args: argparse.Namespace) -> int:
     lazy = options.lazy_config(args)
     from ..eval import readers, tasks
     from ..eval.encoding import Encoder
-    from ..eval.prompts import read_prompts
     from ..eval.run import Generated, Matrix, check_policies, policies_of
     from ..eval.store import Store, check_out
+    from ..eval.unlabelled import read_prompts
 
     check_reference(args)
     names, policies = asked_tasks(args), asked_policies(args)

@@ -9,7 +9,7 @@ from typing import Any
 from .. import demo
 from ..documents import MOST_BYTES, all_of, read_document, text_of_bytes
 from ..errors import PromptError, UsageError
-from ..prompts import BREAK, about
+from ..messages import BREAK, about
 from ..templates import encodable, rendered
 from .options import refuse_settled
 from .parser import Once

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..config import LazyConfig
 from ..engine.model import Model
-from .encoding import Encoder, Prompt
+from .encoding import Encoded, Encoder
 from .metrics import f1, normalised
 from .policies import Answer, Conversation, Heard
 from .policies.dense import Dense
@@ -59,19 +59,19 @@ class Reference:
         return heard.said == self.answers[-1]
 
 
-def reference(model: Model, encoder: Encoder, prompts: Sequence[Prompt], max_tokens: int) -> Reference:
+def reference(model: Model, encoder: Encoder, prompts: Sequence[Encoded], max_tokens: int) -> Reference:
     """Ask the dense model."""
     conversation = Dense(LazyConfig.dense(), point="").begin(model, encoder.tokenizer.eos_token_ids)
     return asked(conversation, encoder, prompts, max_tokens)
 
 
-def asked(conversation: Conversation, encoder: Encoder, prompts: Sequence[Prompt], max_tokens: int) -> Reference:
+def asked(conversation: Conversation, encoder: Encoder, prompts: Sequence[Encoded], max_tokens: int) -> Reference:
     """Ask the dense model, in a conversation of its own."""
     given = tuple(conversation.ask(prompt.tokens, max_tokens, prompt.tail) for prompt in prompts)
     return Reference(given, encoder.text(given[-1].tokens))
 
 
-def hear(conversation: Conversation, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]) -> Heard:
+def hear(conversation: Conversation, prompts: Sequence[Encoded], answers: Sequence[Sequence[int]]) -> Heard:
     """What a policy thinks of the last answer, all before it having been given too."""
     pairs = zip(prompts, answers, strict=True)
     return [conversation.hear(prompt.tokens, answer, prompt.tail) for prompt, answer in pairs][-1]

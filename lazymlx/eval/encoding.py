@@ -12,7 +12,7 @@ ANSWER = "\N{SECTION SIGN}answer\N{SECTION SIGN}"  # stands for an answer while 
 ASK = "\n\nAnswer:"  # what makes a model without a chat template answer
 
 
-class Prompt(NamedTuple):
+class Encoded(NamedTuple):
     """Token ids, and how many of the last ones are the chat template's own."""
 
     tokens: list[int]
@@ -47,23 +47,23 @@ class Encoder:
         """Tokens of words after spaces: their sum, since tokens do not reach across words."""
         return sum(map(self.word, text.split()))
 
-    def prompt(self, message: str, *, chat: bool = True, most: int | None = None) -> Prompt:
+    def prompt(self, message: str, *, chat: bool = True, most: int | None = None) -> Encoded:
         """A user's first message; `chat=False` leaves it bare. Of more than `most` tokens the middle goes."""
         if not (chat and self.tokenizer.has_chat_template):
-            return Prompt(middle_out(encode(self.tokenizer, message), most))
-        return Prompt(middle_out(self._chat(message), most), self._tail)
+            return Encoded(middle_out(encode(self.tokenizer, message), most))
+        return Encoded(middle_out(self._chat(message), most), self._tail)
 
-    def follow_up(self, message: str) -> Prompt:
+    def follow_up(self, message: str) -> Encoded:
         """A later message, from the end of the answer before it: what closes that answer comes first."""
         if not self.tokenizer.has_chat_template:
-            return Prompt(self.tokenizer.encode(f"\n\n{message}{ASK}", add_special_tokens=False))
+            return Encoded(self.tokenizer.encode(f"\n\n{message}{ASK}", add_special_tokens=False))
         turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": ANSWER}]
         turns.append({"role": "user", "content": message})
         text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         _, found, rest = text.partition(ANSWER)
         if not found:
             raise UsageError("model: its chat template cannot render a second question; leave out the task followup")
-        return Prompt(self.tokenizer.encode(rest, add_special_tokens=False), self._tail)
+        return Encoded(self.tokenizer.encode(rest, add_special_tokens=False), self._tail)
 
     def _chat(self, message: str) -> list[int]:
         if message != self._newest[0]:

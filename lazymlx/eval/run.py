@@ -14,7 +14,7 @@ from ..config import LazyConfig
 from ..engine.model import Model
 from ..errors import UsageError
 from .agreement import Reference, agreement, hear, reference
-from .encoding import Encoder, Prompt
+from .encoding import Encoded, Encoder
 from .metrics import METRICS
 from .policies import POLICIES, Answer, Heard, Options, Policy
 from .policies.dense import Dense
@@ -58,7 +58,7 @@ class Generated:
 class Asked(NamedTuple):
     """A sample in tokens, and what the dense model says to it."""
 
-    prompts: list[Prompt]
+    prompts: list[Encoded]
     dense: Reference
 
 
@@ -121,7 +121,7 @@ class Matrix:
         self._warm_up(sample, Dense(LazyConfig.dense(), point=""), first)
         return Asked(prompts, reference(self.model, self.encoder, prompts, sample.max_tokens))
 
-    def _warm_up(self, sample: Sample, policy: Policy, prompt: Prompt) -> None:
+    def _warm_up(self, sample: Sample, policy: Policy, prompt: Encoded) -> None:
         shape = (policy.name, policy.point, sample.length)
         if shape not in self._warm:
             self._warm.add(shape)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..errors import PromptError
-from ..prompts import BREAK
+from ..messages import BREAK
 from ..session.transcript import common_prefix
 from ..templates import encodable, rendered
 from .request import Chat, Message, Refusal, Request

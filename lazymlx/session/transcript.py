@@ -13,7 +13,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..documents import read_document
 from ..errors import PromptError
-from ..prompts import BREAK, about
+from ..messages import BREAK, about
 from ..templates import encodable, rendered
 
 Message = dict[str, str]  # role and content

@@ -14,7 +14,7 @@ from lazymlx.bench.growth import fit, fits, sentence
 from lazymlx.bench.measure import Bench, Budget, BudgetSpent
 from lazymlx.bench.models import Pair, make_pair, random_maps, random_pair
 from lazymlx.bench.plan import Plan
-from lazymlx.bench.report import document, file_name, read, rows, summary
+from lazymlx.bench.results import document, file_name, read, rows, summary
 from lazymlx.bench.runs import timed
 from lazymlx.bench.shapes import SHAPES, shape_args
 from lazymlx.config import LazyConfig, Schedule

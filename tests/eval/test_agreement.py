@@ -13,7 +13,7 @@ from tiny import random_tokens, stock_model, tiny_args, twin_of
 from lazymlx.config import LazyConfig, Schedule
 from lazymlx.engine.model import Model
 from lazymlx.eval.agreement import Reference, agreement, closeness, hear, reference
-from lazymlx.eval.encoding import Encoder, Prompt
+from lazymlx.eval.encoding import Encoded, Encoder
 from lazymlx.eval.intervals import interval
 from lazymlx.eval.policies import POLICIES, Answer, Heard, Options, Policy
 
@@ -69,7 +69,7 @@ def test_a_policy_that_keeps_everything_thinks_of_an_answer_what_the_model_think
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_nothing_rises_where_everything_is_kept(name: str, model: Model, draft: Model) -> None:
-    prompts = [Prompt(random_tokens(LENGTH)), Prompt(random_tokens(12, seed=1))]
+    prompts = [Encoded(random_tokens(LENGTH)), Encoded(random_tokens(12, seed=1))]
     dense = reference(model, Numbers(), prompts, ANSWER)
     heard = hear(policy(name, 1.0, draft).begin(model, ()), prompts, dense.answers)
     found = agreement(dense, heard, dense.text)
@@ -81,7 +81,7 @@ def test_nothing_rises_where_everything_is_kept(name: str, model: Model, draft: 
 def test_what_a_random_choice_leaves_behind_is_missed(model: Model, draft: Model) -> None:
     rises = []
     for seed in range(8):
-        prompts = [Prompt(random_tokens(LENGTH, seed=seed))]
+        prompts = [Encoded(random_tokens(LENGTH, seed=seed))]
         dense = reference(model, Numbers(), prompts, ANSWER)
         heard = hear(policy("random", 0.1, draft).begin(model, ()), prompts, dense.answers)
         rises.append(agreement(dense, heard, "")["nats_rise"])
@@ -90,10 +90,13 @@ def test_what_a_random_choice_leaves_behind_is_missed(model: Model, draft: Model
 
 def test_the_token_that_ends_an_answer_belongs_to_it(model: Model) -> None:
     tokens, question = random_tokens(LENGTH), random_tokens(9, seed=1)
-    free = reference(model, Numbers(), [Prompt(tokens)], ANSWER).answers[0]
+    free = reference(model, Numbers(), [Encoded(tokens)], ANSWER).answers[0]
     stop = free[2]
     ended = free[: free.index(stop) + 1]
-    prompts = [Prompt(tokens), Prompt([stop, *question])]  # a template closes the answer that the follow-up comes after
+    prompts = [
+        Encoded(tokens),
+        Encoded([stop, *question]),
+    ]  # a template closes the answer before a follow-up
     dense = reference(model, Numbers(stop), prompts, ANSWER)
     assert dense.answers[0] == ended
     expected = nats_of(model, [*tokens, *ended, *question], dense.answers[1])

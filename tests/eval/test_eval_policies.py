@@ -11,11 +11,11 @@ from lazymlx import demo
 from lazymlx.config import LazyConfig, Schedule
 from lazymlx.engine.model import Model
 from lazymlx.eval.policies import POLICIES, Options, Policy, engine
-from lazymlx.eval.policies import reader as reading
+from lazymlx.eval.policies import forward as passes
+from lazymlx.eval.policies.forward import Forward
 from lazymlx.eval.policies.gemfilter import GemFilter
 from lazymlx.eval.policies.lexical import BLOCK, QUERY, SINK, TAIL, Lexical
 from lazymlx.eval.policies.random_drop import RandomScorer
-from lazymlx.eval.policies.reader import Reader
 from lazymlx.eval.policies.specprefill import CHUNK, LOOK_AHEAD, SpecPrefill
 from lazymlx.eval.policies.subset import pooled
 from lazymlx.loading.load import load
@@ -120,7 +120,7 @@ def test_an_answer_ends_with_its_stop_token_and_the_next_question_does_not_repea
 def test_long_prompts_are_read_in_chunks_by_both_kinds_of_conversation(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (engine, reading):
+    for module in (engine, passes):
         monkeypatch.setattr(module, "STEP_SIZE", 64)
     tokens = random_tokens(LENGTH)
     whole = model(mx.array([tokens]))[0, -1]
@@ -147,9 +147,9 @@ def test_fastkv_protects_its_window_and_nothing_else(model: Model, draft: Model)
 def test_gemfilter_keeps_the_highest_sums_of_products(model: Model) -> None:
     """Against a loop over heads; the mean of five neighbours counts those beyond the ends as zero."""
     tokens = random_tokens(90)
-    reader = Reader(model, LAYER)
-    reader.read(mx.array(tokens), np.arange(90))
-    keys, queries = (np.array(a) for a in (reader.keys(LAYER - 1), reader.queries[-1][0, :, -1]))
+    forward = Forward(model, LAYER)
+    forward.read(mx.array(tokens), np.arange(90))
+    keys, queries = (np.array(a) for a in (forward.keys(LAYER - 1), forward.queries[-1][0, :, -1]))
     sums = sum(keys[head // 2] @ queries[head] for head in range(4))
     padded = np.pad(sums, 2)
     means = np.array([padded[i : i + 5].mean() for i in range(90)])
@@ -168,13 +168,13 @@ def test_specprefill_scores_by_what_the_draft_attends_to(model: Model, draft: Mo
     N = 100
     tokens = random_tokens(N)
     ahead = greedy(draft, tokens, LOOK_AHEAD)
-    reader = Reader(draft)
-    reader.read(mx.array(tokens + ahead), np.arange(N + LOOK_AHEAD))
+    forward = Forward(draft)
+    forward.read(mx.array(tokens + ahead), np.arange(N + LOOK_AHEAD))
     by_layer = []
-    for layer, queries in enumerate(reader.queries):
+    for layer, queries in enumerate(forward.queries):
         for head in range(4):
             q = np.array(queries[0, head, N:]) * draft.layers[layer].self_attn.scale
-            logits = q @ np.array(reader.keys(layer)[head // 2, :N]).T
+            logits = q @ np.array(forward.keys(layer)[head // 2, :N]).T
             weights = np.exp(logits - logits.max(axis=1, keepdims=True))
             weights /= weights.sum(axis=1, keepdims=True)
             padded = np.pad(weights, ((0, 0), (6, 6)))
@@ -193,8 +193,8 @@ def test_specprefill_scores_by_what_the_draft_attends_to(model: Model, draft: Mo
 def test_tokens_kept_in_place_see_each_other_at_their_own_distance(model: Model) -> None:
     """Reading a subset at its own positions: the same as reading it moved together only if nothing was between."""
     tokens = mx.array(random_tokens(20))
-    near, far = (Reader(model).logits(tokens, positions) for positions in (np.arange(20), np.arange(20) + 7))
-    apart = Reader(model).logits(tokens, np.append(np.arange(10), np.arange(10) + 30))
+    near, far = (Forward(model).logits(tokens, positions) for positions in (np.arange(20), np.arange(20) + 7))
+    apart = Forward(model).logits(tokens, np.append(np.arange(10), np.arange(10) + 30))
     assert mx.abs(near - far).max() < 1e-3  # rotary positions are relative
     assert mx.abs(near - apart).max() > 1e-2
 

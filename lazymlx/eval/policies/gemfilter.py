@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 
 from ...config import Cut
-from .reader import Reader
+from .forward import Forward
 from .subset import SubsetPolicy, closed_up, pooled
 
 POOL = 5
@@ -30,10 +30,10 @@ class GemFilter(SubsetPolicy):
 
     def choose(self, model, tokens):
         N = len(tokens)
-        reader = Reader(model, self.layer)
-        reader.read(mx.array(tokens), np.arange(N))
-        keys = reader.keys(self.layer - 1).astype(mx.float32)
-        query = reader.queries[-1][0, :, -1].astype(mx.float32)
+        forward = Forward(model, self.layer)
+        forward.read(mx.array(tokens), np.arange(N))
+        keys = forward.keys(self.layer - 1).astype(mx.float32)
+        query = forward.queries[-1][0, :, -1].astype(mx.float32)
         query = query.reshape(keys.shape[0], -1, keys.shape[2]).sum(axis=1, keepdims=True)  # heads that share keys
         scores = pooled((query @ keys.transpose(0, 2, 1)).sum(axis=(0, 1)), POOL)
         order = np.argsort(-np.array(scores), kind="stable")

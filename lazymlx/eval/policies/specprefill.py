@@ -8,7 +8,7 @@ import numpy as np
 from ...costs.flops import Sizes, prefill_flops
 from ...engine.model import Model
 from ...engine.selection import attention
-from .reader import Reader
+from .forward import Forward
 from .subset import SubsetPolicy, in_place, pooled
 
 LOOK_AHEAD = 8
@@ -49,17 +49,17 @@ class SpecPrefill(SubsetPolicy):
 
     def importance(self, tokens: list[int]) -> mx.array:
         """One importance per token."""
-        N, reader = len(tokens), Reader(self.draft)
-        logits = reader.logits(mx.array(tokens), np.arange(N))
+        N, forward = len(tokens), Forward(self.draft)
+        logits = forward.logits(mx.array(tokens), np.arange(N))
         looks = []
         for position in range(N, N + LOOK_AHEAD):
-            logits = reader.logits(logits.argmax(axis=-1), np.array([position]))
-            looks.append(reader.queries)
+            logits = forward.logits(logits.argmax(axis=-1), np.array([position]))
+            looks.append(forward.queries)
         seen = []
-        for number, layer in enumerate(reader.layers):
+        for number, layer in enumerate(forward.layers):
             theirs = self.draft.family.attention_of(layer)
             queries = mx.concatenate([look[number][0] for look in looks], axis=1)  # H, look-ahead, D_h
-            keys = reader.keys(number)[:, :N]
+            keys = forward.keys(number)[:, :N]
             weights = attention(queries * theirs.scale, keys, None, theirs.softcap, theirs.sinks)
             seen.append(pooled(weights, POOL).max(axis=0))
         return mx.stack(seen).max(axis=0).mean(axis=0)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...engine.model import Model
 from .base import Conversation, Policy, prefill_share
-from .reader import Reader
+from .forward import Forward
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class SubsetConversation(Conversation):
     def __init__(self, policy: SubsetPolicy, model: Model, stop: Collection[int]):
         super().__init__(stop)
         self.policy, self.model = policy, model
-        self.reader = Reader(model)
+        self.forward = Forward(model)
         self.offset = 0  # position of the next token
         self.seen = 0  # tokens so far, kept or not
         self.token_layers = 0
@@ -84,7 +84,7 @@ class SubsetConversation(Conversation):
         rows = [*repeat(N, kept.layers), *repeat(len(kept.tokens), n)]
         self._prefill_fraction = prefill_share(self.model, rows, N, kept.flops)
         self.seen, self.offset, self.token_layers = N, kept.end, sum(rows)
-        return self.reader.logits(mx.array(np.array(tokens)[kept.tokens]), kept.positions)
+        return self.forward.logits(mx.array(np.array(tokens)[kept.tokens]), kept.positions)
 
     def step(self, token):
         return self._append(token)
@@ -94,7 +94,7 @@ class SubsetConversation(Conversation):
         self.offset += len(tokens)
         self.seen += len(tokens)
         self.token_layers += len(tokens) * len(self.model.layers)
-        return self.reader.logits(tokens, positions)
+        return self.forward.logits(tokens, positions)
 
     def prefill_fraction(self):
         return self._prefill_fraction

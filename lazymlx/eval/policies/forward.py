@@ -11,7 +11,7 @@ from ...nn.loop import View, run_layers
 from .base import STEP_SIZE
 
 
-class Reader:
+class Forward:
     """A model's first layers (all, if not said otherwise), with the keys and values of what they have read."""
 
     def __init__(self, model: Model, layers: int | None = None):
