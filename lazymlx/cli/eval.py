@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     encoder = Encoder(tokenizer)
     _check_fit(args, model, encoder, samples)
     found = policies_of(policies, make_options(args, model, _draft(args, tokenizer)))
-    store = Store(args.out, settings(args, model.lazy), args.resume)
+    store = Store(args.out, settings(args, model), args.resume)
     generated = Generated(names, args.lengths, args.n, args.seed, encoder)
     total = (len(samples) + len(generated)) * len(found)
     code, why = _ask(Matrix(model, encoder, found, store), chain(samples, generated), total, args.budget_s)
@@ -163,16 +163,18 @@ def asked_policies(args: argparse.Namespace) -> Sequence[str]:
     return [name for name, kind in POLICIES.items() if args.draft_model or not kind.needs_draft]
 
 
-def settings(args: argparse.Namespace, lazy: LazyConfig) -> dict[str, Any]:
+def settings(args: argparse.Namespace, model: "Model") -> dict[str, Any]:
     """What all answers of a run have in common, the machine for their times; points are named with each answer."""
     from ..loading.hub import find
     from ..loading.stored import fingerprint
     from ..machine import machine
 
+    lazy, maps = model.lazy, model.engine.maps
     shared = {f.name: getattr(lazy, f.name) for f in fields(lazy) if f.name not in ("schedule", "scorer")}
     return {
         "model": MODEL.name if args.model is None else args.model,
-        "weights": fingerprint(find(options.model_name(args))),
+        "weights": fingerprint(find(options.model_name(args)), args.adapter_path),
+        "looks_at": None if maps is None else sorted(maps.cuts),  # cuts that it has maps for
         "draft_model": Path(args.draft_model).name if args.draft_model else None,
         "draft_weights": fingerprint(find(args.draft_model)) if args.draft_model else None,
         "seed": args.seed,

@@ -221,6 +221,22 @@ def test_the_settings_that_a_calibration_brings_are_kept_with_the_answers(
     assert answers(tmp_path / "run")[0]["point"] == "3:0.3"
 
 
+def test_a_calibration_of_another_quantisation_is_refused(
+    tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    packed, found = tmp_path / "packed", tmp_path / "found.json"
+    shutil.copytree(tiny_model_folder, packed)
+    config = json.loads((packed / "config.json").read_text(encoding="utf-8"))
+    config["quantization"] = {"group_size": 32, "bits": 4}
+    (packed / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    write_json(found, {"schedule": "3:0.3", "fingerprint": schedules.fingerprint(packed)}, "--out")
+    flags = ["eval", "--model", str(tiny_model_folder), "--schedule", str(found), "--out", str(tmp_path / "run")]
+    assert main(flags) == 2
+    error = capsys.readouterr().err
+    assert "found.json was calibrated for another model, other weights or another quantisation" in error
+    assert error.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
 def test_an_answer_to_another_question_is_not_taken_for_this_ones(
     tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
