@@ -1,9 +1,11 @@
 """What a chat can be told beside questions: what follows a command's name, its help, and what it does."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
 
 from ..errors import UsageError
 from . import chat_settings
@@ -95,10 +97,13 @@ def _model(conversation: Conversation, name: str) -> None:
 
 
 def _help(conversation: Conversation, _: str) -> None:
-    usages = {f"/{name} {command.operand}".rstrip(): command.help for name, command in COMMANDS.items()}
-    width = max(map(len, usages))
-    lines = [f"{usage:{width}}  {text}" for usage, text in usages.items()]
-    print(*lines, HELP, sep="\n", file=sys.stderr, flush=True)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    for name, command in COMMANDS.items():
+        table.add_row(f"/{name} {command.operand}".rstrip(), command.help)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    console.print(table)
+    console.print(HELP)
 
 
 def _quit(conversation: Conversation, _: str) -> None:

@@ -51,6 +51,8 @@ def set_defaults(parser: Parser, command: str, commands: Collection[str], parser
     content = _read(path)
     tables = {key: value for key, value in content.items() if key in commands and isinstance(value, dict)}
     for key in content.keys() - tables.keys():
+        if key in commands:
+            raise _wrong(path, f"[{key}] is the place for flags of 'lazymlx {key}', got {content[key]!r}")
         known = parser.has_flag(key)
         if not known and not any(parser_of(name).has_flag(key) for name in ANSWERING if name != command):
             raise _wrong(path, f"{key!r} is neither a flag nor a command; 'lazymlx generate --help-all' lists flags")

@@ -34,7 +34,7 @@ def add_arguments(parser: Parser) -> None:
         help="fetch a model: smollm2, or one of the Hub by its name",
         description="Fetch a model, unless it is there, and write its folder to stdout.",
     )
-    get.add_argument("name", metavar="NAME", help="smollm2, or a name on the Hub")
+    get.add_argument("name", type=values.named, metavar="NAME", help="smollm2, or a name on the Hub")
     get.add_argument("--to", type=values.path, metavar="FOLDER", help="where smollm2 goes (default: the user's cache)")
 
 

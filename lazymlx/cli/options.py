@@ -10,7 +10,7 @@ from typing import Any
 from ..config import BOLD, MOST, STORAGE, LazyConfig
 from ..demo import MODEL
 from ..errors import UsageError
-from .values import memory_size, number, number_or_all, rows_that_look, schedule_or_place, token_limit
+from .values import memory_size, named, number, number_or_all, rows_that_look, schedule_or_place, token_limit
 
 # mlx_lm.generate's defaults
 MAX_TOKENS = 100
@@ -37,8 +37,9 @@ def add_model_flags(parser: argparse._ActionsContainer) -> None:
     """Which model."""
     parser.add_argument(
         "--model",
+        type=named,
         metavar="PATH",
-        default=os.environ.get(MODEL_VARIABLE) or None,
+        default=os.environ.get(MODEL_VARIABLE, "").strip() or None,
         help=f"a model's folder or Hub name (default: ${MODEL_VARIABLE}, else config.toml's, else the embedded model)",
     )
     parser.add_argument("--adapter-path", metavar="PATH", help="a folder with trained adapter weights and their config")

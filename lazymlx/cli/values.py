@@ -46,7 +46,10 @@ def lengths(text: str) -> tuple[int, ...]:
 
 def token_limit(text: str) -> int:
     """A number of tokens, or -1 for no limit."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1 and value != -1:
         raise argparse.ArgumentTypeError(f"must be at least 1, or -1 for no limit, got {text}")
     return value
@@ -69,6 +72,13 @@ def memory_size(text: str) -> int:
     if count < 1:
         raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
     return count
+
+
+def named(text: str) -> str:
+    """A name; an empty one, as of a shell's variable that is not set, would mean something else."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a name, got an empty text")
+    return text
 
 
 def path(text: str) -> Path:
