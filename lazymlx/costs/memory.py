@@ -20,6 +20,7 @@ from ..engine.links import BITS, GROUP_SIZE
 from ..engine.model import Model
 from ..errors import TooLargeError
 from ..nn.loop import IN_HAND
+from .flops import rows_by_layer
 
 FUSED_HEADS = (64, 80, 96, 128)  # head sizes for which a GPU never holds all attention scores
 LEAST_STEP = 64
@@ -61,21 +62,21 @@ def estimate_memory(
     shape = _Shape(model)
     config = model.resolve(config or model.lazy)
     N = context + n_tokens
-    edges = [cut.layer for cut in config.cuts]
+    edges = [*(cut.layer for cut in config.cuts), shape.layers]
     rows = [_kept(config, keep, N) for _, keep in config.cuts]
-    depths = [stop - start for start, stop in pairwise([*edges, shape.layers])]
+    depths = [stop - start for start, stop in pairwise(edges)]
     kv_bits = config.kv_bits if context + n_tokens > config.quantized_kv_start else None
     kv, hidden = (shape.share(bits, config.kv_group_size) for bits in (kv_bits, config.aux_bits))
-    stage_0 = int(kv * (edges[0] if edges else shape.layers) * shape.pool(N))
-    deep = int(kv * sum(layers * shape.pool(n) for layers, n in zip(depths, rows, strict=True)))
+    each = [shape.kv(int(n)) for n in rows_by_layer(shape.layers, config.cuts, [N, *rows])]
+    stage_0, deep = int(kv * sum(each[: edges[0]])), int(kv * sum(each[edges[0] :]))
     aux = int(hidden * _rounded(N) * shape.width) if config.cuts else 0
     if config.cuts and config.links:
         aux += int(shape.share(BITS, GROUP_SIZE) * _rounded(N) * shape.queries)
 
     maps = model.engine.maps
     looks = maps is not None and maps.serve(config) and bool(config.cuts)
-    first = shape.chunk(min(step_size, n_tokens), N, edges[0] if edges else shape.layers)
-    first += 0 if kv_bits is None else shape.pool(N)  # a layer is unpacked
+    first = shape.chunk(min(step_size, n_tokens), N, edges[0])
+    first += 0 if kv_bits is None else shape.kv(N)  # a layer is unpacked
     behind = [
         shape.chunk(min(step_size, n), n, layers, masked=context > 0) + 3 * n * shape.width
         for n, layers in zip(rows, depths, strict=True)
@@ -90,8 +91,8 @@ class _Shape:
 
     def __init__(self, model: Model):
         attention = model.family.attention_of(model.layers[0])
-        width, size = model.family.norm(model)["weight"].shape[-1], model.dtype.size
-        queries, keys, _ = attention.project(attention, mx.zeros((1, 1, width), model.dtype))  # for their shapes alone
+        width, size = model.hidden_size, model.dtype.size
+        queries, keys, _ = model.projected()
         self.layers, self.value = len(model.layers), size
         self.weights = sum(w.nbytes for _, w in tree_flatten(model.parameters()) if isinstance(w, mx.array))
         self.width, self.queries, self.token = width * size, queries.size * size, 2 * keys.size * size
@@ -101,7 +102,7 @@ class _Shape:
         self.on_gpu = mx.default_device() == mx.Device(mx.gpu)
         self.fused = self.on_gpu and attention.softcap is None and queries.shape[-1] in FUSED_HEADS
 
-    def pool(self, rows: int) -> int:
+    def kv(self, rows: int) -> int:
         """Keys and values of one layer."""
         return _rounded(rows) * self.token
 

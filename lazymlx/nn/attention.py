@@ -7,7 +7,7 @@ earlier rows. What differs from family to family is passed to it as a few functi
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -101,50 +101,57 @@ def fused(name: str) -> Project:
     return project
 
 
-class Attention(nn.Module):
-    """Multi-head or grouped-query attention.
+@dataclass(frozen=True)
+class Variant:
+    """How an architecture's attention differs from Llama's.
 
-    Args:
-        args: upstream's configuration.
-        theirs: upstream's attention; its parts become this one's.
+    Attributes:
         kv_heads: if the configuration does not name them.
         scale: of the logits, if upstream's attention does not name it.
         project: from a layer's input to queries, keys and values by head.
         rope: name of the part that rotates queries and keys; None leaves them without positions.
         turned: a change to rotated queries and keys.
         window: tokens that a token sees, itself included; None for all before it.
-        softcap, sinks: see `attend`; the sinks are a part of upstream's attention.
+        softcap: see `attend`.
         gate: a change to the heads' outputs, of which the layer's input decides.
         output: name of the part that projects these.
         precise: dtypes in which logits need float32.
     """
 
-    def __init__(
-        self,
-        args: Any,
-        theirs: Any,
-        *,
-        kv_heads: int | None = None,
-        scale: float | None = None,
-        project: Project = separate,
-        rope: str | None = "rope",
-        turned: Turned | None = None,
-        window: int | None = None,
-        softcap: float | None = None,
-        gate: Gate | None = None,
-        output: str = "o_proj",
-        precise: tuple[mx.Dtype, ...] = (),
-    ):
+    kv_heads: int | None = None
+    scale: float | None = None
+    project: Project = separate
+    rope: str | None = "rope"
+    turned: Turned | None = None
+    window: int | None = None
+    softcap: float | None = None
+    gate: Gate | None = None
+    output: str = "o_proj"
+    precise: tuple[mx.Dtype, ...] = ()
+
+
+LLAMA = Variant()
+
+
+class Attention(nn.Module):
+    """Multi-head or grouped-query attention.
+
+    Args:
+        args: upstream's configuration.
+        theirs: upstream's attention; its parts, and sinks, become this one's.
+    """
+
+    def __init__(self, args: Any, theirs: Any, variant: Variant = LLAMA):
         super().__init__()
         for name, part in theirs.items():
             self[name] = part
         self.sinks = theirs.get("sinks")
         self.heads = args.num_attention_heads
-        self.kv_heads = kv_heads or args.num_key_value_heads
-        self.scale: float = scale or theirs.scale
-        self.project, self.rotated_by, self.turned = project, rope, turned
-        self.gate, self.projected_by = gate, output
-        self.window, self.softcap, self.precise = window, softcap, precise
+        self.kv_heads = variant.kv_heads or args.num_key_value_heads
+        self.scale: float = variant.scale or theirs.scale
+        self.project, self.rotated_by, self.turned = variant.project, variant.rope, variant.turned
+        self.gate, self.projected_by = variant.gate, variant.output
+        self.window, self.softcap, self.precise = variant.window, variant.softcap, variant.precise
         self.joined: Joined | None = None
 
     def __call__(

@@ -232,8 +232,7 @@ class Maps:
 
 def kv_width(network: Network, layer: int) -> int:
     """Of a token's keys and values in a layer, together; nothing is computed."""
-    attention = network.family.attention_of(network.layers[layer])
-    _, keys, values = attention.project(attention, mx.zeros((1, 1, network.hidden_size), network.dtype))
+    _, keys, values = network.projected(layer)
     return keys.size + values.size
 
 

@@ -62,16 +62,16 @@ class Network(nn.Module):
     @property
     def head_size(self) -> int:
         """Of a key."""
-        return self._projected()[1].shape[-1]
+        return self.projected()[1].shape[-1]
 
     @property
     def query_size(self) -> int:
         """Of a token's queries in all heads."""
-        return self._projected()[0].size
+        return self.projected()[0].size
 
-    def _projected(self) -> tuple[mx.array, mx.array, mx.array]:
-        """Queries, keys and values of a row, for their shapes: nothing is computed."""
-        attention = self.family.attention_of(self.layers[0])
+    def projected(self, layer: int = 0) -> tuple[mx.array, mx.array, mx.array]:
+        """Queries, keys and values of a row in a layer, for their shapes: nothing is computed."""
+        attention = self.family.attention_of(self.layers[layer])
         return attention.project(attention, mx.zeros((1, 1, self.hidden_size), self.dtype))
 
     def load_weights(self, file_or_weights: str | list[tuple[str, mx.array]], strict: bool = True) -> nn.Module:

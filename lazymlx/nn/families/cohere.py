@@ -4,19 +4,19 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..attention import Attention, heads_normed, separate
+from ..attention import Attention, Variant, heads_normed, separate
 from .family import Family, Linear
 
 
 def maybe_normed(args: Any, index: int, theirs: Any) -> Attention:
-    return Attention(args, theirs, project=heads_normed if args.use_qk_norm else separate)
+    return Attention(args, theirs, Variant(project=heads_normed if args.use_qk_norm else separate))
 
 
 def windowed_or_nope(args: Any, index: int, theirs: Any) -> Attention:
     """float16 is too narrow for its logits, upstream found."""
     if theirs.use_sliding_window:
-        return Attention(args, theirs, window=args.sliding_window, precise=(mx.float16,))
-    return Attention(args, theirs, rope=None, precise=(mx.float16,))
+        return Attention(args, theirs, Variant(window=args.sliding_window, precise=(mx.float16,)))
+    return Attention(args, theirs, Variant(rope=None, precise=(mx.float16,)))
 
 
 def scaled(args: Any, x: mx.array, project: Linear) -> mx.array:

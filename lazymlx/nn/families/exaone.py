@@ -2,22 +2,26 @@
 
 from typing import Any
 
-from ..attention import Attention, heads_normed
+from ..attention import Attention, Variant, heads_normed
 from .family import Family, Places
 
 
 def exaone3(args: Any, index: int, theirs: Any) -> Attention:
-    return Attention(args, theirs, output="out_proj")
+    return Attention(args, theirs, Variant(output="out_proj"))
 
 
 def exaone4(args: Any, index: int, theirs: Any) -> Attention:
     window = args.sliding_window if theirs.is_local else None
-    return Attention(args, theirs, project=heads_normed, rope="rope" if theirs.use_rope else None, window=window)
+    return Attention(
+        args, theirs, Variant(project=heads_normed, rope="rope" if theirs.use_rope else None, window=window)
+    )
 
 
 def exaone_moe(args: Any, index: int, theirs: Any) -> Attention:
     window = args.sliding_window if theirs.is_sliding_window else None
-    return Attention(args, theirs, project=heads_normed, rope="rope" if theirs.use_rope else None, window=window)
+    return Attention(
+        args, theirs, Variant(project=heads_normed, rope="rope" if theirs.use_rope else None, window=window)
+    )
 
 
 EXAONE = {

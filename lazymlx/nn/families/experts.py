@@ -4,14 +4,14 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..attention import Attention, heads_normed
+from ..attention import Attention, Variant, heads_normed
 from .family import Family, listed_window
 
 
 def gpt_oss(args: Any, index: int, theirs: Any) -> Attention:
     """Sinks are one of attention's parts, hence taken over with the others; layers take turns."""
     windowed = args.layer_types[index] == "sliding_attention" if args.layer_types else index % 2 == 0
-    return Attention(args, theirs, scale=theirs.sm_scale, window=args.sliding_window if windowed else None)
+    return Attention(args, theirs, Variant(scale=theirs.sm_scale, window=args.sliding_window if windowed else None))
 
 
 def gated(attention: Attention, out: mx.array, x: mx.array) -> mx.array:
@@ -23,10 +23,12 @@ def afmoe(args: Any, index: int, theirs: Any) -> Attention:
     return Attention(
         args,
         theirs,
-        project=heads_normed,
-        rope="rope" if windowed else None,
-        window=args.sliding_window if windowed else None,
-        gate=gated,
+        Variant(
+            project=heads_normed,
+            rope="rope" if windowed else None,
+            window=args.sliding_window if windowed else None,
+            gate=gated,
+        ),
     )
 
 
@@ -35,7 +37,7 @@ def afmoe_embedding(args: Any, x: mx.array) -> mx.array:
 
 
 def mellum(args: Any, index: int, theirs: Any) -> Attention:
-    return Attention(args, theirs, project=heads_normed, window=listed_window(args, index))
+    return Attention(args, theirs, Variant(project=heads_normed, window=listed_window(args, index)))
 
 
 EXPERTS = {

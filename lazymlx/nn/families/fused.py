@@ -5,12 +5,12 @@ from typing import Any
 import mlx.core as mx
 from jaxtyping import Float
 
-from ..attention import Attention, ByHead, fused
+from ..attention import Attention, ByHead, Variant, fused
 from .family import Family, Places
 
 
 def phi3(args: Any, index: int, theirs: Any) -> Attention:
-    return Attention(args, theirs, project=fused("qkv_proj"))
+    return Attention(args, theirs, Variant(project=fused("qkv_proj")))
 
 
 def by_group(attention: Attention, x: Float[mx.array, "B L D"]) -> ByHead:
@@ -22,7 +22,7 @@ def by_group(attention: Attention, x: Float[mx.array, "B L D"]) -> ByHead:
 
 
 def internlm2(args: Any, index: int, theirs: Any) -> Attention:
-    return Attention(args, theirs, project=by_group, output="wo")
+    return Attention(args, theirs, Variant(project=by_group, output="wo"))
 
 
 def ling_normed(attention: Attention, x: Float[mx.array, "B L D"]) -> ByHead:
@@ -32,7 +32,7 @@ def ling_normed(attention: Attention, x: Float[mx.array, "B L D"]) -> ByHead:
 
 def ling(args: Any, index: int, theirs: Any) -> Attention:
     project = ling_normed if args.use_qk_norm else fused("query_key_value")
-    return Attention(args, theirs, project=project, output="dense")
+    return Attention(args, theirs, Variant(project=project, output="dense"))
 
 
 FUSED = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..attention import Attention, heads_normed
+from ..attention import Attention, Variant, heads_normed
 from .family import Family, Linear
 
 
@@ -22,7 +22,7 @@ def scaled_in_bfloat16(args: Any, x: mx.array) -> mx.array:
 
 
 def capped(args: Any, index: int, theirs: Any) -> Attention:
-    return Attention(args, theirs, softcap=args.attn_logit_softcapping)
+    return Attention(args, theirs, Variant(softcap=args.attn_logit_softcapping))
 
 
 def capped_logits(args: Any, x: mx.array, project: Linear) -> mx.array:
@@ -31,7 +31,7 @@ def capped_logits(args: Any, x: mx.array, project: Linear) -> mx.array:
 
 def mostly_windowed(args: Any, index: int, theirs: Any) -> Attention:
     windowed = (index + 1) % args.sliding_window_pattern != 0
-    return Attention(args, theirs, project=heads_normed, window=args.sliding_window if windowed else None)
+    return Attention(args, theirs, Variant(project=heads_normed, window=args.sliding_window if windowed else None))
 
 
 GEMMA = {

@@ -4,7 +4,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..attention import Attention, Rows
+from ..attention import Attention, Rows, Variant
 from .family import Family
 
 
@@ -13,7 +13,7 @@ def normed_after(attention: Attention, queries: mx.array, keys: mx.array, rows: 
 
 
 def hunyuan(args: Any, index: int, theirs: Any) -> Attention:
-    return Attention(args, theirs, turned=normed_after if args.use_qk_norm else None)
+    return Attention(args, theirs, Variant(turned=normed_after if args.use_qk_norm else None))
 
 
 HUNYUAN = {"hunyuan_v1_dense": Family("Hunyuan (dense)", "hunyuan_v1_dense", hunyuan, swiglu=True)}

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from ..attention import Attention
+from ..attention import Attention, Variant
 from .family import Family, listed_window
 
 
 def listed(args: Any, index: int, theirs: Any) -> Attention:
     """Attention whose configuration lists which layers see a window only."""
-    return Attention(args, theirs, window=listed_window(args, index))
+    return Attention(args, theirs, Variant(window=listed_window(args, index)))
 
 
 def everywhere(args: Any, index: int, theirs: Any) -> Attention:
@@ -18,7 +18,7 @@ def everywhere(args: Any, index: int, theirs: Any) -> Attention:
         return listed(args, index, theirs)
     window = args.sliding_window
     hides = window is not None and window < (args.max_position_embeddings or window + 1)
-    return Attention(args, theirs, window=window if hides else None)
+    return Attention(args, theirs, Variant(window=window if hides else None))
 
 
 LLAMA = Family("Llama 2, 3, 3.1, 3.2, 3.3, Yi, SmolLM2", "llama", listed, block=True)

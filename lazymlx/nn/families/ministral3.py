@@ -5,7 +5,7 @@ from typing import Any
 import mlx.core as mx
 
 from ...cache.masks import Mask
-from ..attention import Attention, Rows, Turned
+from ..attention import Attention, Rows, Turned, Variant
 from .family import Family, listed_window
 
 
@@ -26,12 +26,8 @@ def grown_by(beta: float, length: int) -> Turned:
 
 def ministral3(args: Any, index: int, theirs: Any) -> Attention:
     rope = args.rope_parameters
-    return WithScale(
-        args,
-        theirs,
-        turned=grown_by(rope["llama_4_scaling_beta"], rope["original_max_position_embeddings"]),
-        window=listed_window(args, index),
-    )
+    grown = grown_by(rope["llama_4_scaling_beta"], rope["original_max_position_embeddings"])
+    return WithScale(args, theirs, Variant(turned=grown, window=listed_window(args, index)))
 
 
 MINISTRAL3 = {"ministral3": Family("Ministral 3", "ministral3", ministral3, swiglu=True)}

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from ..attention import Attention, all_normed
+from ..attention import Attention, Variant, all_normed
 from .family import Family, listed_window
 
 
 def normed(args: Any, index: int, theirs: Any) -> Attention:
-    return Attention(args, theirs, project=all_normed)
+    return Attention(args, theirs, Variant(project=all_normed))
 
 
 def normed_listed(args: Any, index: int, theirs: Any) -> Attention:
-    return Attention(args, theirs, project=all_normed, window=listed_window(args, index))
+    return Attention(args, theirs, Variant(project=all_normed, window=listed_window(args, index)))
 
 
 OLMO = {

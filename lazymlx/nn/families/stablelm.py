@@ -5,7 +5,7 @@ from typing import Any
 import mlx.core as mx
 from jaxtyping import Float
 
-from ..attention import Attention, ByHead, separate
+from ..attention import Attention, ByHead, Variant, separate
 from .family import Family
 
 
@@ -18,9 +18,11 @@ def stablelm(args: Any, index: int, theirs: Any) -> Attention:
     return Attention(
         args,
         theirs,
-        scale=theirs.head_dim**-0.5,
-        project=each_head_normed if args.qk_layernorm else separate,
-        precise=(mx.float16, mx.bfloat16),
+        Variant(
+            scale=theirs.head_dim**-0.5,
+            project=each_head_normed if args.qk_layernorm else separate,
+            precise=(mx.float16, mx.bfloat16),
+        ),
     )
 
 
