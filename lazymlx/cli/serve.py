@@ -59,9 +59,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.api_key and not _is_loopback(args.host):
         raise UsageError(f"--host: {args.host} can be reached from other machines; add --api-key KEY")
     try:
-        import uvicorn
-
         from ..serve.app import Service, make_app
+        from ..serve.server import Server
     except ModuleNotFoundError as error:
         raise UsageError(f"serve: it needs {error.name}; pip install 'lazymlx[serve]'") from None
     from ..loading.hub import find
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
     worker = Worker(answering, on_death=end)
     service = Service(worker, answering, Encoder(tokenizer, model.max_positions, args.max_tokens), name, args.api_key)
-    server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="warning"))
+    server = Server(make_app(service), worker)
     _introduce(f"http://{_authority(*listener.getsockname()[:2])}", name, args.api_key is not None)
     try:
         with WIRED.held():

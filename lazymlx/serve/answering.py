@@ -99,6 +99,8 @@ class Answering:
         finally:
             responses.close()
         conversation.took_in(prompt + said)
+        if not piece.end:
+            raise Cancelled(f"cancelled after {len(said)} tokens of the answer")
         return piece
 
     def _read(self, job: Job, conversation: Conversation) -> dict[str, Any]:

@@ -53,19 +53,26 @@ class Worker:
         if not self.alive:  # since: it may have been the last to come
             self._refuse_waiting()
 
-    def close(self) -> None:
-        """End, with the answer under way cut short."""
+    def stop(self) -> None:
+        """Cut the answer under way short, and refuse all others."""
         self._closed.set()
         if (job := self._current) is not None:
             job.cancelled.set()
+        self._refuse_waiting()
         self._jobs.put(None)
+
+    def close(self) -> None:
+        """End, and wait for it."""
+        self.stop()
         self._thread.join()
 
     def _work(self) -> None:
         try:
-            while (job := self._jobs.get()) is not None and not self._closed.is_set():
+            while (job := self._jobs.get()) is not None:
                 self._current = job
-                if not job.cancelled.is_set():
+                if self._closed.is_set():  # looked at after `_current` is set: `stop` does it the other way round
+                    job.tell(_gone())
+                elif not job.cancelled.is_set():
                     self._serve(job)
                 self._current = job = None
         except BaseException as error:

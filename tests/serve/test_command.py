@@ -19,7 +19,7 @@ httpx = pytest.importorskip("httpx")
 HELLO = {"messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 2}
 
 
-def test_it_says_how_to_reach_it_and_ctrl_c_ends_it(tiny_model_folder: Path) -> None:
+def test_it_says_how_to_reach_it_and_ctrl_c_ends_it_and_twice_its_answer_too(tiny_model_folder: Path) -> None:
     command = [sys.executable, "-m", "lazymlx.serve", "--model", str(tiny_model_folder), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
@@ -29,7 +29,15 @@ def test_it_says_how_to_reach_it_and_ctrl_c_ends_it(tiny_model_folder: Path) -> 
         assert httpx.get(f"{address[0]}/health", timeout=20).status_code == 200
         answer = httpx.post(f"{address[0]}/v1/chat/completions", json=HELLO, timeout=20)
         assert answer.json()["usage"]["completion_tokens"] == 2 and str(tiny_model_folder) not in answer.text
-        server.send_signal(signal.SIGINT)
+        endless = {**HELLO, "max_tokens": 2000, "stream": True}
+        with httpx.stream("POST", f"{address[0]}/v1/chat/completions", json=endless, timeout=20) as response:
+            lines = response.iter_lines()
+            while "content" not in next(lines):
+                pass
+            for _ in range(2):
+                server.send_signal(signal.SIGINT)
+                time.sleep(0.2)
+            assert any("ending" in line for line in lines)
         assert server.wait(20) == 0 and server.stderr.read() == ""
 
 
