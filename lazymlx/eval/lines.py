@@ -75,9 +75,9 @@ def raw_lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     opened = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened(path, "rt", encoding="utf-8") as file:
+        with opened(path, "rt", encoding="utf-8-sig") as file:
             yield from enumerate(file, 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"--data: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"--data: {path} is not UTF-8 text: {error.reason}") from None
+        raise UsageError(f"--data: {path} is not UTF-8 text ({error.reason}); save it as that") from None

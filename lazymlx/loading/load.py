@@ -28,6 +28,7 @@ from .warm import warm_once
 log = logging.getLogger("lazymlx")  # what the user had better know; the command line shows it
 
 SHORTEST_WEIGHTS = 8  # bytes: a safetensors file begins with the length of its header
+NO_LIMIT = 2**31  # tokens that a tokenizer takes: what is too long for the model is for us to say
 
 
 def load(
@@ -94,7 +95,8 @@ def load(
         stored = read_stored(Path(calibration), folder, adapter_path)
     model.lazy = model.resolve(_scheduled(lazy or LazyConfig(), stored, fixed))
     _look_with_stored(model, stored, asked="lookahead" in fixed and model.lazy.lookahead > 0)
-    tokenizer_config = {"trust_remote_code": trust_remote_code, **(tokenizer_config or {})}  # left open, it would ask
+    settled = {"trust_remote_code": trust_remote_code, "model_max_length": NO_LIMIT}  # left open, they ask and warn
+    tokenizer_config = {**settled, **(tokenizer_config or {})}
     try:
         tokenizer = load_tokenizer(folder, tokenizer_config, eos_token_ids=config.get("eos_token_id"))
     except Exception as error:  # tokenizers raises nothing more particular

@@ -1,6 +1,7 @@
 """`lazymlx eval` as a person uses it, on a tiny random model."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -66,16 +67,27 @@ def short_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("short"), max_position_embeddings=400)
 
 
+@pytest.fixture
+def others(monkeypatch: pytest.MonkeyPatch) -> list[logging.LogRecord]:
+    """What transformers says."""
+    said: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = said.append
+    monkeypatch.setattr(logging.getLogger("transformers"), "handlers", [handler])
+    return said
+
+
 def test_what_is_longer_than_the_models_positions_is_refused_before_anything_is_asked(
-    tmp_path: Path, short_model: Path, capsys: pytest.CaptureFixture
+    tmp_path: Path, short_model: Path, capsys: pytest.CaptureFixture, others: list[logging.LogRecord]
 ) -> None:
     data = tmp_path / "mine.txt"
-    data.write_text(f"Who?\n{'word ' * 380}\n{'x' * 10_000_000}\n", encoding="utf-8")
+    data.write_text(f"Who?\n{'word ' * 380}\n{'Q ' * 9000}\n{'x' * 10_000_000}\n", encoding="utf-8")
     flags = ["--policies", "dense", "--reference", "dense", "--data", str(data)]
     assert evaluate(tmp_path / "run", short_model, *flags) == 2
     said = capsys.readouterr().err
-    assert "--data: 2 of 3 prompts are longer than the model's 400 positions" in said
+    assert "--data: 3 of 4 prompts are longer than the model's 400 positions" in said
     assert "the first is line 2 of prompts/mine; leave such lines out" in said and said.count("\n") == 1
+    assert not others
     assert main(["eval", "--model", str(short_model), "--lengths", "300,512", "--out", str(tmp_path / "run")]) == 2
     assert "--lengths: the model has 400 positions, got 512; leave out" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -97,7 +109,7 @@ def test_prompts_without_answers_are_held_against_the_dense_model(
     tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (tmp_path / "mine.txt").write_text(f"{'word ' * 300}\nWho?\n", encoding="utf-8")
-    (tmp_path / "more.jsonl").write_text(json.dumps({"prompt": "Two\nlines?"}), encoding="utf-8")
+    (tmp_path / "more.jsonl").write_text(json.dumps({"prompt": "Two\nlines?"}), encoding="utf-8-sig")
     flags = ["--data", str(tmp_path / "mine.txt"), str(tmp_path / "more.jsonl"), "--policies", "dense,lexical"]
     assert evaluate(tmp_path / "run", tiny_model_folder, *flags, "--reference", "dense") == 0
     found = answers(tmp_path / "run")
