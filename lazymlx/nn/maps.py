@@ -44,7 +44,7 @@ class Factor:
     @classmethod
     def of(cls, matrix: Float[mx.array, "N M"], bits: int | None) -> "Factor":
         """A matrix whose rows do not fall into groups stays in 16 bits."""
-        matrix = matrix.astype(mx.float16)
+        matrix = mx.contiguous(matrix.astype(mx.float16))  # on CUDA, MLX 0.32.4 packs any other as if it were
         if bits is None or matrix.shape[1] % GROUP:
             return cls(matrix)
         weight, *scaling = mx.quantize(matrix, group_size=GROUP, bits=bits)
