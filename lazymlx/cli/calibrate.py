@@ -36,7 +36,6 @@ PLAN = Plan()
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `lazymlx calibrate`; defaults are those of `Plan`."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     add = parser.add_argument
     add_model_flags(parser)

@@ -37,7 +37,6 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `lazymlx eval`."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     models = parser.add_argument_group("model")
     options.add_model_flags(models)

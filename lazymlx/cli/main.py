@@ -107,7 +107,7 @@ def make_parser(wanted: Set[str]) -> tuple[Parser, dict[str, Parser]]:
     """
     parser = Parser(prog="lazymlx", description="LazyLLM on MLX: a long prompt answered without computing all of it.")
     parser.add_argument("--version", action="version", version=f"lazymlx {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND [FLAGS]")
     made: dict[str, Parser] = {}
     for name, command in COMMANDS.items():
         text = command.help
