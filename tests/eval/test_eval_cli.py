@@ -9,12 +9,22 @@ import pytest
 from model_folder import write_model
 
 from lazymlx.cli.main import main
+from lazymlx.eval import prose, readers, structured, unlabelled
 from lazymlx.eval.agreement import agreement
 from lazymlx.files import write_json
 from lazymlx.loading import stored as schedules
 
 LENGTH = "256"
+KV_TOKENS = 12
 SMALL = ["--lengths", LENGTH, "--lazy", "on", "--recent", "8", "--no-plot"]
+
+
+@pytest.fixture(autouse=True)
+def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights have nothing to say, and say it at length."""
+    for module, name in ((prose, "FACT_TOKENS"), (structured, "VALUE_TOKENS"), (unlabelled, "DENSE_TOKENS")):
+        monkeypatch.setattr(module, name, 6)
+    monkeypatch.setattr(readers, "KV_TOKENS", KV_TOKENS)
 
 
 def evaluate(folder: Path, model: Path, *flags: str) -> int:
@@ -81,7 +91,7 @@ def test_what_is_longer_than_the_models_positions_is_refused_before_anything_is_
     tmp_path: Path, short_model: Path, capsys: pytest.CaptureFixture, others: list[logging.LogRecord]
 ) -> None:
     data = tmp_path / "mine.txt"
-    data.write_text(f"Who?\n{'word ' * 380}\n{'Q ' * 9000}\n{'x' * 10_000_000}\n", encoding="utf-8")
+    data.write_text(f"Who?\n{'word ' * 398}\n{'Q ' * 9000}\n{'x' * 10_000_000}\n", encoding="utf-8")
     flags = ["--policies", "dense", "--reference", "dense", "--data", str(data)]
     assert evaluate(tmp_path / "run", short_model, *flags) == 2
     said = capsys.readouterr().err
@@ -156,15 +166,15 @@ def test_an_interrupted_run_is_kept_and_goes_on(
         asked.append(given)
         return agreement(*given)
 
-    monkeypatch.setattr("lazymlx.eval.run.agreement", judge_three)
-    assert evaluate(tmp_path, tiny_model_folder, *flags) == 130
+    with monkeypatch.context() as patch:
+        patch.setattr("lazymlx.eval.run.agreement", judge_three)
+        assert evaluate(tmp_path, tiny_model_folder, *flags) == 130
     captured = capsys.readouterr()
     assert "interrupted; what is done is kept" in captured.err and "--resume" in captured.err
     assert "note: 1 answers are in no table" in captured.err
     assert json.loads(captured.out)["complete"] is False
     before = answers(tmp_path)
     assert len(before) == 3
-    monkeypatch.undo()
     assert evaluate(tmp_path, tiny_model_folder, *flags, "--resume") == 0
     after = answers(tmp_path)
     assert after[:3] == before and len(after) == 4

@@ -9,7 +9,7 @@ import pytest
 
 from lazymlx.calibrate import looking, loss
 from lazymlx.cli.main import main
-from lazymlx.eval import prompts
+from lazymlx.eval import unlabelled
 
 TEXT = (Path(__file__).parents[2] / "lazymlx" / "eval" / "texts" / "bees.txt").read_text(encoding="utf-8")
 QUESTION = "What animals is the text about?"
@@ -39,7 +39,7 @@ def test_generate_answers_from_a_file(shallow, tmp_path, capfd):
 @pytest.fixture
 def small_budgets(monkeypatch):
     monkeypatch.setattr(loss, "ANSWER_TOKENS", 2)
-    monkeypatch.setattr(prompts, "DENSE_TOKENS", 3)
+    monkeypatch.setattr(unlabelled, "DENSE_TOKENS", 3)
     monkeypatch.setattr(looking, "TOKENS_A_VALUE", 4)  # of text to fit maps to
 
 
