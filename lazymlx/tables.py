@@ -8,7 +8,8 @@ number in a text always leads to its source; the words after it choose rows:
     curve: RUN.json                           decode rate over the number of tokens that come back
     growth: RUN.json                          a sentence: how costs grow with the prompt
     serving: RUN.json                         questions put to servers, with a row each
-    quality: RUN.json LENGTH [POLICY ...]     a quality run at one length, all policies or these
+    quality: RUN.json LENGTH [POLICY ...]     a quality run at one length (0: files), all policies or these
+    agreement: RUN.json LENGTH [POLICY ...]   the same, with each task's own difference from the dense model
     speed-figure, growth-figure, quality-figure: RUN.json
 """
 
@@ -48,6 +49,7 @@ SPEED = (  # heading, key of a row, format
     ("KV + aux, of stock's", "cache_ratio", "{:.2f}"),
 )
 Run = dict[str, Any]
+RowsOf = Callable[[Run, int], tuple[list[str], list[list[str]]]]
 
 
 def speed(run: Run, *lengths: str) -> str:
@@ -97,12 +99,20 @@ def curve(run: Run) -> str:
 
 def quality(run: Run, length: str = "", *policies: str) -> str:
     """A quality run at one length under a line that says what it is."""
+    return _quality(run, scores.rows_of, length, policies)
+
+
+def agreement(run: Run, length: str = "", *policies: str) -> str:
+    """The same, task by task."""
+    return _quality(run, scores.rows_by_task, length, policies)
+
+
+def _quality(run: Run, rows_of: RowsOf, length: str, policies: Sequence[str]) -> str:
     known = [str(n) for n in scores.lengths(run)]
     _check_known([length], known, "length")
-    lines = scores.lines(run, int(length))
-    _check_known(policies, {line["policy"] for line in lines}, "policy")
-    heads, body = scores.rows_of(run, int(length))
-    body = [row for row, line in zip(body, lines, strict=True) if not policies or line["policy"] in policies]
+    heads, body = rows_of(run, int(length))
+    _check_known(policies, {row[0].split()[0] for row in body}, "policy")
+    body = [row for row in body if not policies or row[0].split()[0] in policies]
     note = scores.legend(run, int(length))
     title = f"{scores.title(run, int(length))}, {run['machine']['date'][:10]}; scores in %{f'; {note}' if note else ''}"
     return f"{title}\n\n{_table(heads, body, texts=(0,))}"
@@ -132,6 +142,7 @@ READERS = {
     "growth": speeds.read,
     "curve": speeds.read,
     "quality": scores.read,
+    "agreement": scores.read,
 }
 TEXTS: dict[str, Callable[..., str]] = {
     "speed": speed,
@@ -140,6 +151,7 @@ TEXTS: dict[str, Callable[..., str]] = {
     "serving": serving,
     "growth": growth.sentence,
     "quality": quality,
+    "agreement": agreement,
 }
 DRAWERS: dict[str, tuple[Callable[[Run, Path, str], None], str, str]] = {  # and what is added to the run's name
     "speed-figure": (figures.plot_speed, "-speed", "Time to the first token and speed-up over the prompt's length"),

@@ -237,6 +237,40 @@ def texts(line: Line, names: Sequence[str], columns: Sequence[str] = ()) -> list
     ]
 
 
+BESIDE = ("nats_rise", "same_as_dense")  # of the measures of agreement, those that stand beside each task's score
+
+
+def rows_by_task(content: dict[str, Any], length: int) -> tuple[list[str], list[list[str]]]:
+    """The headings and fields of a table with each task's own agreement: dense scores, and differences from them."""
+    names = tasks(content, length)
+    cells: dict[tuple[str, str], dict[str, Cell]] = {}
+    for cell in content["cells"]:
+        if cell["length"] == length:
+            cells.setdefault((cell["policy"], cell["point"]), {})[cell["task"]] = cell
+    beside = [AGREEMENT[name][0] for name in BESIDE]
+    heads = ["policy", "n", *(head for name in names for head in (name.rsplit("/", 1)[-1], *beside)), "FLOP-ideal"]
+    return heads, [_by_task(found, names) for found in cells.values()]
+
+
+def _by_task(cells: dict[str, Cell], names: Sequence[str]) -> list[str]:
+    found = list(cells.values())
+    fields = [text for name in names for text in (_beside_score(cells[name]) if name in cells else [""] * 3)]
+    ideal = fmean(cell["ideal_speedup"] for cell in found)
+    return [
+        f"{found[0]['policy']} {found[0]['point']}".strip(),
+        f"{min(c['n'] for c in found)}",
+        *fields,
+        f"{ideal:.2f}x",
+    ]
+
+
+def _beside_score(cell: Cell) -> list[str]:
+    """A task's score, or its difference from the dense one, and its agreement."""
+    measures = [AGREEMENT[name][1](cell) if cell.get(name) is not None else "" for name in BESIDE]
+    apart = cell["policy"] != "dense" and cell.get("score_difference") is not None
+    return [AGREEMENT["score_difference"][1](cell) if apart else f"{100 * cell['score']:.1f}", *measures]
+
+
 def _score(line: Line, task: str) -> str:
     return f"{100 * line['scores'][task]:.0f}{ALIKE if task in line['alike'] else ''}"
 

@@ -165,3 +165,14 @@ def test_a_difference_that_chance_may_explain_is_marked(tmp_path: Path) -> None:
     assert lazy[nats].startswith("+0.395 [+0.3") and not lazy[nats].endswith("~")
     assert random[against] == "-100.0 [-100.0, -100.0]" and random[heads.index("facts")] == "0"
     assert report.legend(found, 1024) == report.LEGEND
+
+
+def test_each_task_has_its_own_difference_and_interval(tmp_path: Path) -> None:
+    rows = [row("dense", i, task=task, nats_rise=0.0) for task in ("facts", "set/kv") for i in range(20)]
+    rows += [row("lazy", i, score=float(i != 3), nats_rise=0.0, answer="x" if i else "y") for i in range(20)]
+    rows += [row("lazy", i, task="set/kv", score=0.0, nats_rise=0.5) for i in range(20)]
+    heads, (dense, lazy) = report.rows_by_task(content(rows, tmp_path), 1024)
+    assert heads == ["policy", "n", "facts", "nats a token", "same", "kv", "nats a token", "same", "FLOP-ideal"]
+    assert dense[:4] == ["dense", "20", "100.0", ""] and dense[5:7] == ["100.0", ""]
+    assert lazy[2:4] == ["-5.0 [-15.0, +0.0]~", "+0.000 [+0.000, +0.000]~"]
+    assert lazy[5:7] == ["-100.0 [-100.0, -100.0]", "+0.500 [+0.500, +0.500]"] and lazy[8] == "2.00x"
