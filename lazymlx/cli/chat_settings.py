@@ -15,7 +15,7 @@ class Parser(argparse.ArgumentParser):
     """The flags, read one at a time."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"set: {message}")
+        raise UsageError(f"set: {message.removeprefix('argument ')}")
 
 
 def settings(args: argparse.Namespace, name: str = "") -> Iterator[str]:

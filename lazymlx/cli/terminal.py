@@ -3,7 +3,9 @@
 import io
 import logging
 import os
+import shutil
 import sys
+import textwrap
 from typing import TextIO
 
 from ..errors import RunError
@@ -12,8 +14,11 @@ EXIT_INTERRUPTED = 130  # exit code after Ctrl-C, as shells count it: 128 + SIGI
 
 
 def say(text: str) -> None:
-    """One line on stderr, whatever line breaks a message has brought along."""
-    print(f"lazymlx: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    """One line on stderr, whatever line breaks a message has brought along; a terminal's edge breaks it at words."""
+    line = f"lazymlx: {' '.join(text.split())}"
+    if sys.stderr is not None and sys.stderr.isatty():
+        line = textwrap.fill(line, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+    print(line, file=sys.stderr, flush=True)
 
 
 class Said(logging.Handler):
