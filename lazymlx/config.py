@@ -219,8 +219,15 @@ class LazyConfig:
     revive: int | None = field(
         default=7,
         metadata={
-            "help": "left-behind tokens that may come back at a time, at each cut: a number (at every second token "
-            "of an answer; at every one with a pool below 12), 'all' (at every one; the paper), or 0 (never)"
+            "help": "left-behind tokens that may come back at a time, at each cut: a number, 'all' (at every token of "
+            "an answer; the paper), or 0 (never)"
+        },
+    )
+    revive_every: int = field(
+        default=2,
+        metadata={
+            "help": "tokens of an answer from one such time to the next, for a number of them; what follows them in "
+            "the text comes before its turn if the pool is some six times as wide"
         },
     )
     min_tokens: int = field(default=1024, metadata={"help": "shorter prompts are computed in full"})
@@ -254,6 +261,7 @@ class LazyConfig:
             ("lookahead", 0),
             ("sink", 0),
             ("recent", 0),
+            ("revive_every", 1),
             ("min_tokens", 0),
             ("round_to", 1),
             ("quantized_kv_start", 0),
@@ -288,6 +296,7 @@ class LazyConfig:
             recent=0,
             attend="selected",
             revive=None,
+            revive_every=1,
             min_tokens=0,
             round_to=1,
         )
@@ -301,15 +310,6 @@ class LazyConfig:
         """This configuration with its preset turned into the cuts of a model of `layers` layers."""
         preset = DEFAULT_PRESET if self.schedule == "auto" else self.schedule
         return dataclasses.replace(self, schedule=Schedule.of(preset, layers))
-
-    @property
-    def revive_every(self) -> int:
-        """Decode steps from one revival within the budget to the next.
-
-        Smoothing brings up to `pool // 2` tokens ahead of those that are attended to, so what a quotation goes on with
-        is there before its turn; a third of that leaves a margin. 1 where scores are hardly smoothed.
-        """
-        return max(1, self.pool // 6)
 
     @property
     def packing(self) -> tuple[int, int]:

@@ -49,6 +49,7 @@ class Bench:
     """A measurement under way: `records` grows, and is worth reporting at any time.
 
     Attributes:
+        first_answer_s: of a process of its own, if somebody measured it.
         after_run: told what ran, after each of `runs` runs.
         after_length: told when all is measured at a length.
         clock: by which the budget is kept.
@@ -61,6 +62,7 @@ class Bench:
     clock: Callable[[], float] = perf_counter
     records: list[Record] = field(default_factory=list)
     curve: list[Record] = field(default_factory=list)  # decode rate over the number of tokens revived a step
+    first_answer_s: float | None = None  # of a fresh process
     complete: bool = False
 
     def __post_init__(self) -> None:

@@ -35,6 +35,7 @@ def document(bench: "Bench", on: dict[str, Any]) -> dict[str, Any]:
             "budget_s": plan.budget_s,
             "complete": bench.complete,
         },
+        "first_answer_s": bench.first_answer_s,
         "records": [asdict(record) for record in bench.records],
         "curve": [asdict(record) for record in bench.curve],
     }
@@ -144,6 +145,7 @@ def summary(content: dict[str, Any], path: Path) -> dict[str, Any]:
         "model": content["model"]["name"],
         "chip": content["machine"]["chip"],
         "complete": content["protocol"]["complete"],
+        "first_answer_s": _rounded(content.get("first_answer_s")),
         "rows": [{key: _rounded(row[key]) for key in keys} for row in rows(content)],
         "curve": [{"revive": r["revive"], "tps": _rounded(median(r["decode_tps"]))} for r in measured_curve(content)],
     }

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--shape", metavar="NAME", help="random weights of a well-known model's shape, see --shapes")
     model.add_argument("--bits", type=int, metavar="N", help="quantise the random weights")
     model.add_argument("--shapes", action="store_true", help="list the named shapes, and end")
+    parser.add_argument(
+        "--mac", action="store_true", help="what is unknown of Macs, in ten minutes, as a block to paste into an issue"
+    )
     _add_plan_flags(parser.add_argument_group("measurements", argument_default=argparse.SUPPRESS))
     out = parser.add_argument_group("output")
     out.add_argument(
@@ -128,8 +132,12 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.growth:
         return _growth(args.growth)
+    if args.mac:
+        return _mac(args)
     plan = read_plan(args)
     check_folder(args.out, "--out")
+    from .. import demo
+    from ..bench.fresh import first_answer_s
     from ..bench.measure import Bench
     from ..bench.models import check_named, make_pair, random_maps
     from ..bench.results import document, file_name
@@ -146,10 +154,37 @@ def run(args: argparse.Namespace) -> int:
     on = machine() | ({"commit": args.commit} if args.commit else {})
     if slow := advice():
         say(slow)
+    if args.shape is None and "ttft" in plan.what:
+        bench.first_answer_s = first_answer_s(args.model or str(demo.MODEL))
+        say(f"a fresh process answers in {bench.first_answer_s:.1f} s")
     to = args.out / file_name(document(bench, on))
     code = _measure(bench, on, to)
     _show(document(bench, on), to, plot=not args.no_plot)
     return code
+
+
+def _mac(args: argparse.Namespace) -> int:
+    """Measure what is not known of Macs, and print it."""
+    from ..bench.fresh import first_answer_s
+    from ..bench.mac import QUICK as SOME
+    from ..bench.mac import SMALL, Scale, block, measured
+    from ..bench.models import check_named, make_pair
+    from ..costs.metal import chip_of
+    from ..machine import machine, on_cpu
+
+    check_named(args.model, args.shape, args.bits)
+    scale = SMALL if on_cpu() else SOME if args.quick else Scale()
+    shape, bits = args.shape, args.bits
+    if args.model is None and shape is None:
+        shape, bits = ("demo-12x384", None) if on_cpu() else ("llama-3-8b", 4)
+    say("preparing the weights")
+    pair, on, figures = make_pair(args.model, shape, bits), machine(), []
+    fresh = None if args.model is None else partial(first_answer_s, args.model)
+    for figure in measured(pair, chip_of(on["chip"]), scale, fresh):
+        say(f"{figure.name}: {figure.measured:.3g} {figure.unit}")
+        figures.append(figure)
+    print(block(figures, on, pair.name))
+    return 0
 
 
 def read_plan(args: argparse.Namespace) -> Plan:

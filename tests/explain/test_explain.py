@@ -32,7 +32,7 @@ from lazymlx.session.session import Session
 from lazymlx.stats import LazyStats
 
 CUTS = "2:0.5,4:0.2"
-BUDGET = LazyConfig(CUTS, window=4, pool=3, sink=2, recent=4, revive=3, min_tokens=0, round_to=4)
+BUDGET = LazyConfig(CUTS, window=4, pool=3, sink=2, recent=4, revive=3, revive_every=1, min_tokens=0, round_to=4)
 SCRIPT = (("prompt", 60), ("decode", 6), ("prompt", 8), ("decode", 5))
 HOSTILE = (
     "</script><script>hurt()</script> <img src=x onerror='hurt()'> \"quotes' &amp; {{ 7 * 7 }} <!-- </title></style>"

@@ -217,7 +217,9 @@ def test_dynamic_scaling_beyond_the_longest_context():
 
 MODES = {
     "paper": LazyConfig.paper("3:0.5,5:0.3"),
-    "default": LazyConfig("3:0.4", window=3, pool=3, sink=1, recent=2, revive=2, min_tokens=0, round_to=4),
+    "default": LazyConfig(
+        "3:0.4", window=3, pool=3, sink=1, recent=2, revive=2, revive_every=1, min_tokens=0, round_to=4
+    ),
 }
 
 

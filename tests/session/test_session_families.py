@@ -10,7 +10,7 @@ from lazymlx.config import LazyConfig
 from lazymlx.costs.memory import estimate_memory
 from lazymlx.session.session import Session
 
-EVERYWHERE = LazyConfig("bold", window=3, pool=3, sink=1, recent=2, revive=2, min_tokens=0, round_to=4)
+EVERYWHERE = LazyConfig("bold", window=3, pool=3, sink=1, recent=2, revive=2, revive_every=1, min_tokens=0, round_to=4)
 SOME = ["llama, windows", "qwen3_moe", "gemma2", "cohere2", "phi3", "gpt_oss", "qwen3_vl"]
 
 

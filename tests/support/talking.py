@@ -29,7 +29,7 @@ FORGETFUL = TEMPLATE.replace("m['content']", "(m['content'] if m['role'] != 'ass
 DOCUMENT = "the key of the harbour is kept by an old man. he was born in a town far from the sea."
 
 # The default mode, scaled down to a document of a hundred tokens.
-LAZY = LazyConfig("2:0.4,4:0.2", window=3, pool=3, sink=1, recent=2, revive=2, min_tokens=0, round_to=4)
+LAZY = LazyConfig("2:0.4,4:0.2", window=3, pool=3, sink=1, recent=2, revive=2, revive_every=1, min_tokens=0, round_to=4)
 
 
 @cache
