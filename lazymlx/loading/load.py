@@ -22,6 +22,7 @@ from ..nn.maps import Maps
 from .depth import check_depth
 from .hub import find
 from .model_config import check_kinds, check_sizes, max_positions, respelled
+from .rhythm import in_rhythm, on_metal
 from .stored import Stored, find_stored, read_stored, stale
 from .warm import warm_once
 
@@ -93,7 +94,8 @@ def load(
         stored = _noted(find_stored(folder), folder)
     else:
         stored = read_stored(Path(calibration), folder, adapter_path)
-    model.lazy = model.resolve(_scheduled(lazy or LazyConfig(), stored, fixed))
+    scheduled = model.resolve(_scheduled(lazy or LazyConfig(), stored, fixed))
+    model.lazy = in_rhythm(scheduled, model, on_metal(), fixed)
     _look_with_stored(model, stored, asked="lookahead" in fixed and model.lazy.lookahead > 0)
     settled = {"trust_remote_code": trust_remote_code, "model_max_length": NO_LIMIT}  # left open, they ask and warn
     tokenizer_config = {**settled, **(tokenizer_config or {})}
