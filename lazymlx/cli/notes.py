@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
 # what calibrating asks for: 8 kinds of prompts, 6 of each for some 30 schedules and 32 to check one, 64 tokens each
 ANSWERS = 1800
-BORNE = "one of 28 layers bore 1.3x on every kind of prompt, and 1.7x on prose"  # Qwen2.5-Coder-1.5B, see the log
+# Qwen2.5-Coder-1.5B, by the log in scripts/results
+BORNE = "one of 28 layers bore 1.3x on pairs of keys and values, and 1.7x on questions about prose"
+LENGTH = 4096  # tokens of a prompt that savings are told for: told once, they hold for what comes later
 
 NAMING = (
     "name one with --model or LAZYMLX_MODEL, for example mlx-community/Llama-3.2-3B-Instruct-4bit with 8 GB of memory, "
@@ -55,22 +57,22 @@ def notes(
         yield beyond
     default = uncalibrated is not None and uncalibrated.schedule == "auto"
     if default and used.schedule and tokens >= used.min_tokens:
-        yield _of_default(model, used, tokens)
+        yield _of_default(model, used)
 
 
-def _of_default(model: "Model", used: LazyConfig, tokens: int) -> str:
+def _of_default(model: "Model", used: LazyConfig) -> str:
     """What the default is, what there is to gain by calibrating and what that takes, and what goes without it."""
     bold = Schedule.of(BOLD, len(model.layers))
     return (
         f"no schedule is stored for this model, so a cautious one is used: {used.schedule}"
-        f"{_fewer(model, used.cuts, tokens)}; 'lazymlx calibrate' finds what the model bears, in about the time of "
-        f"{ANSWERS:,} short answers ({BORNE}); --fast is {bold}{_fewer(model, bold.cuts, tokens)}, unchecked"
+        f"{_fewer(model, used.cuts)}; 'lazymlx calibrate' finds what the model bears, in about the time of "
+        f"{ANSWERS:,} short answers ({BORNE}); --fast is {bold}{_fewer(model, bold.cuts)}, unchecked"
     )
 
 
-def _fewer(model: "Model", cuts: Sequence[Cut], tokens: int) -> str:
+def _fewer(model: "Model", cuts: Sequence[Cut]) -> str:
     """What a schedule saves of a prompt; nothing where a model's operations are not counted."""
     from ..costs.flops import Sizes, ideal_speedup
 
     sizes = Sizes.of_model(model)
-    return "" if sizes is None else f", {ideal_speedup(sizes, cuts, tokens):.1f}x fewer operations"
+    return "" if sizes is None else f", {ideal_speedup(sizes, cuts, LENGTH):.1f}x fewer operations"

@@ -267,3 +267,8 @@ def test_a_history_that_cannot_be_kept_is_no_reason_to_stop(tmp_path: Path) -> N
     (tmp_path / "file").touch()
     append_history(tmp_path / "file" / "history", "said")
     assert load_history(tmp_path) == []
+
+
+def test_the_default_schedule_is_told_of_once(chat: Chat) -> None:
+    chat(f"/read {chat.book}", "Who keeps the key?", "And who keeps the lamp?", flags=["--min-tokens", "16"])
+    assert chat.err.count("no schedule is stored for this model") == 1

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -182,6 +183,15 @@ def test_an_interrupted_run_is_kept_and_goes_on(
     whole = tmp_path / "whole"
     assert evaluate(whole, tiny_model_folder, *flags) == 0
     assert [row["answer"] for row in answers(whole)] == [row["answer"] for row in after]
+
+
+def test_where_there_is_no_bar_the_time_left_is_said(
+    tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lazymlx.cli.pace.EVERY", 0.0)
+    flags = ["--tasks", "facts", "--policies", "dense,lazy", "--n", "1"]
+    assert evaluate(tmp_path, tiny_model_folder, *flags) == 0
+    assert re.search(r"^lazymlx: 1 of 2 done, about \d+ seconds left$", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_a_spent_budget_is_no_failure(tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture) -> None:
