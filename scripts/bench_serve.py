@@ -11,6 +11,7 @@ that has not the turn computes nothing. Prints a table, and one line of JSON las
 
 import argparse
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import httpx
 from mlx_lm.convert import convert
@@ -43,13 +44,24 @@ class Way:
     server: str
     way: str
     ttft_s: list[float] = field(default_factory=list)
+    cpu_s: list[float | None] = field(default_factory=list)
     prompt_tokens: list[int] = field(default_factory=list)
     cached_tokens: list[int] = field(default_factory=list)
 
 
+class Asked(NamedTuple):
+    """An answer, the seconds to its first token, and the tokens of its prompt."""
+
+    text: str
+    ttft_s: float
+    cpu_s: float | None
+    prompt_tokens: int
+    cached_tokens: int
+
+
 @contextmanager
-def running(name: str, command: Sequence[str]) -> Iterator[str]:
-    """A server; its address."""
+def running(name: str, command: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """A server; its address and process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -64,16 +76,25 @@ def running(name: str, command: Sequence[str]) -> Iterator[str]:
                     if server.poll() is not None or time.monotonic() > end:
                         raise SystemExit(f"bench_serve: error: {name} did not start") from None
                     time.sleep(0.2)
-            yield address
+            yield address, server.pid
         finally:
             server.kill()
 
 
-def ask(address: str, model: str, messages: list[Message], max_tokens: int) -> tuple[str, float, dict[str, Any]]:
-    """An answer, the seconds to its first token, and its usage."""
+def cpu_s(pid: int) -> float | None:
+    """Seconds that a process has computed for, which others on the machine do not stretch; None where nobody tells."""
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.exists():
+        return None
+    after_name = stat.read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def ask(address: str, pid: int, model: str, messages: list[Message], max_tokens: int) -> Asked:
+    """Put a question to a server."""
     body = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0, "stream": True}
     body["stream_options"] = {"include_usage": True}
-    text, first, usage, start = "", None, {}, time.perf_counter()
+    text, first, usage, computed, start = "", None, {}, cpu_s(pid), time.perf_counter()
     with httpx.stream("POST", f"{address}/v1/chat/completions", json=body, timeout=PATIENCE_S) as response:
         if response.is_error:
             raise SystemExit(f"bench_serve: error: {address}: {response.status_code} {response.read().decode()}")
@@ -84,9 +105,12 @@ def ask(address: str, model: str, messages: list[Message], max_tokens: int) -> t
             usage = event.get("usage") or usage
             said = event["choices"][0]["delta"].get("content") if event["choices"] else None
             if said:
-                first = first or time.perf_counter() - start
+                first = first or (time.perf_counter() - start, cpu_s(pid))
                 text += said
-    return text, first or time.perf_counter() - start, usage
+    seconds, computed_then = first or (time.perf_counter() - start, cpu_s(pid))
+    spent = None if computed is None or computed_then is None else computed_then - computed
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+    return Asked(text, seconds, spent, usage["prompt_tokens"], cached)
 
 
 def document_first(documents: list[str], questions: list[str], answers: list[str]) -> list[Message]:
@@ -132,8 +156,8 @@ def documents_of(folder: Path, tokens: int) -> list[str]:
     return [tokenizer.decode(part) for part in (whole, whole[: tokens // 2], whole[tokens // 2 :])]
 
 
-def measure(servers: dict[str, tuple[str, str]], documents: list[str], count: int, max_tokens: int) -> list[Way]:
-    """All ways of all servers, in turns; `servers` are addresses and what they call the model."""
+def measure(servers: dict[str, tuple[str, int, str]], documents: list[str], count: int, max_tokens: int) -> list[Way]:
+    """All ways of all servers, in turns; `servers` are addresses, processes and what they call the model."""
     facts = [question["question"] for question in demo.questions() if question["kind"] == "fact"]
     results = []
     for way, messages_of in WAYS.items():
@@ -141,13 +165,14 @@ def measure(servers: dict[str, tuple[str, str]], documents: list[str], count: in
         found = {name: (Way(name, way), list[str]()) for name in servers}
         for n in range(1, count + 1):
             questions = [facts[i % len(facts)] for i in range(n)]
-            for name, (address, model) in servers.items():
+            for name, server in servers.items():
                 result, answers = found[name]
-                text, ttft, usage = ask(address, model, messages_of(own, questions, answers), max_tokens)
-                answers.append(text)
-                result.ttft_s.append(ttft)
-                result.prompt_tokens.append(usage["prompt_tokens"])
-                result.cached_tokens.append((usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0))
+                asked = ask(*server, messages_of(own, questions, answers), max_tokens)
+                answers.append(asked.text)
+                result.ttft_s.append(asked.ttft_s)
+                result.cpu_s.append(asked.cpu_s)
+                result.prompt_tokens.append(asked.prompt_tokens)
+                result.cached_tokens.append(asked.cached_tokens)
         results += [result for result, _ in found.values()]
         print(f"{way}: done", file=sys.stderr)
     return results
@@ -169,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "mlx_lm.server": (["mlx_lm", "server", "--model", str(weights)], str(weights)),
         }
         servers = {
-            name: (stack.enter_context(running(name, command)), model) for name, (command, model) in commands.items()
+            name: (*stack.enter_context(running(name, command)), model) for name, (command, model) in commands.items()
         }
         results = measure(servers, documents_of(args.model, args.tokens), args.questions, args.max_tokens)
     what = {"model": args.name, "tokens": args.tokens, "max_tokens": args.max_tokens}

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import UsageError
 
 KIND = "lazymlx serving"
-HEADS = ("conversation", "server", "1st question", "later ones", "over the last", "tokens read for a later one")
+HEADS = ("conversation", "server", "1st question", "later ones", "1st, CPU", "later, CPU", "read for a later one")
 Run = dict[str, Any]
 
 
@@ -41,16 +41,19 @@ def headline(run: Run) -> str:
 
 
 def rows(run: Run) -> list[list[str]]:
-    """A row a conversation and server: seconds to the first token of its first question, and of later ones the median.
+    """A row a conversation and server: its first question, and of the later ones the median, to the first token.
 
-    The last server of a conversation is what the others are compared with.
+    Seconds that passed, seconds that the server computed for (which others on the machine do not stretch), and tokens.
     """
-    later = {(result["way"], result["server"]): median(result["ttft_s"][1:]) for result in run["results"]}
-    last = {way: seconds for (way, _), seconds in later.items()}
-    return [_row(result, later[result["way"], result["server"]], last[result["way"]]) for result in run["results"]]
+    return [_row(result) for result in run["results"]]
 
 
-def _row(result: Run, later: float, last: float) -> list[str]:
+def _row(result: Run) -> list[str]:
     new = [prompt - cached for prompt, cached in zip(result["prompt_tokens"], result["cached_tokens"], strict=True)]
-    times = [f"{result['ttft_s'][0]:.2f} s", f"{later:.2f} s", f"{last / later:.2f}x"]
-    return [result["way"], result["server"], *times, f"{median(new[1:]):,.0f}"]
+    times = [_seconds(each) for name in ("ttft_s", "cpu_s") for each in (result[name][:1], result[name][1:])]
+    return [result["way"], result["server"], *times, f"{median(new[1:]):,.0f} tokens"]
+
+
+def _seconds(measured: list[float | None]) -> str:
+    known = [seconds for seconds in measured if seconds is not None]
+    return f"{median(known):.2f} s" if known else "-"

@@ -12,7 +12,7 @@ from lazymlx.tables import serving as table
 
 def result(server: str, seconds: list[float]) -> dict:
     tokens = {"prompt_tokens": [100, 120, 140], "cached_tokens": [0, 90, 130]}
-    return {"server": server, "way": "document first", "ttft_s": seconds, **tokens}
+    return {"server": server, "way": "document first", "ttft_s": seconds, "cpu_s": [None] * 3, **tokens}
 
 
 @pytest.fixture
@@ -31,9 +31,11 @@ def run() -> dict:
     return {"kind": serving.KIND, "machine": on, "run": what, "results": results}
 
 
-def test_the_last_server_is_what_the_others_are_compared_with(run: dict) -> None:
+def test_the_first_question_and_the_median_of_later_ones_are_told(run: dict) -> None:
+    run["results"][1]["cpu_s"] = [3, 1, 2]
     ours, theirs = serving.rows(run)
-    assert ours == ["document first", "ours", "4.00 s", "1.50 s", "3.00x", "20"] and theirs[4] == "1.00x"
+    assert ours == ["document first", "ours", "4.00 s", "1.50 s", "-", "-", "20 tokens"]
+    assert theirs[4:6] == ["3.00 s", "1.50 s"]
     lines = table(run).splitlines()
     assert lines[0] == "a model, a document of 4,096 tokens; M9, metal; mlx 1, mlx-lm 2, lazymlx 3 (2026-11-29)"
     assert len(lines) == 6
