@@ -1,8 +1,8 @@
 """However a prompt is cut into chunks, and whichever loop feeds it, the same tokens are computed and answered.
 
 mlx-lm's loop sends all but the last token in chunks, then the last one alone: 2,050 tokens arrive as 2048, 1, 1. A
-cache that was told the prompt's length waits for the last one; `lazymlx.stream_generate` tells it. One that was not
-told takes the first of the two lone tokens for the prompt's end, and the other for an answer's.
+cache to which the prompt's length was announced waits for the last one, as in `lazymlx.stream_generate`. Another one
+takes the first of the two lone tokens for the prompt's end, and the other for an answer's.
 """
 
 import mlx_lm
@@ -62,8 +62,8 @@ def test_chunks_bound_the_rows_of_every_stage(chunk):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_cache_need_not_be_told_where_chunks_are_longer_than_one(mode):
-    Performance(conversation(mode), told=False).play()
+def test_a_length_need_not_be_announced_where_chunks_are_longer_than_one(mode):
+    Performance(conversation(mode), announced=False).play()
 
 
 # --- through mlx-lm's loop --------------------------------------------------------------------------
@@ -95,7 +95,7 @@ def rehearsed_answer(rehearsal: Rehearsal) -> tuple[list[int], tuple[Positions, 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 64, 65, 66])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_told_cache_computes_the_oracles_sets(mode, length, tokenizer):
+def test_an_announced_prompt_computes_the_oracles_sets(mode, length, tokenizer):
     """Lengths about the chunk's: 66 tokens in chunks of 64 arrive as 64, 1, 1."""
     rehearsal = rehearsed(mode, ("prompt", length), ("decode", ANSWER))
     found = answer_like(rehearsal, lazymlx.stream_generate, tokenizer, prefill_step_size=64)
@@ -103,7 +103,7 @@ def test_a_told_cache_computes_the_oracles_sets(mode, length, tokenizer):
 
 
 @pytest.mark.parametrize("length, seed", [(2049, 0), (2050, 11)])
-def test_a_told_cache_computes_the_oracles_sets_at_the_default_chunk(length, seed, tokenizer):
+def test_an_announced_prompt_computes_the_oracles_sets_at_the_default_chunk(length, seed, tokenizer):
     """Seeds without a near tie, which are rare among so many scores."""
     rehearsal = rehearse(MODES["default"], (("prompt", length), ("decode", ANSWER)), seed, **SMALLER)
     assert rehearsal.clear

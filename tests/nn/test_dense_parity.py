@@ -59,29 +59,29 @@ MODELS = {
 }
 
 
-def turns(model, cache: list, chunk: int = 2048, told: bool = False) -> Iterator[mx.array]:
+def turns(model, cache: list, chunk: int = 2048, announced: bool = False) -> Iterator[mx.array]:
     """Logits after a prompt, each token of an answer, a follow-up question, and each token of another answer."""
     for prompt in (PROMPT, QUESTION):
-        if told:
+        if announced:
             cache[0].expect(len(prompt))
-        yield feed(by_rows(model, chunk) if told else model, cache, prompt, chunk)[0, -1]
+        yield feed(by_rows(model, chunk) if announced else model, cache, prompt, chunk)[0, -1]
         for token in ANSWER:
             yield model(mx.array([[token]]), cache=cache)[0, -1]
 
 
-def assert_same(stock: llama.Model, ours: Model, chunk: int = 2048, told: bool = True) -> None:
+def assert_same(stock: llama.Model, ours: Model, chunk: int = 2048, announced: bool = True) -> None:
     """In every mode that leaves nothing behind."""
     expected = np.array(list(turns(stock, stock.make_cache(), chunk)))
     for mode, config in DENSE.items():
-        found = np.array(list(turns(ours, ours.make_cache(config), chunk, told)))
+        found = np.array(list(turns(ours, ours.make_cache(config), chunk, announced)))
         np.testing.assert_allclose(found, expected, atol=TOLERANCE, err_msg=mode)
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
+@pytest.mark.parametrize("announced", [True, False], ids=["announced", "unannounced"])
 @pytest.mark.parametrize("chunk", [1, 7, 64])
-def test_prefill_decode_and_follow_up_are_mlx_lms(chunk, told):
+def test_prefill_decode_and_follow_up_are_mlx_lms(chunk, announced):
     stock = stock_model(tiny_args())
-    assert_same(stock, twin_of(stock), chunk, told)
+    assert_same(stock, twin_of(stock), chunk, announced)
 
 
 @pytest.mark.parametrize("change", MODELS)
@@ -126,8 +126,8 @@ def test_dynamic_ntk_of_a_whole_prompt_is_mlx_lms(mode):
         np.testing.assert_allclose(model(mx.array([tokens]), cache=ours)[0, -1], expected, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
-def test_dynamic_ntk_in_chunks(told):
+@pytest.mark.parametrize("announced", [True, False], ids=["announced", "unannounced"])
+def test_dynamic_ntk_in_chunks(announced):
     """mlx-lm rotates each chunk by the context of its own call, so that its answer depends on the chunks. Ours equals
     it where the layers see the same calls: without cuts. Behind a cut every row is rotated by the whole prompt's
     context, which cannot equal mlx-lm's chunks, but equals a prompt of one chunk."""
@@ -138,7 +138,7 @@ def test_dynamic_ntk_in_chunks(told):
     assert mx.abs(whole - theirs).max() > 0.1
     model = twin_of(stock)
     cache = model.make_cache(LazyConfig.dense())
-    if told:
+    if announced:
         cache[0].expect(len(PROMPT))
         np.testing.assert_allclose(model(mx.array([PROMPT]), cache=cache)[0, -1], whole, atol=TOLERANCE)
     else:
@@ -177,7 +177,7 @@ def test_embeddings_may_come_in_place_of_tokens():
     np.testing.assert_allclose(found[0, -1], expected[0, -1], atol=TOLERANCE)
 
 
-def test_an_untold_empty_schedule_gives_logits_for_every_position():
+def test_an_unannounced_prompt_with_no_cut_gives_logits_for_every_position():
     stock = stock_model(tiny_args())
     model, tokens = twin_of(stock), mx.array([PROMPT])
     np.testing.assert_allclose(model(tokens, cache=model.make_cache(LazyConfig.dense())), stock(tokens), atol=TOLERANCE)

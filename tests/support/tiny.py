@@ -264,8 +264,8 @@ def clear_rehearsal(config: LazyConfig, script: Script, **changes) -> Rehearsal:
 class Engine:
     """One conversation of a noting model, fed as mlx-lm's loop does it."""
 
-    def __init__(self, stock: llama.Model, config: LazyConfig, *, chunk: int = 2048, told: bool = True):
-        self.config, self.chunk, self.told = config, chunk, told
+    def __init__(self, stock: llama.Model, config: LazyConfig, *, chunk: int = 2048, announced: bool = True):
+        self.config, self.chunk, self.announced = config, chunk, announced
         self.model, self.notes = noting_model(stock)
         self.caches = self.model.make_cache(config)
 
@@ -274,7 +274,7 @@ class Engine:
         return self.caches[0]
 
     def step(self, kind: str, tokens: Sequence[int]) -> mx.array:
-        if kind == "prompt" and self.told:
+        if kind == "prompt" and self.announced:
             self.cache.expect(len(tokens))
         return feed(by_rows(self.model, self.chunk), self.caches, tokens, self.chunk)
 
@@ -298,8 +298,8 @@ def rows_of(calls: Sequence[Call], layer: int) -> list[int]:
 class Performance(Engine):
     """The engine in a rehearsed conversation; every step is compared with the oracle's."""
 
-    def __init__(self, rehearsal: Rehearsal, *, chunk: int = 2048, told: bool = True, **changes):
-        super().__init__(rehearsal.stock, replace(rehearsal.config, **changes), chunk=chunk, told=told)
+    def __init__(self, rehearsal: Rehearsal, *, chunk: int = 2048, announced: bool = True, **changes):
+        super().__init__(rehearsal.stock, replace(rehearsal.config, **changes), chunk=chunk, announced=announced)
         self.rehearsal = rehearsal
 
     def play(self, moments: Sequence[Moment] | None = None) -> None:
