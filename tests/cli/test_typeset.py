@@ -1,6 +1,7 @@
 """An answer in a terminal: Markdown, wrapped at words, the same whatever pieces it came in."""
 
 import io
+import re
 import sys
 
 import pyte
@@ -62,6 +63,11 @@ class Screen(io.StringIO):
         return "\n".join(line.rstrip() for line in [*past, *self._screen.display]).rstrip().split("\n")
 
 
+def plain(line: str) -> str:
+    """Without what versions of rich draw differently: how wide a table is, and where lines are indented."""
+    return re.sub(r"[─━]+", "-", re.sub(r" +", " ", line)).strip()
+
+
 @pytest.mark.parametrize("size", [1, 7, 1000])
 @pytest.mark.parametrize("rows", [6, 40])
 def test_markdown_is_set_as_it_comes(size: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,8 +78,7 @@ def test_markdown_is_set_as_it_comes(size: int, rows: int, monkeypatch: pytest.M
         for start in range(0, len(TEXT), size):
             answer.add(TEXT[start : start + size])
     console.print("next")
-    expected = [line.strip() for line in SHOWN.split("\n")]
-    assert [line.strip() for line in screen.lines] == expected
+    assert [plain(line) for line in screen.lines] == [plain(line) for line in SHOWN.split("\n")]
 
 
 def test_what_is_being_said_shows_its_newest_lines(monkeypatch: pytest.MonkeyPatch) -> None:
