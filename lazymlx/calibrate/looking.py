@@ -5,7 +5,7 @@ pairs, examples, dialogue. Prose is the embedded document and made-up notices, c
 the project's licence), and texts of the user's own stand in the place of ours.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from time import perf_counter
 
@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from ..engine.model import Model
 from ..eval.encoding import Encoder
-from ..nn.maps import CutMap, Maps, rank_of
+from ..nn.maps import R2, CutMap, Maps, rank_of
 from .fit import HELD_EVERY, fit_maps
 from .kinds import KINDS, OVERHEAD
 from .material import Material
@@ -103,11 +103,22 @@ class Fitting:
         return Maps(fingerprint, found, maps.bits)
 
 
+def trusted(maps: Maps) -> Maps | None:
+    """Those of the cuts that explain something on text that was held out: looking ahead over any others costs more than
+    it finds."""
+    cuts = [cut for cut, found in maps.cuts.items() if min(_mean(found.r2)) > 0]
+    return maps.only(cuts) if cuts else None
+
+
+def _mean(r2: Sequence[R2]) -> R2:
+    return R2(fmean(each.keys for each in r2), fmean(each.values for each in r2))
+
+
 def sentence(maps: Maps) -> str:
     """How good maps are, for a person."""
     each = [(cut, cut + n, r2) for cut, found in maps.cuts.items() for n, r2 in enumerate(found.r2)]
     cut, layer, worst = min(each, key=lambda entry: min(entry[2]))
-    keys, values = (fmean(r2[side] for _, _, r2 in each) for side in (0, 1))
+    keys, values = _mean([r2 for _, _, r2 in each])
     return (
         f"maps for the cuts at {', '.join(map(str, maps.cuts))} explain {keys:.0%} of the variance of keys and "
         f"{values:.0%} of that of values on text that was held out (least: layer {layer} from the cut at {cut}, "

@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     )
 
     from ..calibrate.calibration import Calibrator  # MLX comes with it, which takes a second
-    from ..calibrate.looking import sentence
+    from ..calibrate.looking import sentence, trusted
     from ..calibrate.trials import Book, open_journal
     from ..config import LazyConfig
     from ..loading.hub import find
@@ -124,8 +124,11 @@ def run(args: argparse.Namespace) -> int:
         with Steps("prompts") as steps:
             maps = _maps(model, tokenizer, plan, fingerprint, fitted, args.resume, steps)
             steps.say(sentence(maps))
+            usable = trusted(maps)
+            if usable is None:
+                steps.say("they explain nothing, so schedules are searched without looking ahead")
             book = Book(journal, measured)
-            calibrator = Calibrator(model, tokenizer, plan, maps=maps, book=book, on_prompt=steps, say=steps.say)
+            calibrator = Calibrator(model, tokenizer, plan, maps=usable, book=book, on_prompt=steps, say=steps.say)
             steps.say(
                 f"calibrating {folder} on {', '.join(plan.kinds)}, prompts of {' and '.join(map(str, plan.lengths))} "
                 f"tokens; this takes about {calibrator.minutes():.0f} minutes, by what a first prompt took; "

@@ -1,15 +1,22 @@
 """Fitting maps, against ridge regression in NumPy and against what is linear by construction."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
+from talking import speller
 from tiny import random_tokens, stock_model, tiny_args, twin_of
 from zoo import pair
 
 from lazymlx.cache.stage import Span
 from lazymlx.calibrate.fit import SINK, fit_maps
+from lazymlx.calibrate.looking import fitting_text, trusted
+from lazymlx.calibrate.plan import Plan
 from lazymlx.errors import MapsError
+from lazymlx.eval.encoding import Encoder
 from lazymlx.nn.attention import Rows
+from lazymlx.nn.maps import R2
 from lazymlx.nn.network import Network
 from lazymlx.nn.rope import rotate
 
@@ -150,3 +157,27 @@ def test_too_little_text_and_impossible_cuts_are_refused(model):
     for cut in (0, 6):
         with pytest.raises(MapsError, match=f"at 1 to 5; got {cut}"):
             fit_maps(model, CHUNKS, [cut], fingerprint="")
+
+
+def test_cuts_whose_maps_explain_nothing_are_left_out(model):
+    maps = fit_maps(model, CHUNKS, [2, 4], fingerprint="")
+    useless = replace(maps.cuts[2], r2=tuple(R2(-1.0, 0.9) for _ in maps.cuts[2].r2))
+    assert list(trusted(maps).cuts) == [2, 4]
+    assert list(trusted(replace(maps, cuts={2: useless, 4: maps.cuts[4]})).cuts) == [4]
+    assert trusted(replace(maps, cuts={2: useless})) is None
+
+
+def test_the_text_to_fit_to_is_of_every_kind_and_as_long_as_it_should_be(model):
+    encoder = Encoder(speller())
+    chunks = fitting_text(encoder, 30_000, Plan())
+    texts = [encoder.text(chunk) for chunk in chunks]
+    assert 30_000 <= sum(map(len, chunks)) < 45_000
+    questions = (
+        "alue of key",
+        "abel this text",
+        "um it up",
+        "ontinue the text",
+        "say?",
+    )  # capitals are no letters here
+    assert all(any(question in text for text in texts) for question in questions)
+    assert chunks == fitting_text(encoder, 30_000, Plan()) != fitting_text(encoder, 30_000, Plan(seed=1))
