@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 import mlx.core as mx
-from mlx_lm.generate import wired_limit
 
 from ..costs.flops import Looking, Sizes, ideal_speedup
 from ..nn.compiling import compiles
+from ..wired import WIRED
 from .models import Pair
 from .plan import Plan, Variant
 from .runs import Record, measured_memory, new_record, timed
@@ -81,7 +81,7 @@ class Bench:
 
     def run(self) -> None:
         """Measure everything, or as much as the budget allows."""
-        with wired_limit(self.pair.ours):
+        with WIRED.held():
             try:
                 for length in self._variants:
                     self._at(length)

@@ -15,8 +15,9 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import dequantize_model, load_adapters, load_model, load_tokenizer
 
 from ..config import LazyConfig
+from ..costs.full import is_full
 from ..engine.model import Model
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, ModelError, TooLargeError
 from ..nn.families import family_of
 from ..nn.maps import Maps
 from .depth import check_depth
@@ -65,6 +66,7 @@ def load(
         ModelError: the model cannot be found or read, or its architecture cannot be served lazily.
         ConfigError: the schedule does not fit the model, the calibration is another model's, or looking ahead is asked
             for without maps.
+        TooLargeError: the device has no room for the weights.
         MapsError: the maps are damaged, or those of another model.
     """
     folder = find(path_or_hf_repo, revision)
@@ -88,7 +90,15 @@ def load(
             f"model: {folder} comes with its own architecture, {config.get('model_file')!r}, which is not built on "
             "lazymlx.engine.model.Model and so cannot leave tokens behind; use it with mlx_lm"
         )
-    _settle_weights(model, adapter_path, dtype)
+    try:
+        _settle_weights(model, adapter_path, dtype)
+    except RuntimeError as error:
+        if not is_full(error):
+            raise
+        raise TooLargeError(
+            f"memory: the device has no room for the weights in {folder}; close other programs, or use a smaller "
+            "model, or one of fewer bits"
+        ) from error
     model.max_positions = max_positions(config)
     if calibration is None:
         stored = _noted(find_stored(folder), folder)

@@ -11,7 +11,7 @@ from mlx_lm.utils import load_model
 from model_folder import CONFIG, write_model
 
 from lazymlx import LazyConfig, load
-from lazymlx.errors import ModelError
+from lazymlx.errors import ModelError, TooLargeError
 from lazymlx.loading.load import model_classes
 from lazymlx.loading.model_config import max_positions, respelled
 
@@ -166,3 +166,12 @@ def test_json_that_python_does_not_take_is_a_sentence(tmp_path: Path, content: s
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ModelError, match="config.json is not readable as JSON"):
         load(str(tmp_path))
+
+
+def test_weights_that_the_device_has_no_room_for_are_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*given: Any) -> None:
+        raise RuntimeError("[malloc] Unable to allocate 123 bytes.")
+
+    monkeypatch.setattr("lazymlx.loading.load._settle_weights", full)
+    with pytest.raises(TooLargeError, match="^memory: the device has no room for the weights in .*; close other"):
+        load(str(write_model(tmp_path)))
