@@ -37,8 +37,8 @@ class Quantized(NamedTuple):
 
     def for_each(self) -> "Quantized":
         """The same for each of several heads that share them: `(B, H_kv, 1, S, ...)`."""
-        parts = (part[:, :, None] for part in (self.packed, self.scales, self.biases))
-        return Quantized(*parts, self.bits, self.group_size)
+        packed, scales, biases = (part[:, :, None] for part in (self.packed, self.scales, self.biases))
+        return Quantized(packed, scales, biases, self.bits, self.group_size)
 
     def product(self, rows: mx.array, *, transpose: bool) -> mx.array:
         """`rows` times what is packed, without unpacking it."""

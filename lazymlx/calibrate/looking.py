@@ -30,7 +30,7 @@ OnShare = Callable[[float], None]
 
 def cuts_to_try(layers: int) -> tuple[int, ...]:
     """Where a schedule may cut, if it is chosen by looking ahead."""
-    first, last = max(round(layers * FIRST), 1), max(round(layers * LAST), 1)
+    first, last = max(round(layers * FIRST), 1), min(max(round(layers * LAST), 1), layers - 1)
     return tuple(range(first, last + 1, max(-(-(last - first) // (MOST_CUTS - 1)), 1)))
 
 

@@ -11,7 +11,7 @@ from zoo import pair
 
 from lazymlx.cache.stage import Span
 from lazymlx.calibrate.fit import SINK, fit_maps
-from lazymlx.calibrate.looking import fitting_text, trusted
+from lazymlx.calibrate.looking import cuts_to_try, fitting_text, trusted
 from lazymlx.calibrate.plan import Plan
 from lazymlx.errors import MapsError
 from lazymlx.eval.encoding import Encoder
@@ -181,3 +181,17 @@ def test_the_text_to_fit_to_is_of_every_kind_and_as_long_as_it_should_be(model):
     )  # capitals are no letters here
     assert all(any(question in text for text in texts) for question in questions)
     assert chunks == fitting_text(encoder, 30_000, Plan()) != fitting_text(encoder, 30_000, Plan(seed=1))
+
+
+@pytest.mark.parametrize(
+    ("layers", "cuts"),
+    [
+        (2, (1,)),
+        (3, (1, 2)),
+        (6, (1, 2, 3, 4, 5)),
+        (28, (6, 8, 10, 12, 14, 16, 18, 20, 22)),
+        (80, tuple(range(16, 65, 6))),
+    ],
+)
+def test_cuts_to_try_lie_between_layers_and_are_few(layers, cuts):
+    assert cuts_to_try(layers) == cuts
