@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from talking import DOCUMENT, LAZY, answer, session, speller, talker
+from talking import DOCUMENT, LAZY, answer, cache_of, session, speller, talker
 
 from lazymlx.config import LazyConfig
 from lazymlx.errors import DocumentError, LazyMLXError
@@ -215,7 +215,7 @@ def test_statistics_are_the_same_after_it_was_opened(lazy: LazyConfig, tmp_path:
         s.save(tmp_path / "book")
         again = Session.open(tmp_path / "book", talker(lazy), speller())
         assert replace(again.stats, ttft_s=None) == replace(s.stats, ttft_s=None)
-        assert again.nbytes == again._cache.nbytes == s._cache.nbytes
+        assert again.nbytes == cache_of(again).nbytes == cache_of(s).nbytes
     s.undo()
     s.save(tmp_path / "book")
     again = Session.open(tmp_path / "book", talker(lazy), speller())
