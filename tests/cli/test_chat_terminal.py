@@ -35,10 +35,11 @@ class Terminal:
     def __init__(self, command: list[str], **environment: str):
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
+        around = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # the terminal has its own
         self.process = subprocess.Popen(
             [sys.executable, "-c", OWN_TERMINAL, *command],
             cwd=ROOT,
-            env={**os.environ, "TERM": "xterm", **environment},
+            env={**around, "TERM": "xterm", **environment},
             stdin=slave,
             stdout=slave,
             stderr=slave,
