@@ -24,6 +24,8 @@ from lazymlx.engine.model import Model
 from lazymlx.errors import UsageError
 from lazymlx.generation import generate_step, stream_generate
 
+pytestmark = pytest.mark.unchecked
+
 DENSE = {"no cut": LazyConfig.dense(), "keep all": LazyConfig("3:1.0", min_tokens=0)}
 PROMPT = np.random.default_rng(4).integers(64, size=40).tolist()
 

@@ -27,6 +27,8 @@ from lazymlx.generation import stream_generate
 from lazymlx.nn.attend import attend, probabilities
 from lazymlx.session.session import Session
 
+pytestmark = pytest.mark.unchecked
+
 WIDE = {"hidden_size": 64, "head_dim": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
 LAZY = LazyConfig("3:0.4", window=3, recent=2, min_tokens=0, round_to=4, revive=2, kv_group_size=32)
 TOKENS = np.random.default_rng(2).integers(64, size=60).tolist()

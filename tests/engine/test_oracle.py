@@ -9,6 +9,8 @@ from tiny import Performance, clear_rehearsal
 
 from lazymlx.config import LazyConfig
 
+pytestmark = pytest.mark.unchecked
+
 SCRIPT = (("prompt", 60), ("decode", 18), ("prompt", 9), ("decode", 6), ("prompt", 5), ("decode", 6))
 LONG = (("prompt", 256), *SCRIPT[1:])
 CUTS = ((2, 0.5), (4, 0.2))

@@ -35,6 +35,8 @@ from lazymlx.progress import Meter
 from lazymlx.session.saved import about
 from lazymlx.session.session import Session
 
+pytestmark = pytest.mark.unchecked
+
 ALL = LazyConfig.paper("2:0.4,4:0.2")
 DENSE = LazyConfig.dense()
 QUESTION, OTHER = "who keeps it?", "where is he from?"
