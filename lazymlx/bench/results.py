@@ -51,14 +51,26 @@ def file_name(content: dict[str, Any]) -> str:
 
 def read(path: Path) -> dict[str, Any]:
     """A stored run."""
+    return read_run(path, KIND, "no stored speed run; expected a file that 'lazymlx bench' wrote")
+
+
+def read_run(path: Path, kind: str, otherwise: str) -> dict[str, Any]:
+    """A stored run of some kind.
+
+    Args:
+        otherwise: what a file is that holds something else.
+
+    Raises:
+        UsageError: it cannot be read, or is of another kind.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise UsageError(f"{path} is not readable as JSON: {error}") from None
-    if not isinstance(content, dict) or content.get("kind") != KIND:
-        raise UsageError(f"{path} is no stored speed run; expected a file that 'lazymlx bench' wrote")
+    if not isinstance(content, dict) or content.get("kind") != kind:
+        raise UsageError(f"{path} is {otherwise}")
     return content
 
 

@@ -1,11 +1,10 @@
 """A stored run of `scripts/bench_serve.py`: times to the first token of questions that were put to servers."""
 
-import json
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..errors import UsageError
+from .results import read_run
 
 KIND = "lazymlx serving"
 HEADS = ("conversation", "server", "1st question", "later ones", "1st, CPU", "later, CPU", "read for a later one")
@@ -18,15 +17,7 @@ def read(path: Path) -> Run:
     Raises:
         UsageError: it is none.
     """
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise UsageError(f"{path} is not readable as JSON: {error}") from None
-    if not isinstance(run, dict) or run.get("kind") != KIND:
-        raise UsageError(f"{path} is no run of servers; expected what scripts/bench_serve.py printed last")
-    return run
+    return read_run(path, KIND, "no run of servers; expected what scripts/bench_serve.py printed last")
 
 
 def headline(run: Run) -> str:
