@@ -6,6 +6,7 @@ before the second is prepared.
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
@@ -83,14 +84,14 @@ def stream_generate(
         Cancelled: by `on_progress`; the cache is as it was before, but for what the options say of how it is kept.
     """
     check_request(max_tokens, options)
-    tokens = encode(tokenizer, prompt)
+    tokens = model.ranks.decided("prompt", lambda: encode(tokenizer, prompt))
     cache = conversation(model, options)
     tail = template_tail(tokenizer, tokens)
     steps = generate_step(tokens, model, prompt_cache=cache, tail=tail, max_tokens=max_tokens, **options)
     detokenizer, prompt_tps = tokenizer.detokenizer, 0.0
-    with WIRED.held():
+    with WIRED.held(), closing(model.ranks.heard(steps)) as heard:
         start = time.perf_counter()
-        for n, (token, logprobs) in enumerate(steps, 1):
+        for n, (token, logprobs) in enumerate(heard, 1):
             if n == 1:
                 prompt_tps = len(tokens) / (time.perf_counter() - start)
                 start = time.perf_counter()
@@ -194,7 +195,7 @@ def generate_step(
         for processor in logits_processors or []:
             logits = processor(history, logits)
         logprobs = logits - mx.logsumexp(logits, keepdims=True)
-        token = sampler(logprobs)
+        token = sampler(logprobs) if model.ranks.size == 1 else model.ranks.first(sampler(logprobs))
         mx.async_eval(token, logprobs)
         if on_step is not None:
             on_step(cache[0], taken, token)

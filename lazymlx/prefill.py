@@ -20,7 +20,8 @@ from .costs.memory import ensure_fits
 from .ending import ENDING
 from .engine.model import Model
 from .errors import PromptError, UsageError
-from .progress import Meter, OnProgress
+from .progress import Meter, OnProgress, Progress
+from .ranks.group import Ranks
 from .templates import rendered
 from .wired import WIRED
 
@@ -82,7 +83,8 @@ def prefill(
     ensure_fits(model, cache, L, step_size=step_size, max_memory=max_memory)
     before = Mark(cache)
     cache.expect(L, complete=complete, tail=tail)
-    meter = Meter(on_progress, cache.offset, L, planned_work(cache, L) if complete else [1])
+    watch = on_progress if model.ranks.size == 1 else agreed(model.ranks, on_progress)
+    meter = Meter(watch, cache.offset, L, planned_work(cache, L) if complete else [1])
     with refused_if_full(model, cache.config, L, cache.offset, step_size):
         try:
             with mx.stream(generation_stream):
@@ -94,6 +96,15 @@ def prefill(
                 before.restore(cache)
             raise
     return logits
+
+
+def agreed(ranks: Ranks, on_progress: OnProgress | None) -> OnProgress:
+    """Progress that all ranks make, of which rank 0's listener alone hears, and may cancel it."""
+
+    def watch(progress: Progress) -> bool:
+        return ranks.decided("read on", lambda: on_progress is None or on_progress(progress) is not False)
+
+    return watch
 
 
 def _by_chunks(model: Model, tokens: mx.array, cache: LazyCache, step_size: int, meter: Meter) -> mx.array | None:

@@ -106,7 +106,7 @@ def random_maps(model: Model, cuts: Iterable[int]) -> Maps:
         return LayerMap(factors, mx.zeros((N,)))
 
     scale = mx.ones((model.hidden_size,))
-    heads = [model.family.attention_of(layer).kv_heads for layer in model.layers]
+    heads = [model.family.attention_of(layer).kv_heads * model.ranks.size for layer in model.layers]
     deep = {cut: range(cut, len(heads)) for cut in cuts}
     maps = {cut: CutMap(cut, tuple(heads[cut:]), tuple(map(layer_map, own)), scale) for cut, own in deep.items()}
     return Maps("", maps, MAP_BITS)

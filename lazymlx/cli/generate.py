@@ -15,6 +15,7 @@ from .bar import PrefillBar
 from .notes import DEMO, notes
 from .origin import called, own_model
 from .outputs import check_page, check_statistics, write_statistics
+from .party import decided, speaks
 from .request import Request, add_prompt_flags, count_tokens, encode_request, is_demo, read_request
 from .terminal import EXIT_INTERRUPTED, say, write
 
@@ -74,13 +75,15 @@ def run(args: argparse.Namespace) -> int:
     options.refuse(args, options.REFUSED)
     lazy = options.lazy_config(args)
     compare = _compares(args)
+    if not speaks(args):
+        args.stats_json = args.explain = None
     if args.stats_json is not None:
         check_statistics(args.stats_json, "--stats-json")
     if args.explain is not None:
         check_page(args.explain, "--explain")
         if args.stats_json is not None and args.stats_json.resolve() == args.explain.resolve():
             raise UsageError(f"--stats-json: {args.stats_json} is where --explain goes; name another place")
-    request = read_request(args)
+    request = Request(**decided(args, "request", lambda: vars(read_request(args))))
     if args.document is not None:
         with own_model(args):
             return _ask_saved(args, request)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from .. import __version__
-from ..errors import LazyMLXError
+from ..errors import LazyMLXError, UsageError
 from .defaults import set_defaults
 from .parser import Parser
+from .party import Party
 from .terminal import EXIT_INTERRUPTED, prepare, say, silence, write
 
 
@@ -25,10 +26,12 @@ class Command:
     Attributes:
         help: what it does, in a line.
         essential: the flags that --help shows, if not all of them fit a screen.
+        together: several ranks can do it together.
     """
 
     help: str
     essential: tuple[str, ...] = ()
+    together: bool = False
 
 
 ANSWERING = ("model", "document", "system-prompt", "max-tokens", "temp", "lazy", "fast", "schedule")
@@ -37,15 +40,18 @@ COMMANDS = {
     "generate": Command(
         "answer a prompt, or a question about a document (mlx_lm.generate's flags)",
         (*ANSWERING, "prompt", "prompt-file", "question", "compare", "explain", "stats-json"),
+        together=True,
     ),
-    "chat": Command("talk about documents that are read once (mlx_lm.chat's flags)", ANSWERING),
+    "chat": Command("talk about documents that are read once (mlx_lm.chat's flags)", ANSWERING, together=True),
     "serve": Command(
         "answer chat clients over HTTP, by OpenAI's interface",
         ("model", "host", "port", "api-key", "max-conversations", "max-memory", "lazy", "fast", "schedule"),
+        together=True,
     ),
     "cache": Command(
         "read a document once and save it, for any number of questions",
         ("output", "overwrite", "model", "prompt-file", "prompt", "system-prompt", "lazy", "fast", "schedule"),
+        together=True,
     ),
     "calibrate": Command(
         "find the schedule that a model bears, and store it for later",
@@ -58,6 +64,7 @@ COMMANDS = {
     "bench": Command(
         "measure speed and memory beside stock mlx-lm, on this machine",
         ("model", "shape", "bits", "shapes", "quick", "lengths", "schedules", "only", "budget-s", "out"),
+        together=True,
     ),
     "doctor": Command("say what lazymlx runs on, and what would make it run better"),
     "models": Command("list the models on this machine, or fetch one"),
@@ -67,26 +74,39 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
+    party = Party()
+    try:
+        code, reason = _told(party, list(sys.argv[1:] if argv is None else argv))
+    except Exception as error:
+        party.fail(error)
+        raise
+    party.end(code, reason)
+    return code
+
+
+def _told(party: Party, argv: list[str]) -> tuple[int, str]:
+    """Run a command line, and say what went wrong, if anything did. Returns the exit code, and the reason."""
     try:
         try:
             prepare()
-            return _run(list(sys.argv[1:] if argv is None else argv))
+            party.stand_back()
+            return _run(party, argv), ""
         finally:
             write("")  # what is left in the buffer, while an error can still be answered
     except LazyMLXError as error:
         if os.environ.get("LAZYMLX_TRACEBACK"):
             traceback.print_exc()
         say(f"error: {error}")
-        return error.exit_code
+        return error.exit_code, str(error)
     except KeyboardInterrupt:
         say("interrupted")
-        return EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED, ""
     except BrokenPipeError:
         silence(sys.stdout, sys.stderr)
-        return 0
+        return 0, ""
 
 
-def _run(argv: list[str]) -> int:
+def _run(party: Party, argv: list[str]) -> int:
     wanted = next((word for word in argv if not word.startswith("-")), None)
     parser, made = make_parser(set() if wanted is None else {wanted})
     if wanted in made:
@@ -97,6 +117,9 @@ def _run(argv: list[str]) -> int:
     if wanted is None:
         parser.print_help(sys.stderr)
         return 2
+    if party.launched and not COMMANDS[wanted].together:
+        raise UsageError(f"{wanted}: one process does it; start it without a launcher")
+    args.ranks = party.meet()
     return args.run(args)
 
 

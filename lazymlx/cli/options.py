@@ -235,13 +235,16 @@ def model_name(args: argparse.Namespace) -> str:
 
 
 def loading(args: argparse.Namespace) -> dict[str, Any]:
-    """What the flags say to `load`, beside the model and the configuration."""
+    """What the flags say to `load`, beside the model and the configuration; loads MLX."""
+    from ..ranks.group import ALONE
+
     calibration = args.schedule if isinstance(args.schedule, Path) else None
     return {
         "adapter_path": args.adapter_path,
         "trust_remote_code": args.trust_remote_code,
         "fixed": args.given - {"schedule"} if calibration else args.given,
         "calibration": calibration,
+        "ranks": args.ranks or ALONE,
     }
 
 

@@ -13,12 +13,12 @@ from ..errors import RunError
 EXIT_INTERRUPTED = 130  # exit code after Ctrl-C, as shells count it: 128 + SIGINT
 
 
-def say(text: str) -> None:
+def say(text: str, stream: TextIO | None = None) -> None:
     """One line on stderr, whatever line breaks a message has brought along; a terminal's edge breaks it at words."""
-    line = f"lazymlx: {' '.join(text.split())}"
-    if sys.stderr is not None and sys.stderr.isatty():
+    line, stream = f"lazymlx: {' '.join(text.split())}", stream or sys.stderr
+    if stream is not None and stream.isatty():
         line = textwrap.fill(line, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
-    print(line, file=sys.stderr, flush=True)
+    print(line, file=stream, flush=True)
 
 
 class Said(logging.Handler):

@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from ..config import LazyConfig
 from ..engine.model import Model
-from ..errors import TooLargeError
+from ..errors import RunError, TooLargeError
 from .memory import estimate_memory, size
 
 WORDS = ("insufficient memory", "unable to allocate", "maximum allowed buffer", "out of memory")
@@ -30,7 +30,7 @@ def refused_if_full(model: Model, config: LazyConfig, tokens: int, context: int,
         context: tokens that the conversation held before.
 
     Raises:
-        TooLargeError: the device had no room left.
+        TooLargeError: the device had no room left; one of several, then it is a RunError.
     """
     try:
         yield
@@ -38,7 +38,9 @@ def refused_if_full(model: Model, config: LazyConfig, tokens: int, context: int,
         if not is_full(error):
             raise
         need = estimate_memory(model, tokens, config, step_size=step_size, context=context)
-        raise TooLargeError(
+        # what one of several ranks alone has met ends them all: the others are waiting for it
+        refusal = TooLargeError if model.ranks.size == 1 else RunError
+        raise refusal(
             f"memory: the device is full: {context + tokens} tokens need about {size(need.total)}, "
             f"{size(need.weights)} of it for the weights, and {size(mx.get_active_memory())} are in use by this "
             "process; close other programs, or give a smaller prefill step size or a shorter prompt"

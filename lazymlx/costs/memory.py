@@ -96,7 +96,7 @@ class _Shape:
         self.layers, self.value = len(model.layers), size
         self.weights = sum(w.nbytes for _, w in tree_flatten(model.parameters()) if isinstance(w, mx.array))
         self.width, self.queries, self.token = width * size, queries.size * size, 2 * keys.size * size
-        self.hidden = _feed_forward(model.family.core(model).args) * size
+        self.hidden = _feed_forward(model.family.core(model).args) * size // model.ranks.size
         self.heads = queries.shape[2]
         self.scores = self.heads * size  # of one query and one key, in all heads
         self.on_gpu = mx.default_device() == mx.Device(mx.gpu)
@@ -170,6 +170,7 @@ def ensure_fits(model: Model, cache: LazyCache, n_tokens: int, *, step_size: int
     if max_memory is None:
         limit -= max(mx.get_active_memory() - need.weights - cache.nbytes, 0)
         whose = "the device has room for"
+    limit = min(model.ranks.told("room", limit))
     if need.total > limit:
         advice = _advice(cache.config, step_size, lambda *change: needed(*change).total <= limit)
         raise TooLargeError(

@@ -16,6 +16,7 @@ from ..cache.stage import KVPool, Span
 from ..nn.loop import Others, View, run_layers
 from ..nn.maps import CutMap, Maps
 from ..nn.network import Network
+from .scoring import over_ranks
 from .selection import attention
 
 
@@ -97,7 +98,9 @@ def _look(
             keys = mx.concatenate([keys, own.keys_of(rows[0])], axis=2)
             queries = rows[0].queries[0, :, -window:] * own.scale
             each = attention(queries, keys[0], mask[-window:], own.softcap, own.sinks).mean(axis=1)
-            paid = paid + (each.max(axis=0) if cache.config.reduce == "max" else each.mean(axis=0))
+            reduce = cache.config.reduce
+            of_heads = each.max(axis=0) if reduce == "max" else each.mean(axis=0)
+            paid = paid + over_ranks(model, of_heads, reduce)
         mx.eval(x, paid)  # the filled keys of one layer at a time
     by_position = mx.zeros((cache.aux.places,))
     by_position[seen] = paid

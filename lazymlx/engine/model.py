@@ -34,7 +34,7 @@ class Model(Network):
 
     def look_with(self, maps: Maps | None) -> None:
         """Look ahead with these maps from now on, at schedules whose cuts they all know; None: with none."""
-        used = None if maps is None else maps.used_in(self.dtype)
+        used = None if maps is None else maps.part(self.ranks).used_in(self.dtype)
         self.engine = replace(self.engine, maps=used)
 
     def make_cache(self, lazy: LazyConfig | None = None) -> list[LazyCache]:

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float, Integer
 from ..cache.conversation import LazyCache, Step
 from ..cache.masks import causal
 from ..cache.rows import RowBuffer, unpacked
+from ..config import Reduce
 from ..errors import UsageError
 from ..nn.attention import Attention
 from ..nn.network import Network
@@ -39,7 +40,7 @@ def importance_at(
     layer, stored = scoring_of(model, cache, number - 1)
     default = AttentionScorer(config.reduce, layer.softcap, layer.sinks)
     if logits is not None and config.scorer is None:
-        return stage.by_position(default.of(logits.squeeze(0)), cache.aux.places)
+        return stage.by_position(over_ranks(model, default.of(logits.squeeze(0)), config.reduce), cache.aux.places)
     keys = unpacked(stored.read(0, stage.filled)).squeeze(0)
     in_sight = layer.window is None or cache.offset <= layer.window
     all_visible = len(asking) == 1 and not stage.gaps and within is None and in_sight
@@ -47,7 +48,13 @@ def importance_at(
     importance = (config.scorer or default)(queries.squeeze(0) * layer.scale, keys, visible)
     if importance.shape != keys.shape[1:2]:
         raise UsageError(f"scorer: expected an importance for each of {keys.shape[1]} keys, got {importance.shape}")
-    return stage.by_position(importance, cache.aux.places)
+    reduce = config.reduce if config.scorer is None else "mean"
+    return stage.by_position(over_ranks(model, importance, reduce), cache.aux.places)
+
+
+def over_ranks(model: Network, of_heads: Float[mx.array, "*F S"], reduce: Reduce) -> Float[mx.array, "*F S"]:
+    """What all heads say, from what this rank's do: bit by bit the same on every rank, so that all select alike."""
+    return model.ranks.highest(of_heads) if reduce == "max" else model.ranks.mean(of_heads)
 
 
 def note_queries(cache: LazyCache, step: Step, queries: Float[mx.array, "1 H L D_h"]) -> None:
@@ -73,6 +80,7 @@ def add_links(
     queries = rows.reshape(len(rows), layer.heads, -1).swapaxes(0, 1) * layer.scale
     visible = causal(at, mx.arange(keys.shape[1]), layer.window)
     paid = attention(queries, keys, visible, layer.softcap, layer.sinks).mean(axis=0)
+    paid = over_ranks(model, paid, "mean")
     paid = mx.pad(paid, [(0, 0), (0, len(importance) - paid.shape[1])])
     weights = mx.where(candidates[at], wide[at], 0.0)
     return with_links(importance, candidates, at, weights, paid, config.pool // 2)

@@ -20,6 +20,9 @@ from ..engine.model import Model
 from ..errors import ConfigError, ModelError, TooLargeError
 from ..nn.families import family_of
 from ..nn.maps import Maps
+from ..nn.sharding import shard
+from ..ranks.group import ALONE, Ranks
+from .alike import check_alike
 from .depth import check_depth
 from .hub import find
 from .model_config import check_kinds, check_sizes, max_positions, respelled
@@ -46,6 +49,7 @@ def load(
     fixed: Collection[str] = (),
     calibration: str | Path | None = None,
     warm: bool = False,
+    ranks: Ranks = ALONE,
 ) -> tuple[Model, TokenizerWrapper]:
     """Load a model that leaves tokens behind, and its tokenizer.
 
@@ -60,6 +64,7 @@ def load(
             the model. Maps that lie beside it are what the model looks ahead with.
         warm: compile kernels now, on a GPU some seconds, and not while somebody waits for the first answer. Sessions do
             that too, once a model.
+        ranks: over which to split the model; each of them loads it, from a folder that it has at the same place.
         tokenizer_config, model_config, adapter_path, revision, trust_remote_code: as in `mlx_lm.load`.
 
     Raises:
@@ -73,6 +78,7 @@ def load(
     config = {**check_folder(folder), **(model_config or {})}
     check_kinds(config)
     check_depth(config, folder)
+    check_alike(ranks, folder, adapter_path)
     try:
         model, config = load_model(
             folder,
@@ -91,7 +97,7 @@ def load(
             "lazymlx.engine.model.Model and so cannot leave tokens behind; use it with mlx_lm"
         )
     try:
-        _settle_weights(model, adapter_path, dtype)
+        _settle_weights(model, adapter_path, dtype, ranks)
     except RuntimeError as error:
         if not is_full(error):
             raise
@@ -202,8 +208,8 @@ def _look_with_stored(model: Model, stored: Stored | None, asked: bool) -> None:
         )
 
 
-def _settle_weights(model: Model, adapter_path: str | None, dtype: mx.Dtype | None) -> None:
-    """Dequantise and cast where asked or where the device needs it, attach adapters, and read the weights."""
+def _settle_weights(model: Model, adapter_path: str | None, dtype: mx.Dtype | None, ranks: Ranks) -> None:
+    """Dequantise and cast where asked or where the device needs it, attach adapters, and read this rank's weights."""
     on_cpu = mx.default_device() == mx.Device(mx.cpu)
     dtype = dtype or (mx.float32 if on_cpu else None)
     if dtype is not None:
@@ -221,6 +227,7 @@ def _settle_weights(model: Model, adapter_path: str | None, dtype: mx.Dtype | No
     if dtype is not None:
         model.set_dtype(dtype)
     model.eval()
+    shard(model, ranks)
     model.join()
     mx.eval(model)  # with what parameters() leaves out, as ropes' frequencies: left lazy, they are this thread's alone
 

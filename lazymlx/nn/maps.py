@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from ..config import LazyConfig
 from ..errors import MapsError
+from ..ranks.group import Ranks
 from ..sealed import Wording, read_sealed, write_sealed
 from .network import Network
 
@@ -69,6 +70,11 @@ class Factor:
             return Factor(self.weight.astype(dtype))
         return Factor(self.weight, self.scales.astype(dtype), self.biases.astype(dtype), self.bits)
 
+    def part(self, ranks: Ranks) -> "Factor":
+        """The rows of a rank's keys, and those of its values."""
+        scales, biases = (None if a is None else ranks.part(a, 0, 2) for a in (self.scales, self.biases))
+        return Factor(ranks.part(self.weight, 0, 2), scales, biases, self.bits)
+
     @property
     def shape(self) -> tuple[int, int]:
         return self.weight.shape[0], self.weight.shape[1] * 32 // self.bits if self.bits else self.weight.shape[1]
@@ -97,6 +103,10 @@ class LayerMap:
 
     def used_in(self, dtype: mx.Dtype) -> "LayerMap":
         return LayerMap(tuple(factor.used_in(dtype) for factor in self.factors), self.bias)
+
+    def part(self, ranks: Ranks) -> "LayerMap":
+        """To the keys and values of a rank's heads."""
+        return LayerMap((*self.factors[:-1], self.factors[-1].part(ranks)), ranks.part(self.bias, 0, 2))
 
     def named(self, name: str) -> dict[str, mx.array]:
         factors = [factor.named(f"{name}.{n}") for n, factor in enumerate(self.factors)]
@@ -149,6 +159,11 @@ class CutMap:
         both = self.layers[layer - self.cut](x).reshape(*x.shape[:2], 2, heads, -1).transpose(2, 0, 3, 1, 4)
         return both[0], both[1]
 
+    def part(self, ranks: Ranks) -> "CutMap":
+        """To the keys and values of a rank's heads."""
+        heads = tuple(count // ranks.size for count in self.kv_heads)
+        return replace(self, kv_heads=heads, layers=tuple(layer.part(ranks) for layer in self.layers))
+
 
 @dataclass(frozen=True)
 class Maps:
@@ -172,6 +187,10 @@ class Maps:
     def only(self, cuts: Iterable[int]) -> "Maps":
         """Those of some cuts."""
         return Maps(self.model, {cut: self.cuts[cut] for cut in cuts}, self.bits)
+
+    def part(self, ranks: Ranks) -> "Maps":
+        """To the keys and values of a rank's heads."""
+        return Maps(self.model, {cut: maps.part(ranks) for cut, maps in self.cuts.items()}, self.bits)
 
     @property
     def nbytes(self) -> int:
@@ -231,9 +250,9 @@ class Maps:
 
 
 def kv_width(network: Network, layer: int) -> int:
-    """Of a token's keys and values in a layer, together; nothing is computed."""
+    """Of a token's keys and values in a layer, together, on all ranks; nothing is computed."""
     _, keys, values = network.projected(layer)
-    return keys.size + values.size
+    return (keys.size + values.size) * network.ranks.size
 
 
 def rank_of(network: Network) -> int | None:

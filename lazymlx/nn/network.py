@@ -12,8 +12,10 @@ from jaxtyping import Float, Integer
 from mlx.utils import tree_flatten
 
 from ..cache.stage import Span
+from ..ranks.group import ALONE, Ranks
 from .checkpoint import check_fit
 from .families import Family, family_of
+from .identity import Known
 from .loop import View, run_layers
 from .windows import sight
 
@@ -39,6 +41,8 @@ class Network(nn.Module):
         # how many tokens each layer sees; None for all
         self.windows: tuple[int | None, ...] = tuple(self.family.attention_of(layer).window for layer in self.layers)
         self.sight = sight(self.windows)
+        self.ranks: Ranks = ALONE  # that hold it together
+        self.identity: tuple[Known, ...] = ()  # of the whole of its weights, where this rank has a part of them
         # that it was made for, where upstream's configuration says it; not every one does, `load` looks itself
         self.max_positions: int | None = getattr(self.family.core(self).args, "max_position_embeddings", None)
 

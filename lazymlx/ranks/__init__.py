@@ -1,0 +1,1 @@
+"""Several processes that hold one model together: who they are, what they tell each other, how all of them end."""

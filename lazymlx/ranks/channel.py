@@ -1,0 +1,133 @@
+"""`Channel`: a line from rank 0 to each of the others, beside MLX's own; JSON over TCP, one object a line.
+
+Decisions go over it without waiting for a device. And it tells who is there: where a process ends, its connection does,
+however it ended, while whoever waits for its arrays might wait for ever. So each connection has a thread that reads it,
+and a rank that has lost another one ends at once, wherever it is.
+"""
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from queue import Queue
+from threading import Lock, Thread
+from typing import Any
+
+from ..errors import RunError
+
+GRACE_S = 2.0  # for a rank to end by itself, once another one has
+QUIET_S, ASK_S, ASKS = 2, 1, 3  # seconds until a silent host is asked whether it is there, how often, how many times
+
+Say = Callable[[str], None]
+
+
+class Channel:
+    """The connections of one rank.
+
+    Args:
+        rank: this one's.
+        hosts: names of all ranks' hosts.
+        sockets: by rank: rank 0 has one to each of the others, each of these one to rank 0.
+        say: tells the user why all end.
+    """
+
+    def __init__(self, rank: int, hosts: Sequence[str], sockets: dict[int, socket.socket], say: Say):
+        self.rank, self.hosts, self._say = rank, hosts, say
+        self._sockets, self._heard = sockets, {other: Queue[dict[str, Any]]() for other in sockets}
+        self._ending, self._writing = False, Lock()
+        for other, connection in sockets.items():
+            keep_asking(connection)
+            Thread(target=self._listen, args=(other, connection), name=f"rank-{other}", daemon=True).start()
+
+    def send(self, what: str, value: Any) -> None:
+        """Tell the others."""
+        self._write({"what": what, "value": value})
+
+    def receive(self, what: str, other: int = 0) -> Any:
+        """What another rank has to say of this.
+
+        Raises:
+            RunError: it speaks of something else.
+        """
+        said = self._heard[other].get()
+        if said["what"] != what:
+            raise RunError(
+                f"rank {self.rank} waits for {what!r}, and rank {other} speaks of {said['what']!r}; all ranks must run "
+                "the same program"
+            )
+        return said["value"]
+
+    def gather(self, what: str, value: Any) -> list[Any]:
+        """What each rank has to say, in their order."""
+        if self.rank:
+            self.send(what, value)
+            return self.receive(what)
+        values = [value, *(self.receive(what, other) for other in sorted(self._sockets))]
+        self.send(what, values)
+        return values
+
+    def end(self, code: int, reason: str = "") -> None:
+        """Say that this rank ends, and how.
+
+        Args:
+            reason: of a failure that the others do not know of.
+        """
+        self._ending = True
+        self._write({"code": code, "reason": reason})
+
+    def let_others_end(self) -> None:
+        """Behind a failure: it may only show that another rank has ended, and that one's end is told then."""
+        time.sleep(GRACE_S)
+
+    def _write(self, message: dict[str, Any]) -> None:
+        line = json.dumps(message).encode() + b"\n"
+        with self._writing:
+            for connection in self._sockets.values():
+                try:
+                    connection.sendall(line)
+                except OSError:  # whoever listens will hear of it
+                    pass
+
+    def _listen(self, other: int, connection: socket.socket) -> None:
+        try:
+            with connection.makefile("r", encoding="utf-8") as lines:
+                for line in lines:
+                    said = json.loads(line)
+                    if "code" in said:
+                        self._follow(other, said["code"], said["reason"])
+                        return
+                    self._heard[other].put(said)
+        except OSError:
+            pass
+        self._lost(other)
+
+    def _follow(self, other: int, code: int, reason: str) -> None:
+        """Another rank ends."""
+        if self.rank == 0 and code == 0:
+            return
+        time.sleep(GRACE_S)  # it may be for what this one has found, too
+        if self.rank == 0 and not self._ending:
+            self._say(f"error: rank {other} on {self.hosts[other]}: {reason}")
+            self.end(code)
+        os._exit(code)
+
+    def _lost(self, other: int) -> None:
+        """Another rank is gone without a word."""
+        if self._ending:
+            return
+        if self.rank in (0, 1):  # one of them is enough
+            self._say(f"error: rank {other} on {self.hosts[other]} has ended or cannot be reached; all ranks end")
+        if self.rank == 0:
+            self.end(RunError.exit_code)
+        os._exit(RunError.exit_code)
+
+
+def keep_asking(connection: socket.socket) -> None:
+    """Have a host that fell silent noticed within seconds, and small messages sent at once."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    quiet = socket.TCP_KEEPALIVE if sys.platform == "darwin" else socket.TCP_KEEPIDLE
+    for option, value in ((quiet, QUIET_S), (socket.TCP_KEEPINTVL, ASK_S), (socket.TCP_KEEPCNT, ASKS)):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
