@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from ..costs.flops import Looking, Sizes, ideal_speedup
 from ..nn.compiling import compiles
+from ..ranks.group import ALONE, Ranks
 from ..wired import WIRED
 from .models import Pair
 from .plan import Plan, Variant
@@ -28,15 +29,16 @@ class BudgetSpent(Exception):
 
 
 class Budget:
-    """Seconds that a measurement may take; None: no limit."""
+    """Seconds that a measurement may take; None: no limit. Of several ranks, the first one's clock counts."""
 
-    def __init__(self, seconds: float | None, clock: Callable[[], float] = perf_counter):
-        self._clock = clock
+    def __init__(self, seconds: float | None, clock: Callable[[], float] = perf_counter, ranks: Ranks = ALONE):
+        self._clock, self._ranks = clock, ranks
         self._end = None if seconds is None else clock() + seconds
 
     def reserve(self, seconds: float) -> None:
         """Raises `BudgetSpent` unless this much is left."""
-        if self._end is not None and self._clock() + seconds > self._end:
+        end = self._end
+        if end is not None and self._ranks.decided("time", lambda: self._clock() + seconds > end):
             raise BudgetSpent
 
 
@@ -70,7 +72,7 @@ class Bench:
         self._variants = {length: self.plan.variants(resolve, length) for length in sorted(self.plan.lengths)}
         self._curve = self.plan.curve(resolve)
         self._sizes = Sizes.of(self.pair.args, self.pair.ours.windows)
-        self._budget = Budget(self.plan.budget_s, self.clock)
+        self._budget = Budget(self.plan.budget_s, self.clock, self.pair.ours.ranks)
         self._seconds: dict[Variant, tuple[int, float]] = {}  # length and time of the newest run
 
     @property

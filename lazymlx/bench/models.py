@@ -20,6 +20,8 @@ from ..loading.hub import find
 from ..loading.load import load
 from ..machine import on_cpu
 from ..nn.maps import CutMap, Factor, LayerMap, Maps, kv_width, rank_of
+from ..nn.sharding import shard
+from ..ranks.group import ALONE, Ranks
 from .shapes import shape_args
 
 GROUP_SIZE = 64  # of quantised weights
@@ -60,6 +62,7 @@ class Pair:
             "bits": bits_of(self.ours),
             "weight_bytes": tree_reduce(lambda total, w: total + w.nbytes, self.ours.parameters(), 0),
             "random": self.tokenizer is None,
+            "ranks": self.ours.ranks.size,  # each has so many bytes of weights
         }
 
     def prompt(self, length: int) -> mx.array:
@@ -76,7 +79,7 @@ def bits_of(model: nn.Module) -> int | None:
     return found[0] if found else None
 
 
-def random_pair(shape: str, bits: int | None = None) -> Pair:
+def random_pair(shape: str, bits: int | None = None, ranks: Ranks = ALONE) -> Pair:
     """Random weights of a named shape: bf16, or float32 on a CPU (where 16-bit products are very slow)."""
     args = shape_args(shape)
     mx.random.seed(SEED)
@@ -87,12 +90,25 @@ def random_pair(shape: str, bits: int | None = None) -> Pair:
         if bits is not None:
             nn.quantize(model, group_size=GROUP_SIZE, bits=bits)
         model.eval()
+    shard(ours, ranks)
+    split(stock, ranks)
     for layer in ours.layers:  # one by one: what is made on the way needs little room then
         mx.eval(layer.parameters())
     mx.eval(ours.parameters())
     ours.join()  # as `load` does
     stock.update(ours.parameters())
-    return Pair(shape if bits is None else f"{shape}, {bits}-bit", ours, stock, None)
+    return Pair(titled(shape if bits is None else f"{shape}, {bits}-bit", ranks), ours, stock, None)
+
+
+def split(stock: Any, ranks: Ranks) -> None:
+    """Split mlx-lm's model over the ranks, as mlx-lm does."""
+    if ranks.size > 1:
+        stock.shard(ranks.group)
+
+
+def titled(name: str, ranks: Ranks) -> str:
+    """What a pair is called."""
+    return name if ranks.size == 1 else f"{name}, {ranks.size} ranks"
 
 
 def random_maps(model: Model, cuts: Iterable[int]) -> Maps:
@@ -112,15 +128,16 @@ def random_maps(model: Model, cuts: Iterable[int]) -> Maps:
     return Maps("", maps, MAP_BITS)
 
 
-def loaded_pair(path_or_hf_repo: str, name: str | None = None) -> Pair:
+def loaded_pair(path_or_hf_repo: str, name: str | None = None, ranks: Ranks = ALONE) -> Pair:
     """A model from a folder or the Hub."""
-    ours, tokenizer = load(path_or_hf_repo)
+    ours, tokenizer = load(path_or_hf_repo, ranks=ranks)
     stock, _ = load_model(find(path_or_hf_repo), lazy=True)  # its weights are never read: ours take their place
     if bits_of(ours) is None:
         dequantize_model(stock)
+    split(stock, ranks)
     stock.update(ours.parameters())
     stock.eval()
-    return Pair(name or path_or_hf_repo.rstrip("/").rsplit("/", 1)[-1], ours, stock, tokenizer)
+    return Pair(titled(name or path_or_hf_repo.rstrip("/").rsplit("/", 1)[-1], ranks), ours, stock, tokenizer)
 
 
 def check_named(model: str | None, shape: str | None, bits: int | None) -> None:
@@ -139,8 +156,8 @@ def check_named(model: str | None, shape: str | None, bits: int | None) -> None:
         shape_args(shape)
 
 
-def make_pair(model: str | None, shape: str | None, bits: int | None) -> Pair:
-    """What the caller named: a shape, a model, or with neither the embedded model.
+def make_pair(model: str | None, shape: str | None, bits: int | None, ranks: Ranks = ALONE) -> Pair:
+    """What the caller named: a shape, a model, or with neither the embedded model; split over the ranks.
 
     Raises:
         UsageError: see `check_named`.
@@ -148,5 +165,5 @@ def make_pair(model: str | None, shape: str | None, bits: int | None) -> Pair:
     """
     check_named(model, shape, bits)
     if shape:
-        return random_pair(shape, bits)
-    return loaded_pair(model) if model else loaded_pair(str(demo.MODEL), "embedded")
+        return random_pair(shape, bits, ranks)
+    return loaded_pair(model, ranks=ranks) if model else loaded_pair(str(demo.MODEL), "embedded", ranks)

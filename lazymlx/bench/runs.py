@@ -30,6 +30,9 @@ class Record:
     ttft_s: list[float] = field(default_factory=list)
     decode_tps: list[float] = field(default_factory=list)
     peak_bytes: int | None = None  # above what was there before the run: the weights
+    peaks: list[int] = field(
+        default_factory=list
+    )  # the same of each rank, where there are several: this is the highest
     kv_bytes: int | None = None
     aux_bytes: int | None = None
     kept: list[int] = field(default_factory=list)  # at each cut
@@ -86,7 +89,8 @@ def measured_memory(pair: Pair, variant: Variant, prompt: mx.array, record: Reco
     for _ in loop:
         pass
     seconds = perf_counter() - begin
-    record.peak_bytes = mx.get_peak_memory() - before
+    peaks = pair.ours.ranks.told("peak", mx.get_peak_memory() - before)
+    record.peak_bytes, record.peaks = max(peaks), peaks if len(peaks) > 1 else []
     if variant.lazy is None:
         record.kv_bytes, record.aux_bytes = sum(c.nbytes for c in cache), 0
     else:

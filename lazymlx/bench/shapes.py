@@ -27,6 +27,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama-2-7b": _llama(32, 4096, 11008, (32, 32), 32000),
     "llama-2-13b": _llama(40, 5120, 13824, (40, 40), 32000),
     "llama-3-8b": _llama(32, 4096, 14336, (32, 8), 128256, rope_theta=500000.0),
+    "llama-3-70b": _llama(80, 8192, 28672, (64, 8), 128256, rope_theta=500000.0),
     "llama-3.2-1b": _llama(16, 2048, 8192, (32, 8), 128256, head_dim=64, rope_theta=500000.0, tie_word_embeddings=True),
     "llama-3.2-3b": _llama(28, 3072, 8192, (24, 8), 128256, rope_theta=500000.0, tie_word_embeddings=True),
     "mistral-7b": _llama(32, 4096, 14336, (32, 8), 32768, rope_theta=1000000.0),

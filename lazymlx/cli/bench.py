@@ -13,6 +13,7 @@ from ..bench.plan import Plan
 from ..config import LazyConfig
 from ..errors import UsageError
 from ..files import check_folder, write_json
+from .party import speaks
 from .terminal import say
 from .values import lengths, number_or_all, path, words
 
@@ -135,17 +136,19 @@ def run(args: argparse.Namespace) -> int:
     if args.mac:
         return _mac(args)
     plan = read_plan(args)
-    check_folder(args.out, "--out")
+    if speaks(args):
+        check_folder(args.out, "--out")
     from .. import demo
     from ..bench.fresh import first_answer_s
     from ..bench.measure import Bench
     from ..bench.models import check_named, make_pair, random_maps
     from ..bench.results import document, file_name
     from ..machine import advice, machine
+    from ..ranks.group import ALONE
 
     check_named(args.model, args.shape, args.bits)
     say("preparing the weights")
-    pair = make_pair(args.model, args.shape, args.bits)
+    pair = make_pair(args.model, args.shape, args.bits, args.ranks or ALONE)
     plan = fitted(plan, pair, chosen="lengths" in args, quick=args.quick)
     if plan.filled:
         schedules = [pair.ours.resolve(LazyConfig(name)) for name in plan.schedules]
@@ -154,17 +157,20 @@ def run(args: argparse.Namespace) -> int:
     on = machine() | ({"commit": args.commit} if args.commit else {})
     if slow := advice():
         say(slow)
-    if args.shape is None and "ttft" in plan.what:
+    if args.shape is None and "ttft" in plan.what and args.ranks is None:
         bench.first_answer_s = first_answer_s(args.model or str(demo.MODEL))
         say(f"a fresh process answers in {bench.first_answer_s:.1f} s")
     to = args.out / file_name(document(bench, on))
-    code = _measure(bench, on, to)
-    _show(document(bench, on), to, plot=not args.no_plot)
+    code = _measure(bench, on, to if speaks(args) else None)
+    if speaks(args):
+        _show(document(bench, on), to, plot=not args.no_plot)
     return code
 
 
 def _mac(args: argparse.Namespace) -> int:
     """Measure what is not known of Macs, and print it."""
+    if args.ranks is not None:
+        raise UsageError("--mac: one process does it; start it without a launcher")
     from ..bench.fresh import first_answer_s
     from ..bench.mac import QUICK as SOME
     from ..bench.mac import SMALL, Scale, block, measured
@@ -218,13 +224,14 @@ def fitted(plan: Plan, pair: "Pair", chosen: bool, quick: bool = False) -> Plan:
     return plan
 
 
-def _measure(bench: "Bench", on: dict[str, Any], path: Path) -> int:
-    """Run it under a progress bar, storing what is done after each length. Returns the exit code."""
+def _measure(bench: "Bench", on: dict[str, Any], path: Path | None) -> int:
+    """Run it under a progress bar, storing what is done after each length, if anywhere. Returns the exit code."""
     from ..bench.results import document
     from .bar import Advance, under_bar
 
     def after_length(length: str) -> None:
-        write_json(path, document(bench, on), "--out")
+        if path is not None:
+            write_json(path, document(bench, on), "--out")
         if not sys.stderr.isatty():
             say(f"measured {length} tokens")
 

@@ -109,7 +109,7 @@ class Channel:
             return
         time.sleep(GRACE_S)  # it may be for what this one has found, too
         if self.rank == 0 and not self._ending:
-            self._say(f"error: rank {other} on {self.hosts[other]}: {reason}")
+            self._say(f"error: rank {other} on {self.hosts[other]}: {reason or f'ended with exit code {code}'}")
             self.end(code)
         os._exit(code)
 
