@@ -4,7 +4,7 @@ mlx-lm's loop feeds a prompt in chunks and its last token alone. This one tells 
 computes the last token together with the last chunk, and prepares a chunk while the device works on the one before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -19,7 +19,7 @@ from .costs.full import refused_if_full
 from .costs.memory import ensure_fits
 from .ending import ENDING
 from .engine.model import Model
-from .errors import PromptError, UsageError
+from .errors import Cancelled, PromptError, UsageError
 from .progress import Meter, OnProgress, Progress
 from .ranks.group import Ranks
 from .templates import rendered
@@ -34,6 +34,7 @@ def read(
     prefill_step_size: int = 2048,
     max_memory: int | None = None,
     on_progress: OnProgress | None = None,
+    on_cancel: Callable[[], None] | None = None,
 ) -> None:
     """Read the beginning of a prompt: stage 0 only, whatever is asked later.
 
@@ -43,6 +44,7 @@ def read(
         prefill_step_size: tokens computed at a time; bounds the peak memory.
         max_memory: bytes that may be taken, weights included; None is what the device recommends.
         on_progress: called with how far the prompt has been read, see `Progress`; returning False cancels.
+        on_cancel: called then, while the cache still holds what was read.
 
     Raises:
         PromptError: there are no tokens.
@@ -51,7 +53,7 @@ def read(
     """
     options = {"step_size": prefill_step_size, "max_memory": max_memory, "on_progress": on_progress}
     with WIRED.held():
-        prefill(model, token_ids(tokens), prompt_cache, complete=False, **options)
+        prefill(model, token_ids(tokens), prompt_cache, complete=False, on_cancel=on_cancel, **options)
     mx.clear_cache()
 
 
@@ -65,6 +67,7 @@ def prefill(
     step_size: int = 2048,
     max_memory: int | None = None,
     on_progress: OnProgress | None = None,
+    on_cancel: Callable[[], None] | None = None,
 ) -> Float[mx.array, "1 V"] | None:
     """Compute a prompt. Returns its last token's logits, or None if the prompt is not complete.
 
@@ -73,6 +76,7 @@ def prefill(
 
     Args:
         tail: how many of the last tokens are the chat template's.
+        on_cancel: see `read`; of a prompt that is not complete, whole chunks are read by then.
     """
     if not isinstance(step_size, int) or step_size < 1:
         raise UsageError(f"prefill_step_size: must be a whole number of at least 1, got {step_size}")
@@ -84,15 +88,18 @@ def prefill(
     before = Mark(cache)
     cache.expect(L, complete=complete, tail=tail)
     watch = on_progress if model.ranks.size == 1 else agreed(model.ranks, on_progress)
-    meter = Meter(watch, cache.offset, L, planned_work(cache, L) if complete else [1])
+    work = planned_work(cache, L) if complete else [1]
+    meter = Meter(watch, cache.offset, L, work, patient=not complete)
     with refused_if_full(model, cache.config, L, cache.offset, step_size):
         try:
             with mx.stream(generation_stream):
                 logits = _by_chunks(model, mx.array(tokens), cache, step_size, meter)
             meter.finish()
-        except BaseException:
+        except BaseException as error:
             with ENDING.waits():
                 mx.clear_cache()  # the device may be full
+                if on_cancel is not None and isinstance(error, Cancelled):
+                    on_cancel()
                 before.restore(cache)
             raise
     return logits
@@ -111,9 +118,14 @@ def _by_chunks(model: Model, tokens: mx.array, cache: LazyCache, step_size: int,
     L, before, logits = tokens.size, None, None
     meter.report(0, 0, L)
     for start in range(0, L, step_size):
+        meter.heed()
+
+        def report(stage: int, done: int, rows: int, before: int = start) -> None:
+            meter.report(stage, *((before + done, L) if stage == 0 else (done, rows)))
+
         with ENDING.waits():
             x = model.embedded(tokens[None, start : start + step_size])
-            done = model.advance(x, cache, rows_at_a_time=step_size, report=meter.report)
+            done = model.advance(x, cache, rows_at_a_time=step_size, report=report)
             logits = None if done.x is None else model.answer(done.x)
             # not keys and values: while they are waited for, the next chunk cannot be written to their place
             mx.async_eval(done.begun, cache.beside if logits is None else logits)

@@ -45,9 +45,12 @@ OnProgress = Callable[[Progress], bool | None]
 class Meter:
     """Turns rows computed, stage by stage, into reports."""
 
-    def __init__(self, on_progress: OnProgress | None, cached: int, tokens: int, work: Sequence[int]):
-        """`tokens` new ones come to `cached` others; `work` is what each stage is expected to cost, in any unit."""
-        self.on_progress = on_progress
+    def __init__(
+        self, on_progress: OnProgress | None, cached: int, tokens: int, work: Sequence[int], *, patient: bool = False
+    ):
+        """`tokens` new ones come to `cached` others; `work` is what each stage is expected to cost, in any unit; one
+        that is `patient` cancels where it is asked to, see `heed`, and not in the midst of a chunk."""
+        self.on_progress, self.patient, self.cancelled = on_progress, patient, False
         self.cached, self.tokens, self.work = cached, tokens, work
         self.processed = 0
         self.started = time.perf_counter()
@@ -60,11 +63,22 @@ class Meter:
     def finish(self) -> None:
         """The prompt has been read."""
         self._tell(self.tokens)
+        self.heed()
+
+    def heed(self) -> None:
+        """Stop here if that was wished.
+
+        Raises:
+            Cancelled: it was.
+        """
+        if self.cancelled:
+            raise Cancelled(f"cancelled after {self.processed} of {self.tokens} tokens")
 
     def _tell(self, processed: int) -> None:
-        self.processed = max(self.processed, processed)
-        if self.on_progress is None:
+        if self.on_progress is None or self.cancelled:
             return
+        self.processed = max(self.processed, processed)
         total, elapsed = self.cached + self.tokens, (time.perf_counter() - self.started) * 1000
-        if self.on_progress(Progress(total, self.cached, self.cached + self.processed, elapsed)) is False:
-            raise Cancelled(f"cancelled after {self.processed} of {self.tokens} tokens")
+        self.cancelled = self.on_progress(Progress(total, self.cached, self.cached + self.processed, elapsed)) is False
+        if not self.patient:
+            self.heed()

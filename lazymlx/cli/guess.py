@@ -17,11 +17,11 @@ class Guess:
         self._clock = clock
         self._newest: Progress | None = None
         self._at = 0.0
-        self._between = 0  # tokens between two reports
+        self._between = 0  # tokens between two reports, at most
 
     def report(self, progress: Progress) -> None:
         if self._newest is not None:
-            self._between = progress.processed - self._newest.processed
+            self._between = max(self._between, progress.processed - self._newest.processed)
         self._newest, self._at = progress, self._clock()
 
     def now(self) -> int:

@@ -1,5 +1,6 @@
 """Rows through a stage: all at once, or a prompt's in parts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -22,15 +23,19 @@ def run_stage(
     view: View,
     *,
     last_only: bool = False,
-    at_once: bool = False,
+    at_once: Callable[[int], None] | None = None,
 ) -> tuple[Float[mx.array, "1 T D"], Rows]:
     """Run rows through the layers of a stage, see `run_layers`.
+
+    Args:
+        at_once: hears of layers that are done as of rows: half the layers are half the rows.
 
     Returns:
         The stage's outputs, and the rows as they went through the layer that scores at the next cut.
     """
     start, stop = cache.layers_of(number)
     scoring = scoring_layer(model.windows, start, stop) - start
+    L, layers = x.shape[1], stop - start
     x, rows = run_layers(
         model.layers[start:stop],
         model.windows[start:stop],
@@ -39,7 +44,7 @@ def run_stage(
         cache.stages[number],
         returned=(scoring,),
         last_only=last_only,
-        at_once=at_once,
+        at_once=None if at_once is None else lambda done: at_once(L * done // layers),
     )
     return x, rows[scoring]
 
@@ -88,7 +93,11 @@ def run_rising(
         rows, at = x[:, chunk], positions[chunk]
         span = stage.append(at, step.stop, ahead=L - chunk.stop)
         view = View(at, seen.mask(stage, at), span, seen.within, seen.others)
-        out, scoring = run_stage(model, cache, number, rows, view, last_only=last_only, at_once=True)
+
+        def heard(done: int, before: int = start) -> None:
+            step.report(number, before + done, L)
+
+        out, scoring = run_stage(model, cache, number, rows, view, last_only=last_only, at_once=heard)
         # the device works while the next chunk is prepared, but never has more than two of them in hand
         mx.async_eval(out)
         if outs:

@@ -18,6 +18,10 @@ from .rope import Positions
 from .windows import Windows
 
 IN_HAND = 8192  # rows of layers of a prompt that the device may have before it: they are the peak of its memory
+IN_HAND_CPU = 1024  # where preparing takes no time beside computing, and who waits wants to hear of each layer
+
+OnLayer = Callable[[int], None]
+"""Called with the number of layers that rows have been computed in."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def run_layers(
     *,
     returned: Collection[int] = (),
     last_only: bool = False,
-    at_once: bool = False,
+    at_once: OnLayer | None = None,
 ) -> tuple[Float[mx.array, "B T D"], dict[int, Rows]]:
     """Run rows through layers.
 
@@ -71,15 +75,15 @@ def run_layers(
         stage: holds the keys and values of earlier rows, and takes in those of these rows; None if there are none.
         returned: indices of the layers whose rows, with their queries, are returned.
         last_only: of the last layer, only the last row's output is wanted.
-        at_once: let the device begin with a layer while the next one is prepared, up to `IN_HAND` rows.
+        at_once: let the device begin with a layer while the next one is prepared, up to `IN_HAND` rows, and hear how
+            many layers it is through with.
 
     Returns:
         The last layer's outputs, and the rows as they went through these layers.
     """
     views: dict[int | None, tuple[int, Mask]] = {None: (0, view.mask)}
-    begun, rows_of = deque[mx.array](), dict[int, Rows]()
-    seen_beside = 0 if view.others is None else len(view.others.positions)
-    if at_once:
+    begun, rows_of, most = deque[mx.array](), dict[int, Rows](), _in_hand(x, view)
+    if at_once is not None:
         mx.async_eval(x)
     for index, (layer, window) in enumerate(zip(layers, windows, strict=True)):
         if window not in views:
@@ -94,12 +98,20 @@ def run_layers(
             x = layer(x, mask=seen, cache=rows)
         if index in returned:
             rows_of[index] = rows
-        if at_once:
+        if at_once is not None:
             mx.async_eval(x)
             begun.append(x)
-            if len(begun) > max(IN_HAND // (x.shape[1] + seen_beside), 2):
+            if len(begun) > most:
                 mx.eval(begun.popleft())
+                at_once(index + 1 - most)
     return x, rows_of
+
+
+def _in_hand(x: mx.array, view: View) -> int:
+    """How many layers of these rows the device may have before it."""
+    rows = x.shape[1] + (0 if view.others is None else len(view.others.positions))
+    on_cpu = mx.default_device() == mx.Device(mx.cpu)
+    return max((IN_HAND_CPU if on_cpu else IN_HAND) // rows, 2)
 
 
 def _through(window: int, x: mx.array, view: View, stage: StageCache | None) -> tuple[int, Mask]:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from weakref import finalize
 
@@ -23,7 +24,7 @@ from ..errors import StateError
 from ..generation import LazyResponse, check_request, stream_generate
 from ..loading.warm import warm_once
 from ..prefill import read
-from ..progress import OnProgress, Progress
+from ..progress import OnProgress
 from ..stats import LazyStats
 from ..wired import WIRED
 from .saved import load_document, save_document
@@ -129,8 +130,9 @@ class Session:
             with self._undone_on_error(mark):
                 rest = self._resumed(new)
                 if rest:
-                    watch = self._watched(on_progress, new if resumable else None)
-                    read(self.model, rest, [self._cache], on_progress=watch, **self._limits)
+                    keep = partial(self._keep_part, new) if resumable else None
+                    watch = self._watched(on_progress)
+                    read(self.model, rest, [self._cache], on_progress=watch, on_cancel=keep, **self._limits)
                 self._settle(mark)
             self._record(Turn(None, self._transcript, mark), transcript, new)
 
@@ -327,14 +329,10 @@ class Session:
                 return
             yield response
 
-    def _watched(self, on_progress: OnProgress | None, reading: list[int] | None = None) -> OnProgress:
-        """`on_progress`, which also hears `cancel`; then it remembers what was read of the tokens of `reading`."""
-        start = len(self._tokens)
+    def _keep_part(self, reading: list[int]) -> None:
+        """Remember what was read of these tokens."""
+        self._part = Part.of(self._cache, len(self._tokens), reading)
 
-        def watch(progress: Progress) -> bool:
-            wanted = (on_progress is None or on_progress(progress) is not False) and not self._use.stopping
-            if not wanted and reading is not None:
-                self._part = Part.of(self._cache, start, reading)
-            return wanted
-
-        return watch
+    def _watched(self, on_progress: OnProgress | None) -> OnProgress:
+        """`on_progress`, which also hears `cancel`."""
+        return lambda progress: (on_progress is None or on_progress(progress) is not False) and not self._use.stopping

@@ -24,6 +24,9 @@ def test_between_reports_it_goes_on_at_the_rate_so_far() -> None:
         seconds[0] += 1
         shown.append(guess.now())
     assert shown[:4] == [3000, 3500, 4000, 4500] and shown[-1] == shown[-2] == 5000
+    guess.report(Progress(10000, 1000, 3010, 5000))
+    seconds[0] += 1000
+    assert guess.now() == 5010  # reports are not evenly apart
     guess.report(Progress(10000, 1000, 9900, 20000))
     seconds[0] += 1000
     assert guess.now() == 9999  # not done before it is

@@ -495,6 +495,23 @@ def test_progress_rises_to_the_total_through_all_stages(lazy):
         at = reports[-1].total
 
 
+def test_progress_moves_within_a_chunk_and_what_is_cancelled_there_is_read_to_the_chunks_end(monkeypatch):
+    monkeypatch.setattr("lazymlx.nn.loop.IN_HAND_CPU", 1)  # the chunk is short, and has few layers
+    s, whole = session(DENSE, step_size=64), read_session(DENSE, step_size=64)
+    processed = [p.processed for p in reports_of(lambda p: s.read(DOCUMENT, p))]
+    assert 0 < processed[1] < processed[2] < 64
+    assert max(np.diff(processed)) < 64
+    s.undo()
+    heard: list = []
+    with pytest.raises(Cancelled):
+        s.read(DOCUMENT, lambda p: heard.append(p) or len(heard) < 2, resumable=True)
+    assert [p.processed for p in heard] == processed[:2]
+    heard.clear()
+    s.read(DOCUMENT, heard.append)
+    assert heard[0].cache == 64
+    assert_same(state_of(s), state_of(whole))
+
+
 def test_progress_moves_on_in_every_stage():
     reports: list = []
     meter = Meter(reports.append, 10, 100, [50, 30, 20])
