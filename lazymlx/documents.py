@@ -138,9 +138,12 @@ def _text_of_docx(content: bytes) -> str:
 
 
 def _text_of_html(content: bytes) -> str:
-    soup: Any = import_module("bs4").BeautifulSoup(content, "html.parser")  # which finds out the encoding
-    for tag in soup(["script", "style", "title"]):
+    bs4: Any = import_module("bs4")
+    soup = bs4.BeautifulSoup(content, "html.parser")  # which finds out the encoding
+    for tag in soup(["script", "style", "title", "noscript", "template"]):
         tag.decompose()
+    for node in soup.find_all(string=lambda node: isinstance(node, bs4.element.ProcessingInstruction)):
+        node.extract()  # <?xml ... ?>, which would be text otherwise
     converter = import_module("markdownify").MarkdownConverter(
         strip=["a", "img"], heading_style="ATX", escape_asterisks=False, escape_underscores=False
     )

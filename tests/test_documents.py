@@ -26,6 +26,7 @@ def archive(**parts: str) -> bytes:
 
 
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+XHTML = '<?xml version="1.0" encoding="utf-8"?><!DOCTYPE html><html>'
 PAGE = """<!DOCTYPE html><html><head><title>Home</title><style>b{}</style></head><body><script>x</script>
 <h1>Lamps</h1><p>The <b>green</b> one is <a href="x">first</a>&eacute;.</p><ul><li>one_a</li></ul></body></html>"""
 
@@ -42,7 +43,7 @@ def epub(*chapters: str) -> bytes:
     items = "".join(f'<item id="i{n}" href="c{n}.xhtml"/>' for n in reversed(ids))
     spine = "".join(f'<itemref idref="i{n}"/>' for n in ids)
     book = f'<package xmlns="p"><manifest>{items}</manifest><spine>{spine}</spine></package>'
-    files = {f"b__c{n}_xhtml": f"<html><body><p>{text}</p></body></html>" for n, text in enumerate(chapters)}
+    files = {f"b__c{n}_xhtml": f"{XHTML}<body><p>{text}</p></body></html>" for n, text in enumerate(chapters)}
     return archive(**{"META-INF__container_xml": container, "b__p_opf": book, **files})
 
 
