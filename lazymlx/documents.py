@@ -120,11 +120,17 @@ def _decoded(content: bytes, name: str) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise PromptError(
-            f"document: {name} is not UTF-8 text (byte {error.start}), nor a PDF, docx, HTML or EPUB; convert it, "
-            "a text with iconv, a picture with OCR"
-        ) from None
+        raise _no_text(name, error.start) from None
+    if "\0" in text:  # which UTF-8 has room for, and no text
+        raise _no_text(name, content.index(0))
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _no_text(name: str, byte: int) -> PromptError:
+    return PromptError(
+        f"document: {name} is not UTF-8 text (byte {byte}), nor a PDF, docx, HTML or EPUB; convert it, "
+        "a text with iconv, a picture with OCR"
+    )
 
 
 def _text_of_pdf(content: bytes) -> str:

@@ -84,9 +84,22 @@ def test_a_document_is_known_by_its_content(tmp_path: Path, content: bytes, text
         (archive(other="text"), "unpack it"),
         (docx("text")[:60], "is a damaged docx, EPUB or other archive"),
         (b"\xd0\xcf\x11\xe0old", "save it as docx or PDF"),
+        (b"text" + bytes(9), r"is not UTF-8 text \(byte 4\)"),
         (b"\x89PNG\xff", "is not UTF-8 text .* a text with iconv, a picture with OCR"),
     ],
-    ids=["empty-pdf", "empty-html", "cut-pdf", "no-pdf", "no-docx", "no-epub", "zip", "cut-docx", "doc", "png"],
+    ids=[
+        "empty-pdf",
+        "empty-html",
+        "cut-pdf",
+        "no-pdf",
+        "no-docx",
+        "no-epub",
+        "zip",
+        "cut-docx",
+        "doc",
+        "zeros",
+        "png",
+    ],
 )
 def test_what_has_no_text_is_refused_with_a_way_out(tmp_path: Path, content: bytes, what: str) -> None:
     with pytest.raises(PromptError, match=f"document: .*book.* {what}"):

@@ -153,7 +153,9 @@ def read_stdin() -> str:
     try:
         text = sys.stdin.read(MOST_BYTES + 1)
     except UnicodeDecodeError as error:
-        raise PromptError(f"prompt: stdin is not UTF-8 text (byte {error.start})") from None
+        raise PromptError(
+            f"prompt: stdin is not UTF-8 text (byte {error.start}); a PDF, docx or EPUB is read by --prompt-file -"
+        ) from None
     if len(text) > MOST_BYTES:
         raise PromptError(f"prompt: stdin has more than {MOST_BYTES >> 20} million characters; give a part of it")
     return text

@@ -177,7 +177,8 @@ def test_files_and_stdin(
     line = refused("--prompt-file", str(file))
     assert what in line and str(file) in line
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
-    assert f"stdin {what}" in refused("-p", "-")
+    line = refused("-p", "-")
+    assert f"stdin {what}" in line and ("by --prompt-file -" in line) == bool(content)
     monkeypatch.setattr(sys, "stdin", None)
     assert "stdin is closed" in refused("-p", "-")
 
