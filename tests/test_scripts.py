@@ -13,7 +13,8 @@ NAMES = ["python3.14", "python3.13", "python3.12", "python3.11", "python3", "pyt
 def on_a_mac(folder: Path, *, arm64: int = 1, macos: str = "26.2", chip: str = "Apple M5 Max") -> str:
     """What scripts/env says on such a Mac, where every Python runs under Rosetta."""
     (folder / "scripts").mkdir()
-    shutil.copy(ROOT / "scripts" / "env", folder / "scripts")
+    for name in ("env", "system"):
+        shutil.copy(ROOT / "scripts" / name, folder / "scripts")
     shutil.copy(ROOT / "pyproject.toml", folder)
     tools = folder / "tools"
     tools.mkdir()

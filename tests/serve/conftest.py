@@ -10,6 +10,17 @@ pytest.importorskip("uvicorn", reason="needs pip install 'lazymlx[serve]'")
 
 
 @pytest.fixture(scope="session")
+def anthropic():
+    """The client's package. Importing it takes a second, which the processes of other tests save."""
+    return pytest.importorskip("anthropic")
+
+
+@pytest.fixture(scope="session")
+def openai():
+    return pytest.importorskip("openai")
+
+
+@pytest.fixture(scope="session")
 def address(tiny_model_folder: Path) -> Iterator[str]:
     """Of a tiny random model, with the key `secret`."""
     from serving import Served

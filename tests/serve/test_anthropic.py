@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 
-anthropic = pytest.importorskip("anthropic")
 httpx = pytest.importorskip("httpx")
 
 ASKED = {"model": "claude-anything", "max_tokens": 8, "extra_body": {"temperature": 0}}
@@ -12,7 +11,7 @@ LAMP = [{"role": "user", "content": "Who keeps the lamp?"}]
 
 
 @pytest.fixture(scope="module")
-def client(address: str) -> Iterator:
+def client(anthropic, address: str) -> Iterator:
     with anthropic.Anthropic(base_url=address, api_key="secret", max_retries=0) as client:
         yield client
 
@@ -73,7 +72,7 @@ def test_models(client) -> None:
         ({"messages": LAMP, "tool_choice": {"type": "any"}}, "tool_choice"),
     ],
 )
-def test_errors_have_this_interface_s_shape(client, body: dict, says: str) -> None:
+def test_errors_have_this_interface_s_shape(anthropic, client, body: dict, says: str) -> None:
     with pytest.raises(anthropic.BadRequestError) as caught:
         client.post("/v1/messages", body=body, cast_to=object)
     answer = caught.value.response.json()
@@ -81,7 +80,7 @@ def test_errors_have_this_interface_s_shape(client, body: dict, says: str) -> No
     assert says in answer["error"]["message"]
 
 
-def test_a_wrong_key_and_a_wrong_path_too(address: str) -> None:
+def test_a_wrong_key_and_a_wrong_path_too(anthropic, address: str) -> None:
     with anthropic.Anthropic(base_url=address, api_key="guess", max_retries=0) as client:
         with pytest.raises(anthropic.AuthenticationError, match="authentication_error"):
             client.messages.create(messages=LAMP, **ASKED)

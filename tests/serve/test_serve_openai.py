@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 
 httpx = pytest.importorskip("httpx")
-openai = pytest.importorskip("openai")
 
 ASKED = {"model": "any", "temperature": 0, "max_tokens": 8}
 
@@ -15,7 +14,7 @@ def user(text: str) -> list[dict]:
 
 
 @pytest.fixture
-def client(address: str) -> Iterator:
+def client(openai, address: str) -> Iterator:
     with openai.OpenAI(base_url=f"{address}/v1", api_key="secret", max_retries=0) as client:
         yield client
 
@@ -100,7 +99,7 @@ def test_a_message_of_calls_alone_needs_no_content(client) -> None:
     assert client.chat.completions.create(messages=[*said, *user("And?")], **ASKED).usage.completion_tokens == 8
 
 
-def test_models_and_health(client, http) -> None:
+def test_models_and_health(openai, client, http) -> None:
     assert [model.id for model in client.models.list()] == ["tiny"]
     assert client.models.retrieve("tiny").id == "tiny"
     assert http.get("/health").json() == {"status": "ok"}
@@ -108,7 +107,7 @@ def test_models_and_health(client, http) -> None:
         client.models.retrieve("other")
 
 
-def test_a_wrong_key_is_refused(address: str) -> None:
+def test_a_wrong_key_is_refused(openai, address: str) -> None:
     with openai.OpenAI(base_url=f"{address}/v1", api_key="guess", max_retries=0) as client:
         with pytest.raises(openai.AuthenticationError):
             client.models.list()
@@ -147,7 +146,7 @@ def test_a_body_that_cannot_be_served_is_refused_by_a_sentence(http, body, says:
 
 
 @pytest.mark.parametrize("prompt", [None, "", [], ["a", "b"], [9**9], ["x", 1]])
-def test_a_prompt_that_is_none_is_refused(client, prompt) -> None:
+def test_a_prompt_that_is_none_is_refused(openai, client, prompt) -> None:
     with pytest.raises(openai.BadRequestError, match="prompt"):
         client.completions.create(prompt=prompt, **ASKED)
 

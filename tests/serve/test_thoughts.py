@@ -7,9 +7,6 @@ from scripted import write_scripted_model
 
 from lazymlx.serve.thoughts import Thoughts
 
-openai = pytest.importorskip("openai")
-anthropic = pytest.importorskip("anthropic")
-
 SAID = ("<think>", "Who was ", "it?", "</think>", "Mara.")
 ASKED = {"model": "any", "max_tokens": 20, "messages": [{"role": "user", "content": "Who keeps the lamp?"}]}
 
@@ -22,7 +19,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield served.address
 
 
-def test_openai_s_client(address: str) -> None:
+def test_openai_s_client(openai, address: str) -> None:
     with openai.OpenAI(base_url=f"{address}/v1", api_key="secret", max_retries=0) as client:
         message = client.chat.completions.create(**ASKED).choices[0].message
         assert (message.content, message.reasoning) == ("Mara.", "Who was it?")
@@ -31,7 +28,7 @@ def test_openai_s_client(address: str) -> None:
     assert "".join(delta.content or "" for delta in deltas) == message.content
 
 
-def test_anthropic_s_client(address: str) -> None:
+def test_anthropic_s_client(anthropic, address: str) -> None:
     with anthropic.Anthropic(base_url=address, api_key="secret", max_retries=0) as client:
         whole = client.messages.create(**ASKED)
         assert [(block.type, block.thinking) for block in whole.content[:1]] == [("thinking", "Who was it?")]

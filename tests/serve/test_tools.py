@@ -8,9 +8,6 @@ from scripted import write_scripted_model
 
 from lazymlx.serve.tool_calls import ToolCalls
 
-openai = pytest.importorskip("openai")
-anthropic = pytest.importorskip("anthropic")
-
 SAID = ("Let me look. ", "<tool_call>", '{"name": "look_up", ', '"arguments": {"place": "pier"}}', "</tool_call>")
 SCHEMA = {"type": "object", "properties": {"place": {"type": "string"}}}
 FUNCTION = {"name": "look_up", "description": "Looks a place up.", "parameters": SCHEMA}
@@ -26,7 +23,7 @@ def address(tmp_path_factory: pytest.TempPathFactory):
         yield served.address
 
 
-def test_openai_s_client_gets_a_call_whole_and_streamed(address: str) -> None:
+def test_openai_s_client_gets_a_call_whole_and_streamed(openai, address: str) -> None:
     with openai.OpenAI(base_url=f"{address}/v1", api_key="secret", max_retries=0) as client:
         tools = [{"type": "function", "function": FUNCTION}]
         whole = client.chat.completions.create(messages=[LAMP], tools=tools, **ASKED).choices[0]
@@ -43,7 +40,7 @@ def test_openai_s_client_gets_a_call_whole_and_streamed(address: str) -> None:
         assert again.usage.prompt_tokens_details.cached_tokens > 0
 
 
-def test_anthropic_s_client_gets_a_call_whole_and_streamed(address: str) -> None:
+def test_anthropic_s_client_gets_a_call_whole_and_streamed(anthropic, address: str) -> None:
     with anthropic.Anthropic(base_url=address, api_key="secret", max_retries=0) as client:
         tools = [{"name": "look_up", "description": "Looks a place up.", "input_schema": SCHEMA}]
         whole = client.messages.create(messages=[LAMP], tools=tools, **ASKED)
@@ -59,7 +56,7 @@ def test_anthropic_s_client_gets_a_call_whole_and_streamed(address: str) -> None
         assert client.messages.create(messages=said, tools=tools, **ASKED).usage.cache_read_input_tokens > 0
 
 
-def test_without_tools_the_same_text_is_text(address: str) -> None:
+def test_without_tools_the_same_text_is_text(openai, address: str) -> None:
     with openai.OpenAI(base_url=f"{address}/v1", api_key="secret", max_retries=0) as client:
         answer = client.chat.completions.create(messages=[LAMP], **ASKED).choices[0]
     assert answer.message.content == "".join(SAID) and answer.finish_reason == "stop"
