@@ -180,10 +180,15 @@ class LazyConfig:
         default=16, metadata={"help": "last prompt tokens whose attention scores the others; the paper: 1"}
     )
     pool: int = field(
-        default=13, metadata={"help": "odd width over which scores are averaged with their neighbours; 1: not"}
+        default=13,
+        metadata={
+            "help": "odd width over which scores are averaged with their neighbours, at least 63 where they come from "
+            "looking ahead; 1: not"
+        },
     )
     reduce: Reduce = field(
-        default="mean", metadata={"help": "how the heads' scores become one", "choices": ("mean", "max")}
+        default="mean",
+        metadata={"help": "how the heads' scores become one; looking ahead: max", "choices": ("mean", "max")},
     )
     links: int = field(
         default=32,

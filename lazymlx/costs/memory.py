@@ -17,6 +17,7 @@ from ..cache.conversation import LazyCache
 from ..cache.rows import STEP
 from ..config import PRESETS, LazyConfig
 from ..engine.links import BITS, GROUP_SIZE
+from ..engine.lookahead import LAYERS_IN_HAND
 from ..engine.model import Model
 from ..errors import TooLargeError
 from ..nn.loop import IN_HAND
@@ -111,10 +112,11 @@ class _Shape:
         return 1.0 if bits is None else bits / (8 * self.value) + 2 / group_size
 
     def looking(self, config: LazyConfig, N: int) -> int:
-        """Rows at the cut, one layer's filled keys and values with the copies that join and rotate them, and what the
-        rows that look attend to in float32."""
-        rows = min(config.lookahead, N)
-        return N * (2 * self.width + 4 * self.token) + rows * N * (1 + self.scores) + config.window * N * 4 * self.heads
+        """Rows at the cut; for each layer in hand filled keys and values, with the copies that join and rotate them, and
+        what the rows that look attend to, in float32 where it is counted."""
+        rows, layers = min(config.lookahead, N), LAYERS_IN_HAND if self.on_gpu else 1
+        scores = rows * N * (1 + self.scores) + config.window * N * 4 * self.heads
+        return N * 2 * self.width + layers * (N * 4 * self.token + scores)
 
     def chunk(self, L: int, S: int, layers: int, *, masked: bool = False) -> int:
         """Intermediates for `L` rows that attend to `S`. A GPU has those of some of the `layers` in hand at a time."""

@@ -26,7 +26,8 @@ from ..nn.compiling import Replay
 from ..nn.loop import View
 from ..nn.maps import Maps
 from ..nn.network import Network
-from .lookahead import Filled, importance_ahead, looking_rows, looks
+from .beside import run_beside
+from .lookahead import OWN, POOL_AHEAD, Filled, importance_ahead, looking_rows, looks
 from .scoring import add_links, importance_at, scoring_of
 from .selection import best_waiting, select
 from .stages import Seen, run_rising, run_stage
@@ -62,11 +63,12 @@ def exactly(
         if k < n_active - n_protected:
             if ahead is not None:
                 importance = importance_ahead(model, ahead, cache, number, step)
+                selected = select(importance, active, protected, k, max(config.pool, POOL_AHEAD), OWN)
             else:
                 importance = importance_at(model, cache, number, asking, queries, within)
                 if number == 1 and cache.prompt_queries.parts and not step.decode:
                     importance = add_links(model, cache, importance, active & ~protected)
-            selected = select(importance, active, protected, k, config.pool)
+                selected = select(importance, active, protected, k, config.pool)
         n_active = k + n_protected
         positions = _missing(cache, number, step, selected, n_active if first else None)
         n_missing = positions.shape[0]
@@ -78,11 +80,12 @@ def exactly(
             rows, positions = mx.concatenate([rows, x], axis=1), mx.concatenate([positions, asking])
         some = config.attend == "selected" and n_active < stage.filled + positions.shape[0]
         within = active if some else None
-        others = None
-        if ahead is not None and config.filled == "seen":
-            others = Filled(model, ahead, cache, number).beside(cache.layers_of(number)[0])
-        seen = Seen(within, first or n_missing == 0, others)
-        rows, queries = run_rising(model, cache, number, step, rows, positions, seen)
+        filled = Filled(model, ahead, cache, number) if ahead is not None and config.filled == "seen" else None
+        if filled:
+            rows, queries = run_beside(model, cache, number, step, rows, positions, filled)
+        else:
+            seen = Seen(within, first or n_missing == 0)
+            rows, queries = run_rising(model, cache, number, step, rows, positions, seen)
         if slots is not None and number < len(config.cuts):
             cache.aux.leave_again(slots, rows[:, :n_missing])
         x = rows[:, -1:]

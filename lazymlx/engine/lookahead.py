@@ -6,6 +6,9 @@ where there are some, and what they attend to is the importance of the cut. Fill
 them and dropped behind it; an exact key is never replaced by a filled one. Not in the paper.
 """
 
+from collections import deque
+from collections.abc import Sequence
+
 import mlx.core as mx
 from jaxtyping import Float, Integer
 
@@ -13,11 +16,17 @@ from ..cache.conversation import LazyCache, Step
 from ..cache.masks import causal
 from ..cache.rows import unpacked
 from ..cache.stage import KVPool, Span
+from ..nn.attention import Attention, Rows
 from ..nn.loop import Others, View, run_layers
 from ..nn.maps import CutMap, Maps
 from ..nn.network import Network
 from .scoring import over_ranks
 from .selection import attention
+
+# Over so many neighbours importance is averaged. Wider than where nothing looks ahead, since an answer that is a string
+# of its own, such as a hash, is attended to where it begins, and is needed to its end. Each one's own counts once more.
+POOL_AHEAD, OWN = 63, 1 / 63
+LAYERS_IN_HAND = 2  # whose filled keys the device may hold at a time
 
 
 def looks(cache: LazyCache, maps: Maps, step: Step) -> bool:
@@ -48,6 +57,9 @@ class Filled:
                 rows = maps.cuts[cut.layer].scaled(cache.aux.rows.at(cache.aux.slots[positions])[None])
                 self.parts.append((maps.cuts[cut.layer], positions, rows))
 
+    def __bool__(self) -> bool:
+        return bool(self.parts)
+
     @property
     def positions(self) -> list[Integer[mx.array, " F"]]:
         return [positions for _, positions, _ in self.parts]
@@ -58,15 +70,13 @@ class Filled:
         predicted = ((maps.of_scaled(layer, rows), positions) for maps, positions, rows in self.parts)
         return [(place(keys, positions, self.context), values) for (keys, values), positions in predicted]
 
-    def beside(self, start: int) -> Others | None:
-        """For rows that run through the layers from `start` on; None if nobody waits."""
-        if not self.parts:
-            return None
-        return Others(mx.concatenate(self.positions), lambda index: _joined(self.of(start + index)))
-
 
 def importance_ahead(model: Network, maps: Maps, cache: LazyCache, number: int, step: Step) -> Float[mx.array, " P"]:
-    """Importance at a cut: what the last `window` rows attend to in all layers behind it that see everything."""
+    """Importance at a cut: what the last `window` rows attend to in the layers behind it that see everything.
+
+    Of a layer it is the most that any head of any row pays: few heads fetch, and a mean over all hides what they look
+    at. The layers' are added up.
+    """
     count = looking_rows(cache, step)
     at = mx.arange(step.stop - count, step.stop, dtype=mx.int32)
     x = cache.aux.rows.at(cache.aux.slots[at])[None]
@@ -85,26 +95,36 @@ def _look(
     filled = Filled(model, maps, cache, later, looking=(number, len(at)))
     positions = mx.concatenate([*filled.positions, stage.positions[: stage.filled]])
     seen = mx.concatenate([positions, at])
-    mask, paid = causal(at, seen), mx.zeros(seen.shape)
+    mask, paid, begun = causal(at, seen), mx.zeros(seen.shape), deque[mx.array]()
     for layer in range(start, stop):
         pool = stage.pools[layer - start]
-        keys, values = _joined([*filled.of(layer), *_exact(pool, stage.filled)])
+        keys, values = joined([*filled.of(layer), *_exact(pool, stage.filled)])
         others = Others(positions, lambda _, pair=(keys, values): pair)
-        view = View(at, mask, Span(context=cache.offset), others=others)
+        view = View(at, mask, Span(context=cache.offset), others=others, logits=True)
         one = slice(layer, layer + 1)
         x, rows = run_layers(model.layers[one], model.windows[one], x, view, returned=(0,))
         if model.windows[layer] is None or model.sight is not None:
-            own = model.family.attention_of(model.layers[layer])
-            keys = mx.concatenate([keys, own.keys_of(rows[0])], axis=2)
-            queries = rows[0].queries[0, :, -window:] * own.scale
-            each = attention(queries, keys[0], mask[-window:], own.softcap, own.sinks).mean(axis=1)
-            reduce = cache.config.reduce
-            of_heads = each.max(axis=0) if reduce == "max" else each.mean(axis=0)
-            paid = paid + over_ranks(model, of_heads, reduce)
-        mx.eval(x, paid)  # the filled keys of one layer at a time
+            attention = model.family.attention_of(model.layers[layer])
+            paid = paid + over_ranks(model, _most_paid(attention, rows[0], keys, mask, window), "max")
+        mx.async_eval(x, paid)
+        begun.append(x)
+        if len(begun) > LAYERS_IN_HAND:
+            mx.eval(begun.popleft())
     by_position = mx.zeros((cache.aux.places,))
     by_position[seen] = paid
     return x, by_position
+
+
+def _most_paid(own: Attention, rows: Rows, keys: mx.array, mask: mx.array, window: int) -> Float[mx.array, " S"]:
+    """The highest probability that any head of the last `window` rows gives to each key: to `keys`, and to those of the
+    rows."""
+    if rows.logits is not None:
+        each = mx.softmax(rows.logits[0, :, -window:].astype(mx.float32), axis=-1)
+    else:
+        keys = mx.concatenate([keys, own.keys_of(rows)], axis=2)
+        queries = rows.queries[0, :, -window:] * own.scale
+        each = attention(queries, keys[0], mask[-window:], own.softcap, own.sinks)
+    return each.max(axis=(0, 1))
 
 
 def _exact(pool: KVPool, filled: int) -> list[tuple[mx.array, mx.array]]:
@@ -121,5 +141,6 @@ def waiting_at(cache: LazyCache, cut: int) -> Integer[mx.array, " F"]:
     return mx.sort(mx.where(waits, place, cache.aux.places))[: cache.aux.waiting_at[cut - 1]]
 
 
-def _joined(pairs: list[tuple[mx.array, mx.array]]) -> tuple[mx.array, mx.array]:
+def joined(pairs: Sequence[tuple[mx.array, mx.array]]) -> tuple[mx.array, mx.array]:
+    """Keys and values of several parts, one behind the other."""
     return mx.concatenate([keys for keys, _ in pairs], axis=2), mx.concatenate([values for _, values in pairs], axis=2)

@@ -90,9 +90,16 @@ def select(
     protected: Bool[mx.array, " P"],
     k: int,
     pool: int = 1,
+    own: float = 0.0,
 ) -> Bool[mx.array, " P"]:
-    """The `k` most important active tokens, and the protected ones on top (LazyLLM sec 3.2)."""
+    """The `k` most important active tokens, and the protected ones on top (LazyLLM sec 3.2).
+
+    Args:
+        own: weight of a token's own importance beside the average of its neighbours, which is the same for many tokens
+            where it is wide.
+    """
     near, countdown = smoothed(importance, active, pool), countdown_from(len(importance))
+    near = near + own * importance if own else near
     keys = compiled(candidate_keys)(near, active & ~protected, countdown)
     return compiled(chosen)(keys, highest(mx.sort(keys), k), active, protected)
 

@@ -7,10 +7,10 @@ import mlx.core as mx
 from jaxtyping import Bool, Float, Integer
 
 from ..cache.conversation import LazyCache, Step
-from ..cache.masks import Mask, causal
+from ..cache.masks import Mask
 from ..cache.stage import StageCache
 from ..nn.attention import Rows
-from ..nn.loop import Others, View, run_layers
+from ..nn.loop import View, run_layers
 from ..nn.network import Network
 from ..nn.windows import scoring_layer
 
@@ -56,18 +56,13 @@ class Seen:
     Attributes:
         within: the positions; None if that is all that the stage holds.
         ordered: no row is earlier than one that the stage holds, so that the slots are in the order of positions.
-        others: that the rows may see as well.
     """
 
     within: Bool[mx.array, " P"] | None
     ordered: bool
-    others: Others | None = None
 
     def mask(self, stage: StageCache, positions: Integer[mx.array, " L"]) -> Mask:
         """For rows that the stage has just made room for."""
-        if self.others is not None:
-            own = stage.visible(positions, self.within)
-            return mx.concatenate([causal(positions, self.others.positions), own], axis=1)
         if self.within is not None or not self.ordered:
             return stage.visible(positions, self.within)
         return "causal" if len(positions) > 1 else None
@@ -87,12 +82,11 @@ def run_rising(
     Returns its outputs (in the last stage only the last one of each part), and the newest queries.
     """
     stage, L, outs, queries = cache.stages[number], x.shape[1], [], None
-    part, last_only = -(-L // -(-L // step.rows_at_a_time)), number == len(cache.config.cuts)
-    for start in range(0, L, part):
-        chunk = slice(start, min(start + part, L))
-        rows, at = x[:, chunk], positions[chunk]
+    last_only = number == len(cache.config.cuts)
+    for chunk in parts_of(L, step.rows_at_a_time):
+        start, rows, at = chunk.start, x[:, chunk], positions[chunk]
         span = stage.append(at, step.stop, ahead=L - chunk.stop)
-        view = View(at, seen.mask(stage, at), span, seen.within, seen.others)
+        view = View(at, seen.mask(stage, at), span, seen.within)
 
         def heard(done: int, before: int = start) -> None:
             step.report(number, before + done, L)
@@ -107,6 +101,12 @@ def run_rising(
         queries = last_rows(queries, scoring.queries, step.window)
     assert queries is not None
     return mx.concatenate(outs, axis=1), queries
+
+
+def parts_of(L: int, most: int) -> list[slice]:
+    """Equal parts of `L` rows, of at most so many."""
+    part = -(-L // -(-L // most))
+    return [slice(start, min(start + part, L)) for start in range(0, L, part)]
 
 
 def last_rows(

@@ -35,6 +35,8 @@ def attend(
     few = queries.shape[2] <= FEW_ROWS and sinks is None and isinstance(keys, Quantized)
     if softcap is None and not few:
         keys, values = unpacked(keys), unpacked(values)
+        if isinstance(mask, mx.array) and ways().additive:
+            mask = additive(mask, queries.dtype)
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
     L, S = queries.shape[2], keys.shape[2]
     rows = max(1, MOST_LOGITS // (queries.shape[0] * queries.shape[1] * S))
@@ -63,10 +65,14 @@ def attend_few(
     B, H, L, _ = queries.shape
     grouped = by_group(queries, keys.shape[1])
     # the same for all heads and layers of a stage: where a step is traced, it is made once
-    hidden = mx.where(mask, 0.0, -mx.inf).astype(queries.dtype)
-    hidden = mx.tile(hidden, (grouped.shape[2] // L, 1))
+    hidden = mx.tile(additive(mask, queries.dtype), (grouped.shape[2] // L, 1))
     logits = mx.addmm(hidden, grouped, keys.swapaxes(-1, -2), alpha=scale).reshape(B, H, L, -1)
     return weighted(mx.softmax(logits, axis=-1, precise=True), values), logits
+
+
+def additive(mask: Bool[mx.array, "L S"], dtype: mx.Dtype) -> Float[mx.array, "L S"]:
+    """What is added to logits: nothing where a key is seen, and else what hides it."""
+    return mx.where(mask, mx.array(0, dtype), mx.array(-mx.inf, dtype))
 
 
 def by_group(x: Float[mx.array, "B H L N"], kv_heads: int) -> Float[mx.array, "B H_kv R N"]:

@@ -39,11 +39,13 @@ class Rows:
         span: Span,
         first: int = 0,
         beside: tuple[mx.array, mx.array] | None = None,
+        wanted: bool = False,
     ):
         self.positions = positions
         self.pool = pool
         self.span = span
         self.first = first  # slot from which on to look; what is before lies outside of the layer's window
+        self.wanted = wanted  # logits are
         self.beside = beside  # keys and values that the rows may see as well, before those of the pool
         self.given: mx.array  # set by the attention: its input, (B, L, D)
         self.queries: mx.array  # set by the attention: rotated, (B, H, L, D_h)
@@ -171,18 +173,20 @@ class Attention(nn.Module):
         rows.queries = queries
         keys, values = rows.store(keys, values)
         exact = queries.astype(mx.float32) if queries.dtype in self.precise else queries
-        if isinstance(mask, mx.array) and not isinstance(keys, Quantized) and self._splits(exact):
+        if isinstance(mask, mx.array) and not isinstance(keys, Quantized) and self._splits(exact, rows.wanted):
             out, rows.logits = attend_few(exact, keys, unpacked(values), self.scale, mask)
         else:
             out = attend(exact, keys, values, scale=self.scale, mask=mask, softcap=self.softcap, sinks=self.sinks)
         out = out.astype(queries.dtype).transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1)
         return projected(self[self.projected_by], out if self.gate is None else self.gate(self, out, x), onto)
 
-    def _splits(self, queries: Float[mx.array, "B H L D_h"]) -> bool:
-        """Whether rows with a mask go in split products: few of them, where fused attention is no better."""
+    def _splits(self, queries: Float[mx.array, "B H L D_h"], wanted: bool) -> bool:
+        """Whether rows with a mask go in split products: those whose logits are wanted, and few of them where fused
+        attention is no better."""
         _, heads, rows, size = queries.shape
-        few = rows <= FEW_ROWS and self.softcap is None and self.sinks is None
-        return few and not (ways().fused and serves_few(rows, heads, self.kv_heads, size))
+        if self.softcap is not None or self.sinks is not None:
+            return False
+        return wanted or (rows <= FEW_ROWS and not (ways().fused and serves_few(rows, heads, self.kv_heads, size)))
 
     def _rotated(self, x: mx.array, rows: Rows) -> tuple[mx.array, mx.array, mx.array]:
         """Queries and keys, rotated, and values: `(B, heads, L, D_h)`."""

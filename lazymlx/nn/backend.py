@@ -25,15 +25,17 @@ class Ways:
         fused: with a mask, by MLX's fused attention, where that serves them.
         grouped: to packed keys and values, with the rows of all heads that share these in one product.
         doubled: a product of one row with all keys is one of two, which CUDA reads keys faster for.
+        additive: masks are numbers that are added, where fused attention takes one.
     """
 
     fused: bool
     grouped: bool
     doubled: bool
+    additive: bool
 
 
-SPLIT = Ways(fused=False, grouped=True, doubled=True)  # CUDA, and the CPU
-FUSED = Ways(fused=True, grouped=False, doubled=False)  # Metal
+SPLIT = Ways(fused=False, grouped=True, doubled=True, additive=True)  # CUDA, and the CPU
+FUSED = Ways(fused=True, grouped=False, doubled=False, additive=False)  # Metal
 
 _given: ContextVar[Ways | None] = ContextVar("ways", default=None)
 

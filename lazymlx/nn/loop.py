@@ -48,6 +48,7 @@ class View:
         span: the slots of the rows.
         within: the positions that they may see; layers with a window make their mask of it. None for all.
         others: that they may see as well.
+        logits: those of their attention are wanted, where they are to be had.
     """
 
     positions: Positions
@@ -55,6 +56,7 @@ class View:
     span: Span
     within: Bool[mx.array, " P"] | None = None
     others: Others | None = None
+    logits: bool = False
 
 
 def run_layers(
@@ -91,7 +93,9 @@ def run_layers(
             views[window] = views[None] if view.span.context <= window else _through(window, x, view, stage)
         first, seen = views[window]
         beside = None if view.others is None else view.others.of(index)
-        rows = Rows(view.positions, None if stage is None else stage.pools[index], view.span, first, beside)
+        rows = Rows(
+            view.positions, None if stage is None else stage.pools[index], view.span, first, beside, view.logits
+        )
         if last_only and index == len(layers) - 1 and x.shape[1] > 1:
             x, rows = last_output(layer, x, seen, rows)
         else:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from reference import Llama, attention_probabilities, best, kept_count, rotate
 
+POOL = 63  # neighbours at least, where looking decides, and the token itself once more
 Linear = tuple[np.ndarray, np.ndarray]  # weight (N, D) and bias (N,), to keys and values
 
 
@@ -22,7 +23,6 @@ class Settings(NamedTuple):
     sink: int = 2
     recent: int = 4
     seen: bool = True
-    highest: bool = False  # of the heads, instead of their mean
 
 
 @dataclass
@@ -77,8 +77,7 @@ class LookingReference:
         x, total = np.array([self.hidden[p] for p in at]), np.zeros(len(self.depth))
         for layer in range(settings.cuts[number - 1][0], self.llama.shape.layers):
             x, paid, seen = self.through(layer, x, at, sorted(self.depth), True, keep=False)
-            by_head = paid[:, -settings.window :].mean(axis=1)
-            total[seen] += by_head.max(axis=0) if settings.highest else by_head.mean(axis=0)
+            total[seen] += paid[:, -settings.window :].max(axis=(0, 1))
         return total
 
     def ask(self, tokens: Sequence[int]) -> np.ndarray:
@@ -99,8 +98,9 @@ class LookingReference:
             total = self.importance(number, new)
             smooth = np.zeros(N)
             for p in everyone:
-                near = [i for i in range(p - settings.pool // 2, p + settings.pool // 2 + 1) if i in active]
-                smooth[p] = np.mean(total[near]) if near else 0.0
+                wide = max(settings.pool, POOL) // 2
+                near = [i for i in range(p - wide, p + wide + 1) if i in active]
+                smooth[p] = (np.mean(total[near]) if near else 0.0) + total[p] / POOL
             active = safe | best(active - safe, smooth, min(kept_count(keep, N), len(active - safe)))
             come = sorted(p for p in active if self.depth[p] == number)
             x = np.array([self.hidden[p] for p in come])
