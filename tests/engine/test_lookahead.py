@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from looking import LookingReference, Settings
+from looking import LookingReference, Settings, random_maps
 from mlx.utils import tree_flatten
 from reference import Llama, Shape
 from tiny import random_tokens, stock_model, tiny_args, twin_of
@@ -17,7 +17,7 @@ from lazymlx.calibrate.fit import fit_maps
 from lazymlx.config import LazyConfig
 from lazymlx.engine.model import Model
 from lazymlx.generation import generate_step
-from lazymlx.nn.maps import CutMap, Factor, LayerMap, Maps
+from lazymlx.nn.maps import Maps
 from lazymlx.prefill import prefill, read
 
 CUTS = ((2, 0.4), (4, 0.15))
@@ -32,18 +32,6 @@ def model() -> Model:
 @cache
 def fitted() -> Maps:
     return fit_maps(model(), [random_tokens(64, seed) for seed in range(12)], [1, 2, 3, 4], fingerprint="", bits=None)
-
-
-def random_maps(seed: int) -> Maps:
-    """That know nothing of the model."""
-    rng = np.random.default_rng(seed)
-
-    def layer() -> LayerMap:
-        return LayerMap((Factor(mx.array(rng.normal(0, 0.5, (32, 32)), mx.float16)),), mx.array(rng.normal(size=32)))
-
-    scale = mx.array(2.0 ** rng.integers(-2, 3, 32))
-    cuts = {cut: CutMap(cut, (2,) * (6 - cut), tuple(layer() for _ in range(6 - cut)), scale) for cut in range(1, 5)}
-    return Maps("", cuts)
 
 
 @pytest.fixture

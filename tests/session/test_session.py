@@ -15,6 +15,7 @@ from talking import (
     DOCUMENT,
     FORGETFUL,
     LAZY,
+    LOOKING,
     SHAPE,
     TEMPLATE,
     answer,
@@ -185,7 +186,7 @@ def test_a_system_prompt_is_fed_once():
 # --- going back -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lazy", [LAZY, ALL, DENSE], ids=["default", "paper", "dense"])
+@pytest.mark.parametrize("lazy", [LAZY, LOOKING, ALL, DENSE], ids=["default", "looking", "paper", "dense"])
 def test_undo_returns_through_every_state(lazy):
     s, states, answers = session(lazy), [], []
     for question in (None, QUESTION, None, OTHER, QUESTION):
@@ -237,7 +238,7 @@ LATE = TEMPLATE.replace(
 )
 
 
-@pytest.mark.parametrize("lazy", [LAZY, ALL, DENSE], ids=["default", "paper", "dense"])
+@pytest.mark.parametrize("lazy", [LAZY, LOOKING, ALL, DENSE], ids=["default", "looking", "paper", "dense"])
 def test_undo_reaches_the_turns_before_those_that_a_template_cut_away(lazy):
     """Nothing brings back a turn that began behind the cut; what it took out of the aux cache is not lost with it."""
     s, questions = read_session(lazy, template=LATE), (QUESTION, OTHER, "who?", "what sea?", "is it far?")
@@ -276,7 +277,7 @@ def reports_of(run) -> list:
     return reports
 
 
-@pytest.mark.parametrize("lazy", [LAZY, ALL, DENSE], ids=["default", "paper", "dense"])
+@pytest.mark.parametrize("lazy", [LAZY, LOOKING, ALL, DENSE], ids=["default", "looking", "paper", "dense"])
 def test_cancelling_at_every_report_leaves_no_trace(lazy):
     """`on_progress` returns False at the n-th report of a reading, of a first question, and of a follow-up."""
     s = session(lazy, step_size=16)
@@ -303,7 +304,7 @@ def test_cancelling_at_every_report_leaves_no_trace(lazy):
         assert_same(state_of(s), after)
 
 
-@pytest.mark.parametrize("lazy", [LAZY, ALL], ids=["default", "paper"])
+@pytest.mark.parametrize("lazy", [LAZY, LOOKING, ALL], ids=["default", "looking", "paper"])
 def test_a_failure_in_any_layer_leaves_no_trace(lazy, monkeypatch):
     """The n-th run of a layer fails, in prefill or behind any token."""
     s = session(lazy, step_size=40)

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import mlx.core as mx
 import numpy as np
 from reference import Llama, attention_probabilities, best, kept_count, rotate
+
+from lazymlx.nn.maps import CutMap, Factor, LayerMap, Maps
 
 POOL = 63  # neighbours at least, where looking decides, and the token itself once more
 Linear = tuple[np.ndarray, np.ndarray]  # weight (N, D) and bias (N,), to keys and values
@@ -109,3 +112,15 @@ class LookingReference:
                 x, _, _ = self.through(layer, x, come, everyone, settings.seen, keep=True)
             self.hidden |= dict(zip(come, x, strict=True))
         return self.llama.logits(x[-1])
+
+
+def random_maps(seed: int, layers: int = 6) -> Maps:
+    """That know nothing of the model, which has states of 32 values, and two heads of 8 that share keys."""
+    rng = np.random.default_rng(seed)
+
+    def layer() -> LayerMap:
+        return LayerMap((Factor(mx.array(rng.normal(0, 0.5, (32, 32)), mx.float16)),), mx.array(rng.normal(size=32)))
+
+    scale = mx.array(2.0 ** rng.integers(-2, 3, 32))
+    at = range(1, layers - 1)
+    return Maps("", {n: CutMap(n, (2,) * (layers - n), tuple(layer() for _ in range(layers - n)), scale) for n in at})

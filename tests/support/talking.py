@@ -1,9 +1,11 @@
 """A tiny random model that can be talked to: one token a character, a chat template, and nothing to download."""
 
+from dataclasses import replace
 from functools import cache
 
 import mlx.core as mx
 import numpy as np
+from looking import random_maps
 from mlx.utils import tree_flatten
 from mlx_lm.models.llama import ModelArgs
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -30,6 +32,7 @@ DOCUMENT = "the key of the harbour is kept by an old man. he was born in a town 
 
 # The default mode, scaled down to a document of a hundred tokens.
 LAZY = LazyConfig("2:0.4,4:0.2", window=3, pool=3, sink=1, recent=2, revive=2, revive_every=1, min_tokens=0, round_to=4)
+LOOKING = replace(LAZY, lookahead=12)  # over maps that know nothing
 
 
 @cache
@@ -61,6 +64,8 @@ def talker(lazy: LazyConfig = LAZY) -> Model:
     model = Model(arguments())
     model.load_weights([(name, mx.array(w)) for name, w in weights().items()])
     model.lazy = lazy
+    if lazy == LOOKING:
+        model.look_with(random_maps(0, SHAPE.layers))
     mx.eval(model.parameters())
     return model
 
