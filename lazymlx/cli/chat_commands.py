@@ -111,7 +111,7 @@ def _quit(conversation: Conversation, _: str) -> None:
 
 
 COMMANDS: dict[str, Command] = {
-    "read": Command("FILE", "read a document, a folder or an address, for the questions to come", Conversation.read),
+    "read": Command("FILE", "read documents, folders or addresses, for the questions to come", Conversation.read),
     "docs": Command("", "list what has been read", _docs),
     "save": Command("FILE", "save the conversation with all that was read", Conversation.save),
     "open": Command("FILE", "go on with a saved one", Conversation.open),

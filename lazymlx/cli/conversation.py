@@ -30,7 +30,7 @@ from . import chat_settings, options
 from .answering import check_drawing, drawing, open_model
 from .bar import PrefillBar
 from .ctrl_c import CtrlC
-from .documents import path_of, source_of
+from .documents import path_of, sources_of
 from .notes import beyond_positions, notes
 from .origin import Document, documents_of, origin
 from .outputs import check_document, check_page
@@ -119,8 +119,11 @@ class Conversation:
         note(f"forgot {forgotten.name if isinstance(forgotten, Document) else _shortened(forgotten.question)}")
 
     def read(self, words: str) -> None:
-        """Read a file, a folder or an address, for the questions to come."""
-        source = source_of(words)
+        """Read files, folders or addresses, for the questions to come."""
+        for source in sources_of(words):
+            self._read(source)
+
+    def _read(self, source: Path | str) -> None:
         name = source if isinstance(source, str) else source.name or str(source)
         text, before = read_document(source), self.session.stats.context_tokens
         self._warn_of_length(text)
@@ -128,7 +131,7 @@ class Conversation:
             with self._watching(f"reading {name}") as (_, watch):
                 self.session.read(text, watch, resumable=True)
         except Cancelled as stopped:
-            raise Cancelled(f"{stopped}; the same /read goes on from there") from None
+            raise Cancelled(f"{stopped}; /read {source} goes on from there") from None
         tokens = self.session.stats.context_tokens
         self.turns.append(Document(name, tokens - before))
         note(f"read {name}: {tokens - before} tokens, {megabytes(self.session.nbytes)} held")

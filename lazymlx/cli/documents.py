@@ -26,6 +26,17 @@ def path_of(words: str) -> Path:
     return Path(os.path.expanduser(parts[0])) if len(parts) == 1 else path
 
 
-def source_of(words: str) -> Path | str:
-    """What a user wants to be read: a path, see `path_of`, or an address."""
+def sources_of(words: str) -> list[Path | str]:
+    """What a user wants to be read: a path, see `path_of`, or an address; or several, as a shell would take them, if
+    all of them are there."""
+    whole = _source_of(words)
+    try:
+        several = [_source_of(part) for part in shlex.split(words)]
+    except ValueError:
+        return [whole]
+    there = all(isinstance(source, str) or os.path.exists(source) for source in several)
+    return several if there and not (isinstance(whole, Path) and os.path.exists(whole)) else [whole]
+
+
+def _source_of(words: str) -> Path | str:
     return words if ADDRESS.match(words) else path_of(words)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lazymlx.cli.documents import path_of, source_of
+from lazymlx.cli.documents import path_of, sources_of
 from lazymlx.documents import read_document
 from lazymlx.errors import PromptError
 
@@ -28,5 +28,14 @@ def test_names_that_no_file_can_have_are_a_sentence() -> None:
 
 
 def test_an_address_is_no_path() -> None:
-    assert source_of("https://example.org/a b") == "https://example.org/a b"
-    assert source_of("https") == Path("https")
+    assert sources_of("https://example.org/a") == ["https://example.org/a"]
+    assert sources_of("https") == [Path("https")]
+
+
+def test_several_are_meant_if_all_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a b", "a", "b", "c d"):
+        Path(name).touch()
+    assert sources_of("a b") == [Path("a b")]
+    assert sources_of("b a 'c d' https://example.org/") == [Path("b"), Path("a"), Path("c d"), "https://example.org/"]
+    assert sources_of("a nothing") == [Path("a nothing")]
