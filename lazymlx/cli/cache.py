@@ -6,11 +6,11 @@ from ..errors import UsageError
 from ..files import is_stream
 from . import options, values
 from .bar import PrefillBar
-from .notes import notes
+from .notes import EMBEDDED, notes
 from .origin import Document, called, origin
 from .outputs import check_document
 from .parser import Once
-from .request import add_document_flag, count_tokens, read_request
+from .request import add_document_flag, count_tokens, is_demo, read_request
 from .terminal import say
 
 EXAMPLES = """\
@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     if is_stream(args.output):
         raise UsageError(f"--output: {args.output} is no file, which a document needs; name one")
     say(f"reading {request.name} with {called(args.model)}")
+    if args.model is None and not is_demo(args):
+        say(EMBEDDED)
     folder = find(name)
     given = options.loading(args)
     model, tokenizer = load(str(folder), lazy, **given)

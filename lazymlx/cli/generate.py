@@ -12,7 +12,7 @@ from ..errors import UsageError
 from ..files import write_text
 from . import options, values
 from .bar import PrefillBar
-from .notes import DEMO, notes
+from .notes import DEMO, EMBEDDED, notes
 from .origin import called, own_model
 from .outputs import check_page, check_statistics, write_statistics
 from .party import decided, speaks
@@ -90,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
     name = options.model_name(args)
     if args.verbose:
         _announce(request, called(args.model))
-        if is_demo(args):
-            say(DEMO)
+        if args.model is None:
+            say(DEMO if is_demo(args) else EMBEDDED)
 
     from ..explain import Trace
     from . import answering, statistics  # MLX comes with them, which takes a second

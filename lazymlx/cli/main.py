@@ -44,8 +44,8 @@ COMMANDS = {
     ),
     "chat": Command("talk about documents that are read once (mlx_lm.chat's flags)", ANSWERING, together=True),
     "serve": Command(
-        "answer chat clients over HTTP, by OpenAI's interface",
-        ("model", "host", "port", "api-key", "max-conversations", "max-memory", "lazy", "fast", "schedule"),
+        "answer chat clients over HTTP, by OpenAI's and Anthropic's interfaces",
+        ("model", "host", "port", "api-key", "cache-dir", "max-memory", "lazy", "fast", "schedule"),
         together=True,
     ),
     "cache": Command(

@@ -206,10 +206,15 @@ def lazy_config(args: argparse.Namespace, mode: str | None = None) -> LazyConfig
     given, mode = {field.name: getattr(args, field.name) for field in LAZY_FIELDS}, mode or args.lazy
     if isinstance(args.schedule, Path):  # which `load` reads
         given["schedule"] = "auto"
-    if args.fast and "schedule" not in args.given:
-        given["schedule"] = BOLD
-    elif "fast" in args.given:
-        raise UsageError(f"--fast: it is the schedule {BOLD}; leave out --schedule, or --fast")
+    if args.fast:
+        flags = args.given & {"fast", "schedule"}  # which go before what config.toml has
+        if len(flags) == 2 or not flags and args.schedule != "auto":
+            where = "" if flags else " of the two in config.toml"
+            raise UsageError(
+                f"--fast: it is the schedule {BOLD}, and {args.schedule} is given too; leave out one{where}"
+            )
+        if "schedule" not in flags:
+            given["schedule"] = BOLD
     if mode == "off":
         return replace(LazyConfig.dense(), **{name: given[name] for name in STORAGE})
     if mode == "on":

@@ -1,4 +1,4 @@
-"""`lazymlx serve`: a local server for chat clients that speak OpenAI's interface."""
+"""`lazymlx serve`: a local server for chat clients that speak OpenAI's or Anthropic's interface, and for browsers."""
 
 import argparse
 import ipaddress
@@ -8,6 +8,7 @@ from pathlib import Path
 from ..config import MOST
 from ..errors import RunError, UsageError
 from . import options, values
+from .notes import EMBEDDED
 from .terminal import say
 
 MOST_CONVERSATIONS = 8
@@ -85,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
     worker = Worker(answering, on_death=end)
     service = Service(worker, answering, Encoder(tokenizer, model.max_positions, args.max_tokens), name, args.api_key)
     server = Server(make_app(service), worker)
+    if args.model is None:
+        say(EMBEDDED)
     _introduce(f"http://{_authority(*listener.getsockname()[:2])}", name, args.api_key is not None)
     try:
         with WIRED.held():

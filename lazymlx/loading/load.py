@@ -23,7 +23,7 @@ from ..nn.maps import Maps
 from ..nn.sharding import shard
 from ..ranks.group import ALONE, Ranks
 from .alike import check_alike
-from .depth import check_depth
+from .depth import INDEX, check_depth, missing_weights
 from .hub import find
 from .model_config import check_kinds, check_sizes, max_positions, respelled
 from .rhythm import in_rhythm, on_metal
@@ -129,10 +129,17 @@ def check_folder(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         raise ModelError(f"model: {folder} has no config.json; expected a model folder as the Hub's repositories are")
     config = read_json(folder / "config.json")
-    for path in folder.glob("model*.safetensors"):
-        if path.stat().st_size < SHORTEST_WEIGHTS:
-            raise ModelError(f"model: {path} is empty or cut off; is the download complete?")
-    if not any(folder.glob("model*.safetensors")):
+    weights = sorted(folder.glob("model*.safetensors"))
+    for path in weights:
+        if not path.is_file() or path.stat().st_size < SHORTEST_WEIGHTS:
+            raise ModelError(f"model: {path} is empty, cut off, or a link to nothing; is the download complete?")
+    lacking = missing_weights(folder)
+    if lacking:
+        raise ModelError(
+            f"model: {folder} has no {lacking[0]}{f' and {len(lacking) - 1} more' if lacking[1:] else ''}, which its "
+            f"{INDEX} names; is the download complete?"
+        )
+    if not weights:
         if any(folder.glob("*.npz")):
             raise ModelError(
                 f"model: {folder} holds its weights as .npz, a format mlx-lm no longer reads; convert the original "

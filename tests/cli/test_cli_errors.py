@@ -89,7 +89,12 @@ def test_weights_cut_short(refused: Refusal, folder: Path) -> None:
     write_model(folder)
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
-    assert "could not be loaded" in refused("--model", str(folder), after_asking=True)
+    assert "its end is missing; is the download" in refused("--model", str(folder), after_asking=True)
+
+
+def test_weights_that_are_a_link_to_nothing(refused: Refusal, folder: Path) -> None:
+    (write_model(folder) / "model-2.safetensors").symlink_to("nowhere")
+    assert "model-2.safetensors is empty, cut off, or a link" in refused("--model", str(folder), after_asking=True)
 
 
 def test_weights_of_another_shape(refused: Refusal, folder: Path) -> None:
@@ -102,7 +107,7 @@ def test_weights_without_a_byte(refused: Refusal, folder: Path, content: bytes) 
     write_model(folder)
     for path in folder.glob("model*.safetensors"):
         path.write_bytes(content)
-    assert ".safetensors is empty or cut off" in refused("--model", str(folder), after_asking=True)
+    assert ".safetensors is empty, cut off" in refused("--model", str(folder), after_asking=True)
 
 
 @pytest.mark.parametrize("content", [None, "{}", "no json"])

@@ -40,6 +40,12 @@ def test_models_are_listed(cached: Path, capsys: Streams) -> None:
     (place(cached, "org/mamba") / "config.json").write_text('{"model_type": "mamba"}', encoding="utf-8")
     (good.parents[2] / "models--org--mamba" / "snapshots" / ("a" * 40) / "model.safetensors").write_bytes(bytes(64))
     (place(cached, "org/half") / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+    shards = write_model(place(cached, "org/shards"))
+    names = {f"weight{n}": f"model-{n}-of-2.safetensors" for n in (1, 2)}
+    (shards / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}), encoding="utf-8")
+    (shards / "model.safetensors").rename(shards / "model-1-of-2.safetensors")
+    cut = write_model(place(cached, "org/cut")) / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-1])
     (place(cached, "org/words", kind="datasets") / "config.json").write_text("{}", encoding="utf-8")
     place(cached, "org/nothing")
     user_file(good).parent.mkdir(parents=True)
@@ -50,13 +56,17 @@ def test_models_are_listed(cached: Path, capsys: Streams) -> None:
     header, *rows = (line.split() for line in out.splitlines())
     assert header == ["model", "size", "type", "served", "schedule"]
     assert [(name, *rest) for name, _, _, *rest in rows] == [
+        ("org/cut", "llama", "no", "-"),
         ("org/good", "qwen2", "yes", "3:0.5"),
         ("org/half", "llama", "no", "-"),
         ("org/mamba", "mamba", "no", "-"),
         ("org/older", "llama", "yes", "-"),
+        ("org/shards", "llama", "no", "-"),
         ("smollm2", "llama", "yes", "-"),
     ]
     assert "org/mamba: model: type 'mamba' is not supported: " in err and "org/half: model: " in err
+    assert "has no model-2-of-2.safetensors, which its model.safetensors.index.json names" in err
+    assert "its end is missing" in err
     assert all(f"{size} GB" in err for size in (8, 16, 32))
 
 

@@ -1,11 +1,14 @@
 """config.toml: a user's own defaults, below flags and LAZYMLX_MODEL; what is wrong in it is one line."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from lazymlx.cli.defaults import config_file, set_defaults
 from lazymlx.cli.main import COMMANDS, main, make_parser
+from lazymlx.cli.options import lazy_config
+from lazymlx.errors import UsageError
 
 Streams = pytest.CaptureFixture[str]
 
@@ -84,3 +87,17 @@ def test_a_folder_is_no_file(config: Path, capsys: Streams) -> None:
     config.mkdir()
     assert main(["chat"]) == 2
     assert f"config: {config}: it cannot be read: " in capsys.readouterr().err
+
+
+def test_of_fast_and_a_schedule_the_flag_wins_and_in_the_file_they_contradict(config: Path) -> None:
+    def schedule(*argv: str) -> str:
+        return str(lazy_config(Namespace(**parsed("generate", *argv))).schedule)
+
+    config.write_text("fast = true\n")
+    assert (schedule(), schedule("--schedule", "8:0.5"), schedule("--schedule", "auto")) == ("bold", "8:0.5", "auto")
+    config.write_text('schedule = "8:0.5"\n')
+    assert (schedule(), schedule("--fast")) == ("8:0.5", "bold")
+    config.write_text('fast = true\nschedule = "8:0.5"\n')
+    assert (schedule("--fast"), schedule("--schedule", "4:0.5")) == ("bold", "4:0.5")
+    with pytest.raises(UsageError, match="--fast: .* and 8:0.5 is given too; leave out one of the two in config.toml"):
+        schedule()

@@ -103,14 +103,17 @@ def test_beside_the_demonstration_stands_how_to_name_a_model(capsys: Streams, mo
     assert "name one with --model or LAZYMLX_MODEL" in line and all(f"{size} GB" in line for size in (8, 16, 32))
 
 
-def test_a_chat_with_the_embedded_model_says_what_it_is_good_for(
+def test_the_embedded_model_says_what_it_is_good_for(
     tiny_model_folder: Path, capsys: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = "the embedded model answers questions like the demonstration's, and no others"
     script(monkeypatch)
     assert main(["chat"]) == 0
     assert said in capsys.readouterr().err
+    assert main(["generate", "-p", "What is the capital of France?", "-m", "2"]) == 0
+    assert said in capsys.readouterr().err
     assert main(["chat", "--model", str(tiny_model_folder)]) == 0
+    assert main(["generate", "--model", str(tiny_model_folder), "-p", "hi", "-m", "2"]) == 0
     assert said not in capsys.readouterr().err
 
 
