@@ -36,6 +36,7 @@ from .origin import Document, documents_of, origin
 from .outputs import check_document, check_page
 from .request import count_tokens
 from .statistics import computed, megabytes
+from .terminal import confirm
 from .type_ahead import kept_for_the_prompt
 from .typeset import answer_text
 
@@ -159,6 +160,7 @@ class Conversation:
     def open(self, words: str) -> None:
         """Go on with a saved session instead of this one."""
         path = path_of(words)
+        self._may_forget()
         session = Session.open(path, self.model, self.tokenizer, **self._limits)
         self._change(session)
         tokens = session.stats.context_tokens
@@ -168,12 +170,16 @@ class Conversation:
 
     def restart(self, config: LazyConfig | None = None) -> None:
         """Forget everything; begin anew with this configuration, or the one as before."""
+        if config is not None:
+            self._may_forget()
         self._change(self._begun(config or self.session.config))
 
     def set(self, words: str) -> None:
         """Change how answers are generated; or the system prompt, which begins a new conversation."""
         args = chat_settings.changed(self.args, words)
         check_drawing(self.model, args)
+        if chat_settings.is_system_prompt(words):
+            self._may_forget()
         if args.seed != self.args.seed:
             mx.random.seed(args.seed)
         self.args = args
@@ -186,6 +192,7 @@ class Conversation:
         """Go on with another model, in a new conversation. The one before stays if that one cannot be had."""
         args = argparse.Namespace(**{**vars(self.args), "model": name, "adapter_path": None})
         lazy = options.lazy_config(args, "auto")
+        self._may_forget()
         self.model, self.tokenizer, calibrated = open_model(args, name, lazy)
         self.args, self.uncalibrated = args, None if calibrated else lazy
         self.said.clear()
@@ -238,6 +245,15 @@ class Conversation:
 
     def _begun(self, config: LazyConfig) -> Session:
         return Session(self.model, self.tokenizer, self.args.system_prompt, config, **self._limits)
+
+    def _may_forget(self) -> None:
+        """Before this conversation makes way for another one: whoever sits there is asked, if no file has it.
+
+        Raises:
+            Cancelled: it is to stay.
+        """
+        if self.interactive and self.unsaved and not confirm("this conversation is not saved; forget it?"):
+            raise Cancelled("the conversation goes on")
 
     def _change(self, session: Session) -> None:
         self.session.close()

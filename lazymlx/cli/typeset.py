@@ -15,6 +15,7 @@ from rich.console import Console, ConsoleOptions
 from rich.live import Live
 from rich.markdown import Markdown
 from rich.segment import Segment
+from rich.text import Text
 
 from .terminal import write
 
@@ -106,7 +107,8 @@ def blocks(text: str) -> list[str]:
 
 
 class Markup:
-    """A block of Markdown whose line breaks stay, and whose links show where they lead.
+    """A block of Markdown whose line breaks stay, and whose links show where they lead. One of which nothing would be
+    seen, as of an answer that is "1986." and so an empty list, is shown as it is.
 
     Args:
         gap: an empty line goes before it.
@@ -120,14 +122,19 @@ class Markup:
             for child in token.children or ():
                 if child.type == "softbreak":
                     child.type = "hardbreak"
-        self._gap, self._newest = gap, newest
+        self._text, self._gap, self._newest = text, gap, newest
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
-        lines = console.render_lines(self._markdown, options.update(height=None), pad=False)
-        full = [n for n, line in enumerate(lines) if any(segment.text.strip() for segment in line)]
-        shown = lines[full[0] : full[-1] + 1] if full else []
+        shown = _seen(console.render_lines(self._markdown, options.update(height=None), pad=False))
+        shown = shown or _seen(console.render_lines(Text(self._text), options.update(height=None), pad=False))
         if self._gap and shown:
             shown.insert(0, [])
         for line in shown[-(options.size.height - 1) :] if self._newest else shown:
             yield from line
             yield Segment.line()
+
+
+def _seen(lines: list[list[Segment]]) -> list[list[Segment]]:
+    """Without the empty lines before and after."""
+    full = [n for n, line in enumerate(lines) if any(segment.text.strip() for segment in line)]
+    return lines[full[0] : full[-1] + 1] if full else []

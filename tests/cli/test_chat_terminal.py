@@ -207,6 +207,29 @@ def test_saving_over_another_conversation_is_asked_for(
         assert (there.read_bytes() != before) == replaced
 
 
+@pytest.mark.parametrize("terminal", ["4"], indirect=True)
+def test_a_conversation_that_is_not_saved_makes_way_if_the_user_says_so(terminal: Terminal, folder: Path) -> None:
+    asked, other = "this conversation is not saved; forget it? [y/N] ", folder / "other"
+    terminal.until(PROMPT)
+    terminal.type(f"/save {other}", ENTER)
+    terminal.until(PROMPT)
+    terminal.type("/set system brief", ENTER)  # nothing is lost by it
+    assert asked not in terminal.until(PROMPT)
+    terminal.type(f"/read {folder}/book.txt", ENTER)
+    terminal.until(PROMPT)
+    for command in ("/set system long", f"/open {other}", "/model other", "/lazy on"):
+        terminal.type(command, ENTER)
+        terminal.until(asked)
+        terminal.type(ENTER)
+        assert "stopped: the conversation goes on" in terminal.until(PROMPT)
+    terminal.type("/docs", ENTER)
+    assert "book.txt: " in terminal.until(PROMPT)
+    terminal.type("/lazy off", ENTER)
+    terminal.until(asked)
+    terminal.type("y", ENTER)
+    assert "everything is computed" in terminal.until(PROMPT)
+
+
 WITHOUT_BRACKETS = """
 from pathlib import Path
 from lazymlx.cli.input_lines import EditedLines

@@ -90,6 +90,15 @@ def test_what_is_being_said_shows_its_newest_lines(monkeypatch: pytest.MonkeyPat
     assert screen.lines == [f"line {n}" for n in range(9)]
 
 
+@pytest.mark.parametrize("text", ["40718.", "-", "[1]: http://there"])
+def test_what_markdown_shows_nothing_of_is_shown_as_it_is(text: str) -> None:
+    """A number may be all of an answer, and is an empty list."""
+    screen = Screen(9)
+    with Typeset(Console(file=screen, force_terminal=True, width=30)) as answer:
+        answer.add(f"before\n\n{text}")
+    assert screen.lines == ["before", "", text]
+
+
 def test_an_interruption_leaves_what_was_said_and_the_cursor() -> None:
     screen = Screen(9)
     with pytest.raises(KeyboardInterrupt), Typeset(Console(file=screen, force_terminal=True, width=30)) as answer:
