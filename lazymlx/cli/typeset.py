@@ -20,8 +20,8 @@ from rich.text import Text
 from .terminal import write
 
 PERIOD_S = 0.1  # between two drawings
-# HTML is text: an answer about <div> must not lose it.
-PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
+# HTML is text: an answer about <div> must not lose it. So is where a reference leads.
+PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"]).disable("reference")
 CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
