@@ -18,6 +18,7 @@ from ..loading.hub import find
 from ..loading.load import load
 from ..loading.stored import find_stored
 from ..progress import OnProgress
+from ..ranks.group import Ranks
 from ..session.session import Session
 from ..stats import LazyStats
 from . import options
@@ -34,6 +35,7 @@ class Answer:
     Attributes:
         decode_tps: tokens a second behind the first `TRACING` ones.
         prompt_computed: of a conversation that goes on, how many tokens the question took in each stage.
+        peaks: `peak_memory` of each rank, where there are several.
     """
 
     text: str
@@ -46,6 +48,7 @@ class Answer:
     lazy: LazyStats
     decode_tps: float | None = None
     prompt_computed: tuple[int, ...] | None = None
+    peaks: tuple[float, ...] = ()
 
     @property
     def interrupted(self) -> bool:
@@ -54,9 +57,8 @@ class Answer:
 
     def figures(self) -> dict[str, Any]:
         """mlx-lm's fields, ready for JSON."""
-        figures = asdict(self)
-        del figures["lazy"]
-        return figures
+        left_out = {"lazy"} if self.peaks else {"lazy", "peaks"}
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 def open_model(args: argparse.Namespace, name: str, lazy: LazyConfig) -> tuple[Model, TokenizerWrapper, bool]:
@@ -116,7 +118,7 @@ def answer(
         on_progress=on_progress,
         on_step=on_step,
     )
-    return _heard(responses, len(tokens), cache[0].stats, emit)
+    return _heard(model.ranks, responses, len(tokens), cache[0].stats, emit)
 
 
 def ask(
@@ -132,7 +134,7 @@ def ask(
     _prepare(args)
     given = {**drawing(session.tokenizer, args), "on_step": on_step}
     responses = session.ask(question, args.max_tokens, on_progress=on_progress, **given)
-    return _heard(responses, 0, lambda ttft_s: session.stats, emit, before=session.stats.computed)
+    return _heard(session.model.ranks, responses, 0, lambda ttft_s: session.stats, emit, before=session.stats.computed)
 
 
 def _prepare(args: argparse.Namespace) -> None:
@@ -142,6 +144,7 @@ def _prepare(args: argparse.Namespace) -> None:
 
 
 def _heard(
+    ranks: Ranks,
     responses: Generator[LazyResponse, None, None],
     tokens: int,
     stats: Callable[[float | None], LazyStats],
@@ -173,8 +176,12 @@ def _heard(
                     reason = INTERRUPTED
                     break
         except KeyboardInterrupt:
+            if ranks.size > 1:  # the others are in the middle of something, and wait
+                raise
             reason = INTERRUPTED
         responses.close()
+    reason = ranks.decided("reason", lambda: reason)
+    peaks = ranks.told("peak", mx.get_peak_memory() / 1e9)
     return Answer(
         text="".join(pieces),
         finish_reason=reason,
@@ -182,10 +189,11 @@ def _heard(
         prompt_tps=response.prompt_tps if response else None,
         generation_tokens=response.generation_tokens if response else 0,
         generation_tps=response.generation_tps if response else None,
-        peak_memory=mx.get_peak_memory() / 1e9,
+        peak_memory=peaks[ranks.rank],
         lazy=stats(response.ttft_s if response else None),
         decode_tps=decoding.rate,
         prompt_computed=computed,
+        peaks=tuple(peaks) if ranks.size > 1 else (),
     )
 
 

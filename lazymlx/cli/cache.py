@@ -1,6 +1,8 @@
 """`lazymlx cache`: read a document once, and save it for the questions of `lazymlx generate --document`."""
 
 import argparse
+from collections.abc import Callable
+from pathlib import Path
 
 from ..errors import UsageError
 from ..files import is_stream
@@ -10,7 +12,8 @@ from .notes import EMBEDDED, notes
 from .origin import Document, called, origin
 from .outputs import check_document
 from .parser import Once
-from .request import add_document_flag, count_tokens, is_demo, read_request
+from .party import decided, speaks
+from .request import Request, add_document_flag, count_tokens, is_demo, read_request
 from .terminal import say
 
 EXAMPLES = """\
@@ -43,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read and save; whatever can be refused without loading anything is refused first."""
     lazy = options.lazy_config(args)
-    request = read_request(args)
+    request = Request(**decided(args, "request", lambda: vars(read_request(args))))
     name = options.model_name(args)
 
     from ..loading.hub import find
@@ -52,9 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from ..session.saved import is_document  # MLX comes with them, which takes a second
     from ..session.session import Session
 
-    check_document(args.output, "--output", is_document, args.overwrite)
-    if is_stream(args.output):
-        raise UsageError(f"--output: {args.output} is no file, which a document needs; name one")
+    decided(args, "output", lambda: _check_output(args, is_document))
     say(f"reading {request.name} with {called(args.model)}")
     if args.model is None and not is_demo(args):
         say(EMBEDDED)
@@ -71,5 +72,13 @@ def run(args: argparse.Namespace) -> int:
             session.read(request.text, bar)
         tokens = session.stats.context_tokens
         session.save(args.output, origin(args, [Document(request.name, tokens)]))
-        say(f"saved {tokens} tokens to {args.output}, {args.output.stat().st_size / 1e6:.1f} MB")
+        if speaks(args):
+            say(f"saved {tokens} tokens to {args.output}, {args.output.stat().st_size / 1e6:.1f} MB")
     return 0
+
+
+def _check_output(args: argparse.Namespace, is_document: Callable[[Path], bool]) -> None:
+    """Refuse a place where a document cannot go."""
+    check_document(args.output, "--output", is_document, args.overwrite)
+    if is_stream(args.output):
+        raise UsageError(f"--output: {args.output} is no file, which a document needs; name one")

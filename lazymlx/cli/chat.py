@@ -8,9 +8,10 @@ import argparse
 
 from ..errors import Cancelled, StateError, UsageError
 from . import options, values
-from .input_lines import is_interactive, open_input
+from .input_lines import InputLines, is_interactive, open_input
 from .notes import EMBEDDED
 from .origin import called, own_model
+from .party import decided
 from .terminal import say
 
 EXAMPLES = """\
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     lines, code = open_input(chat_commands.complete, stay), 0
     while True:
         try:
-            message = lines.message()
+            message = _next(args, lines)
             message = chat_commands.SHORT.get(message.strip(), message)
             if message.startswith("/") and "\n" not in message:  # what is pasted may well begin with a slash
                 chat_commands.obey(conversation, message)
@@ -88,3 +89,18 @@ def run(args: argparse.Namespace) -> int:
             code = code or error.exit_code
     conversation.close()
     return 0 if interactive else code
+
+
+def _next(args: argparse.Namespace, lines: InputLines) -> str:
+    """The next message; raises EOFError at the end."""
+
+    def heard() -> str | None:
+        try:
+            return lines.message()
+        except EOFError:
+            return None
+
+    message = decided(args, "message", heard)
+    if message is None:
+        raise EOFError
+    return message

@@ -18,7 +18,7 @@ from rich.console import Console
 from ..config import LazyConfig
 from ..documents import read_document
 from ..engine.model import Model
-from ..errors import Cancelled, StateError
+from ..errors import Cancelled, StateError, UsageError
 from ..explain import Trace, page
 from ..files import write_text
 from ..generation import LazyResponse
@@ -30,10 +30,11 @@ from . import chat_settings, options
 from .answering import check_drawing, drawing, open_model
 from .bar import PrefillBar
 from .ctrl_c import CtrlC
-from .documents import path_of, sources_of
+from .documents import as_source, path_of, sources_of
 from .notes import beyond_positions, notes
 from .origin import Document, documents_of, origin
 from .outputs import check_document, check_page
+from .party import decided, speaks
 from .request import count_tokens
 from .statistics import computed, megabytes
 from .terminal import confirm
@@ -121,12 +122,12 @@ class Conversation:
 
     def read(self, words: str) -> None:
         """Read files, folders or addresses, for the questions to come."""
-        for source in sources_of(words):
-            self._read(source)
+        for source in decided(self.args, "sources", lambda: [str(source) for source in sources_of(words)]):
+            self._read(as_source(source))
 
     def _read(self, source: Path | str) -> None:
         name = source if isinstance(source, str) else source.name or str(source)
-        text, before = read_document(source), self.session.stats.context_tokens
+        text, before = decided(self.args, "read", lambda: read_document(source)), self.session.stats.context_tokens
         self._warn_of_length(text)
         try:
             with self._watching(f"reading {name}") as (_, watch):
@@ -141,11 +142,13 @@ class Conversation:
     def save(self, words: str) -> None:
         """Write the session to a file. One of another conversation is replaced if the user says so."""
         path = path_of(words)
-        check_document(path, "save", is_document, self.args.overwrite or path.resolve() in self.own)
+        mine = self.args.overwrite or path.resolve() in self.own
+        decided(self.args, "place", lambda: check_document(path, "save", is_document, mine))
         self.session.save(path, origin(self.args, self.documents))
         self.own.add(path.resolve())
         self.saved = list(self.turns)
-        note(f"saved {self.session.stats.context_tokens} tokens to {path}, {megabytes(path.stat().st_size)}")
+        if speaks(self.args):
+            note(f"saved {self.session.stats.context_tokens} tokens to {path}, {megabytes(path.stat().st_size)}")
 
     def explain(self, words: str) -> None:
         """Write a page that shows what the newest answer was computed from."""
@@ -153,8 +156,9 @@ class Conversation:
         if asked is None or asked.trace is None:
             raise StateError("explain: there is no answer to explain; ask a question first")
         path = path_of(words or PAGE)
-        check_page(path, "explain")
-        write_text(path, page(asked.trace.history(), self.tokenizer, asked.stats, asked.question), "explain")
+        decided(self.args, "place", lambda: check_page(path, "explain"))
+        text = page(asked.trace.history(), self.tokenizer, asked.stats, asked.question)
+        decided(self.args, "page", lambda: write_text(path, text, "explain"))
         note(f"how deep each token was computed: {path}")
 
     def open(self, words: str) -> None:
@@ -164,7 +168,7 @@ class Conversation:
         session = Session.open(path, self.model, self.tokenizer, **self._limits)
         self._change(session)
         tokens = session.stats.context_tokens
-        self.opened = documents_of(about(path)) or [Document(path.name, tokens)]
+        self.opened = documents_of(decided(self.args, "about", lambda: about(path))) or [Document(path.name, tokens)]
         self.own.add(path.resolve())
         note(f"opened {path.name}: {tokens} tokens; {described(session.config)}")
 
@@ -190,6 +194,8 @@ class Conversation:
 
     def use(self, name: str) -> None:
         """Go on with another model, in a new conversation. The one before stays if that one cannot be had."""
+        if self.args.ranks is not None:
+            raise UsageError("model: several ranks stay with the one that they began with; start the chat anew")
         args = argparse.Namespace(**{**vars(self.args), "model": name, "adapter_path": None})
         lazy = options.lazy_config(args, "auto")
         self._may_forget()
@@ -252,7 +258,8 @@ class Conversation:
         Raises:
             Cancelled: it is to stay.
         """
-        if self.interactive and self.unsaved and not confirm("this conversation is not saved; forget it?"):
+        question = "this conversation is not saved; forget it?"
+        if not decided(self.args, "forget", lambda: not (self.interactive and self.unsaved) or confirm(question)):
             raise Cancelled("the conversation goes on")
 
     def _change(self, session: Session) -> None:

@@ -38,5 +38,10 @@ def sources_of(words: str) -> list[Path | str]:
     return several if there and not (isinstance(whole, Path) and os.path.exists(whole)) else [whole]
 
 
+def as_source(text: str) -> Path | str:
+    """A path or an address, from its text."""
+    return text if ADDRESS.match(text) else Path(text)
+
+
 def _source_of(words: str) -> Path | str:
     return words if ADDRESS.match(words) else path_of(words)

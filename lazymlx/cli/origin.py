@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ModelError
+from .party import decided
 
 THE_EMBEDDED = "the embedded model"
 
@@ -45,7 +46,7 @@ def own_model(args: argparse.Namespace) -> Iterator[None]:
     Raises:
         ModelError: inside, and it is that model's.
     """
-    said = {} if args.document is None else _about(args.document)
+    said = {} if args.document is None else decided(args, "about", lambda: _about(args.document))
     model, adapter = (said[name] if isinstance(said.get(name), str) else None for name in ("model", "adapter"))
     own = model is not None and "model" not in args.given
     if own:

@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
         self.register("action", None, Noted)
         self.register("action", "store_true", NotedTrue)
-        self.set_defaults(given=frozenset())
+        self.set_defaults(given=frozenset(), ranks=None)
         self._essential: Set[str] = frozenset()
 
     def shorten_help(self, essential: Collection[str]) -> None:

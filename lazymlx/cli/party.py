@@ -4,7 +4,6 @@ Nothing heavy is loaded where nobody has launched several.
 """
 
 import argparse
-import io
 import os
 import signal
 import sys
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from .. import __version__
 from ..ranks.launched import launched_rank
-from .terminal import say, silence
+from .terminal import deafen, say, silence
 
 if TYPE_CHECKING:
     from ..ranks.group import Ranks
@@ -38,7 +37,7 @@ class Party:
         if self._rank:
             self._voice = os.fdopen(os.dup(2), "w", encoding="utf-8")
             silence(sys.stdout, sys.stderr)
-            sys.stdin = io.StringIO()
+            deafen()
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     @property

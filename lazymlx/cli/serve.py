@@ -9,6 +9,7 @@ from ..config import MOST
 from ..errors import RunError, UsageError
 from . import options, values
 from .notes import EMBEDDED
+from .party import speaks
 from .terminal import say
 
 MOST_CONVERSATIONS = 8
@@ -57,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     lazy = options.lazy_config(args)
+    if args.cache_dir is not None and args.ranks is not None:
+        raise UsageError("--cache-dir: several ranks keep conversations in memory alone; leave it out")
     if not args.api_key and not _is_loopback(args.host):
         raise UsageError(f"--host: {args.host} can be reached from other machines; add --api-key KEY")
     try:
@@ -70,20 +73,25 @@ def run(args: argparse.Namespace) -> int:
     from ..serve.conversations import Conversations
     from ..serve.disk import Disk
     from ..serve.encoding import Encoder
+    from ..serve.following import follow
     from ..serve.worker import Worker
     from ..wired import WIRED
 
-    listener = listen(args.host, args.port)
+    listener = listen(args.host, args.port) if speaks(args) else None
     name = "embedded" if args.model is None else Path(args.model).name
     model, tokenizer = load(str(find(options.model_name(args))), lazy, warm=True, **options.loading(args))
     disk = args.cache_dir and Disk(args.cache_dir, model, ON_DISK * args.max_conversations)
     conversations = Conversations(model, args.max_conversations, disk)
     answering = Answering(model, tokenizer, conversations, options.step_size(args), args.max_memory)
+    if listener is None:
+        with WIRED.held():
+            follow(answering, model.ranks)
+        return 0
 
     def end() -> None:
         server.should_exit = True
 
-    worker = Worker(answering, on_death=end)
+    worker = Worker(answering, on_death=end, ranks=model.ranks)
     service = Service(worker, answering, Encoder(tokenizer, model.max_positions, args.max_tokens), name, args.api_key)
     server = Server(make_app(service), worker)
     if args.model is None:

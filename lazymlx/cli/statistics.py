@@ -35,7 +35,7 @@ def statistics(answer: Answer, lazy: LazyConfig) -> list[str]:
         *([] if answer.text else ["No text generated for this prompt"]),
         f"Prompt: {answer.prompt_tokens} tokens, {answer.prompt_tps:.3f} tokens-per-sec{_behind(answer)}",
         f"Generation: {answer.generation_tokens} tokens, {answer.generation_tps:.3f} tokens-per-sec",
-        f"Peak memory: {answer.peak_memory:.3f} GB",
+        f"Peak memory: {', '.join(f'{peak:.3f} GB' for peak in answer.peaks or [answer.peak_memory])}{_each(answer)}",
         f"TTFT: {answer.lazy.ttft_s:.3f} s",
         f"Kept: {kept(answer.lazy, lazy)}",
         f"Computed: {computed(answer.lazy)}",
@@ -89,6 +89,10 @@ def stage_names(stats: LazyStats) -> list[str]:
 def cuts(stats: LazyStats) -> tuple[Cut, ...]:
     """The cuts that an answer was computed with."""
     return () if stats.schedule == "dense" else Schedule.of(stats.schedule).cuts
+
+
+def _each(answer: Answer) -> str:
+    return ", by rank; the cache below is of rank 0" if answer.peaks else ""
 
 
 def megabytes(count: int) -> str:

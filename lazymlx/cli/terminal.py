@@ -87,3 +87,10 @@ def silence(*streams: TextIO | None) -> None:
         if stream is not None:
             os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+def deafen() -> None:
+    """Have nothing come from stdin any more."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from queue import Queue
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 from ..errors import RunError
@@ -36,10 +36,12 @@ class Channel:
     def __init__(self, rank: int, hosts: Sequence[str], sockets: dict[int, socket.socket], say: Say):
         self.rank, self.hosts, self._say = rank, hosts, say
         self._sockets, self._heard = sockets, {other: Queue[dict[str, Any]]() for other in sockets}
-        self._ending, self._writing = False, Lock()
+        self._ending, self._writing, self._listeners = Event(), Lock(), list[Thread]()
         for other, connection in sockets.items():
             keep_asking(connection)
-            Thread(target=self._listen, args=(other, connection), name=f"rank-{other}", daemon=True).start()
+            listener = Thread(target=self._listen, args=(other, connection), name=f"rank-{other}", daemon=True)
+            self._listeners.append(listener)
+            listener.start()
 
     def send(self, what: str, value: Any) -> None:
         """Tell the others."""
@@ -69,13 +71,15 @@ class Channel:
         return values
 
     def end(self, code: int, reason: str = "") -> None:
-        """Say that this rank ends, and how.
+        """Say that this rank ends, and how, and wait a little for the others to say so.
 
         Args:
             reason: of a failure that the others do not know of.
         """
-        self._ending = True
+        self._ending.set()
         self._write({"code": code, "reason": reason})
+        for listener in self._listeners:
+            listener.join(GRACE_S)
 
     def let_others_end(self) -> None:
         """Behind a failure: it may only show that another rank has ended, and that one's end is told then."""
@@ -104,23 +108,22 @@ class Channel:
         self._lost(other)
 
     def _follow(self, other: int, code: int, reason: str) -> None:
-        """Another rank ends."""
-        if self.rank == 0 and code == 0:
+        """Another rank ends: this one does too, unless it was rank 0 that had no more need of it."""
+        if (self.rank == 0 and code == 0) or self._ending.wait(GRACE_S):
             return
-        time.sleep(GRACE_S)  # it may be for what this one has found, too
-        if self.rank == 0 and not self._ending:
+        if self.rank == 0:
             self._say(f"error: rank {other} on {self.hosts[other]}: {reason or f'ended with exit code {code}'}")
-            self.end(code)
+            self._write({"code": code, "reason": ""})
         os._exit(code)
 
     def _lost(self, other: int) -> None:
         """Another rank is gone without a word."""
-        if self._ending:
+        if self._ending.is_set():
             return
         if self.rank in (0, 1):  # one of them is enough
             self._say(f"error: rank {other} on {self.hosts[other]} has ended or cannot be reached; all ranks end")
         if self.rank == 0:
-            self.end(RunError.exit_code)
+            self._write({"code": RunError.exit_code, "reason": ""})
         os._exit(RunError.exit_code)
 
 

@@ -143,6 +143,7 @@ class Answering:
         limit = memory_limit() if self._max_memory is None else self._max_memory
         if limit is None:
             return None
+        limit = min(self._model.ranks.told("limit", limit))
         need = estimate_memory(self._model, new, cache.config, step_size=self._step_size, context=cache.offset)
         others = self.conversations.shrink(limit - need.total)
         most = None if self._max_memory is None else limit - others

@@ -7,7 +7,9 @@ from threading import Event, Thread
 import mlx.core as mx
 
 from ..errors import Cancelled, UsageError
+from ..ranks.group import ALONE, Ranks
 from .answering import Answering
+from .following import described
 from .job import Job
 from .request import Refusal
 
@@ -19,10 +21,11 @@ class Worker:
 
     Args:
         on_death: is called, on the worker's thread, if it can compute no more.
+        ranks: that follow, see `follow`.
     """
 
-    def __init__(self, answering: Answering, on_death: Callable[[], None] = lambda: None):
-        self._answering, self._on_death = answering, on_death
+    def __init__(self, answering: Answering, on_death: Callable[[], None] = lambda: None, ranks: Ranks = ALONE):
+        self._answering, self._on_death, self._ranks = answering, on_death, ranks
         self._jobs: Queue[Job | None] = Queue(MOST_WAITING)
         self._closed, self.died = Event(), ""  # of what
         self._current: Job | None = None
@@ -75,6 +78,7 @@ class Worker:
                 elif not job.cancelled.is_set():
                     self._serve(job)
                 self._current = job = None
+            self._ranks.decided("job", lambda: None)
         except BaseException as error:
             self.died = f"{type(error).__name__}: {error}"
             self._on_death()
@@ -82,6 +86,7 @@ class Worker:
             self._refuse_waiting()
 
     def _serve(self, job: Job) -> None:
+        self._ranks.decided("job", lambda: described(job))
         try:
             self._answering.answer(job)
         except Cancelled:
@@ -90,6 +95,8 @@ class Worker:
             job.tell(Refusal(400, str(error)))
         except Exception as error:  # a bug in one answer must not end all later ones
             job.tell(Refusal(500, f"the answer failed: {type(error).__name__}"))
+            if self._ranks.size > 1:  # the others are still at it
+                raise
             mx.eval(mx.zeros(1) + 1)  # but a device that computes no more does
         except BaseException:
             job.tell(_gone())

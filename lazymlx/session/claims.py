@@ -19,6 +19,7 @@ from ..cache.turn import Turn
 from ..cache.undo import Slots
 from ..config import MOST, LazyConfig
 from ..engine.model import Model
+from .heads import ASKED, all_queries, heads_axis
 from .transcript import Transcript
 
 Like = Mapping[str, tuple[mx.array, int]]  # by name: one token's part, and the axis of the tokens
@@ -110,15 +111,18 @@ class Claims:
             _whole("a range of generated tokens", stop, start + 1, self.offset)
             least = stop
 
-    def check_arrays(self, arrays: Mapping[str, mx.array], model: Model) -> None:
+    def check_arrays(self, arrays: Mapping[str, mx.array], like: Like, vocab_size: int) -> None:
         """Compare the arrays with what the model would have made.
+
+        Args:
+            like: what it makes of one token, see `one_token`.
 
         Raises:
             Unbelievable: one is missing, unknown, of another shape or type, or names positions that there cannot be.
         """
         _fits("tokens", arrays, (self.offset,), mx.int32)
         tokens = np.array(arrays["tokens"])
-        _within("tokens", tokens, 0, model.vocab_size)
+        _within("tokens", tokens, 0, vocab_size)
         depth, waiting = np.zeros(0, np.int32), 0
         if self.config.cuts and self.offset:
             _fits("aux.depth", arrays, (self.offset,), mx.int32)
@@ -127,7 +131,7 @@ class Claims:
             waiting = int((depth < len(self.slots)).sum())
             _hold(waiting <= self.rows, "there are rows for all tokens that wait")
         self._check_positions(arrays, depth)
-        self._check_rows(arrays, one_token(model, self.config, self.packed), waiting)
+        self._check_rows(arrays, like, waiting)
 
     def _check_positions(self, arrays: Mapping[str, mx.array], depth: np.ndarray) -> None:
         """Each stage holds the tokens that the table says were computed in it, each once."""
@@ -167,21 +171,32 @@ class Claims:
 
 
 def one_token(model: Model, config: LazyConfig, packed: bool) -> Like:
-    """A conversation of one token, for the shapes and types of its arrays, by the names that they are saved under."""
+    """A conversation of one token, for the shapes and types of its arrays, by the names that they are saved under.
+    Every rank must ask for it."""
     bits = {"kv_bits": config.kv_bits if packed else None, "quantized_kv_start": 0}
     token = mx.zeros((1, 1), mx.int32)
     [whole], [cut] = (model.make_cache(replace(config, **bits, **change)) for change in ({"schedule": ()}, {}))
     model(token, cache=[whole])
     cut.expect(1, complete=False)
     model(token, cache=[cut])
-    parts = _parts("asked", cut.prompt_queries) | _parts("aux.rows", cut.aux.rows)
+    parts = _parts("aux.rows", cut.aux.rows)
+    if cut.prompt_queries.parts:
+        asked = all_queries(model)
+        asked.write(mx.zeros((1, model.query_size * model.ranks.size), model.dtype), 0, 1)
+        parts |= _parts(ASKED, asked)
     if cut.queries is not None:
         parts["queries"] = cut.queries, 2
     for number in range(len(cut.stages)):
         start, stop = cut.layers_of(number)
         for n, pool in enumerate(whole.stages[0].pools[start:stop]):
             parts |= _parts(f"stage{number}.{n}.keys", pool.keys) | _parts(f"stage{number}.{n}.values", pool.values)
-    return parts
+    return {name: (_of_all_heads(name, array, model), axis) for name, (array, axis) in parts.items()}
+
+
+def _of_all_heads(name: str, array: mx.array, model: Model) -> mx.array:
+    """An array as large as those of all ranks together."""
+    axis = heads_axis(name)
+    return array if axis is None else mx.repeat(array, model.ranks.size, axis)
 
 
 def _parts(name: str, rows: RowBuffer) -> dict[str, tuple[mx.array, int]]:

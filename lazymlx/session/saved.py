@@ -8,7 +8,8 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
@@ -23,7 +24,8 @@ from ..engine.model import Model
 from ..errors import DocumentError, StateError
 from ..nn.identity import known, weights_of
 from ..sealed import is_sealed, read_header, read_sealed, write_sealed
-from .claims import Claims, Unbelievable
+from .claims import Claims, Unbelievable, one_token
+from .heads import Form, form_of, part, whole
 from .transcript import Transcript
 
 FORMAT, VERSION = "lazymlx document", "4"
@@ -65,7 +67,8 @@ def save_document(
         "transcript": json.dumps(transcript.to_dict()),
         "about": json.dumps(about),
     }
-    write_sealed(path, {"tokens": ids, **_arrays(cache)}, header)
+    arrays = whole(model, {"tokens": ids, **_arrays(cache)})
+    model.ranks.decided("save", lambda: write_sealed(path, arrays, header))
 
 
 def is_document(path: str | os.PathLike) -> bool:
@@ -88,22 +91,43 @@ def load_document(path: str | os.PathLike, model: Model) -> tuple[LazyCache, lis
     Raises:
         DocumentError: the file cannot be read, is damaged, says what cannot be, or belongs to another model.
     """
+    held: dict[str, mx.array] = {}
+    header = model.ranks.decided("document", lambda: _read(path, model, held))
+    with _believed(path):
+        claims = Claims.of(header, model)
+    like = one_token(model, claims.config, claims.packed)
+
+    def forms() -> dict[str, Form]:
+        with _believed(path):
+            claims.check_arrays(held, like, model.vocab_size)
+        if header.get("tokens_sha256") != _digest(held["tokens"]):
+            raise DocumentError(f"document: {path} has other tokens than its header says; save it again")
+        return {name: form_of(array) for name, array in held.items()}
+
+    arrays = part(model, held, model.ranks.decided("arrays", forms))
+    return _cache_of(claims, arrays, model), np.array(arrays["tokens"]).tolist(), claims.transcript
+
+
+def _read(path: str | os.PathLike, model: Model, held: dict[str, mx.array]) -> dict[str, str]:
+    """The header of a file that was saved with this model; its arrays go to `held`."""
     arrays, header = read_sealed(path, FORMAT, VERSION)
     if header.get("model") != fingerprint(model):
         named = _about(header).get("model")
         raise DocumentError(
             f"document: {path} was saved with another model{f', {named}' if named else ''}; open it with that one"
         )
+    held.update(arrays)
+    return header
+
+
+@contextmanager
+def _believed(path: str | os.PathLike) -> Iterator[None]:
     try:
-        claims = Claims.of(header, model)
-        claims.check_arrays(arrays, model)
+        yield
     except Unbelievable as error:
         raise DocumentError(
             f"document: {path} is no conversation of this model: {error}; read the text again"
         ) from None
-    if header.get("tokens_sha256") != _digest(arrays["tokens"]):
-        raise DocumentError(f"document: {path} has other tokens than its header says; save it again")
-    return _cache_of(claims, arrays, model), np.array(arrays["tokens"]).tolist(), claims.transcript
 
 
 def _about(header: dict[str, str]) -> dict[str, Any]:

@@ -124,7 +124,8 @@ class Session:
             Cancelled: by `cancel` or `on_progress`; the session is as it was before.
         """
         with self._alone():
-            transcript = self._transcript.with_document(text_of(text_or_path))
+            text = self.model.ranks.decided("document", lambda: text_of(text_or_path))
+            transcript = self._transcript.with_document(text)
             new = self._align(transcript.certain_tokens(self.tokenizer))
             mark = Mark(self._cache)
             with self._undone_on_error(mark):
@@ -154,6 +155,7 @@ class Session:
             Cancelled: before the first token; the session is as it was before.
         """
         with self._alone():
+            question = self.model.ranks.decided("question", lambda: question)
             transcript = self._transcript.with_question(question)
             new = self._align(transcript.tokens(self.tokenizer), at_least=1)
             mark, said = Mark(self._cache), list[int]()

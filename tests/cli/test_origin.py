@@ -19,7 +19,7 @@ def session(tiny_model_folder: Path) -> Session:
 
 def flags(document: Path | None, *given: str) -> argparse.Namespace:
     values = {"model": "default", "adapter_path": None, "trust_remote_code": True}
-    return argparse.Namespace(document=document, given=frozenset(given), **values)
+    return argparse.Namespace(document=document, given=frozenset(given), ranks=None, **values)
 
 
 @pytest.mark.parametrize(

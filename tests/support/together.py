@@ -21,11 +21,10 @@ LONGEST_S = 60.0
 class Place:
     """A rank's place: group and channel in one."""
 
-    hosts = ("one", "two", "three", "four")
-
     def __init__(self, number: int, table: "Table"):
         self.number, self.table = number, table
         self.arrays = 0  # how many were brought together
+        self.hosts = ("one", "two", "three", "four")[: self.size()]
 
     def rank(self) -> int:
         return self.number
