@@ -243,5 +243,7 @@ def drawing(tokenizer: TokenizerWrapper, args: argparse.Namespace) -> dict[str, 
         repetition_context_size=args.repetition_context_size,
         presence_penalty=args.presence_penalty,
         presence_context_size=args.presence_context_size,
+        frequency_penalty=args.frequency_penalty,
+        frequency_context_size=args.frequency_context_size,
     )
     return {"sampler": sampler, "logits_processors": penalties}

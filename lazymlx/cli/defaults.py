@@ -82,6 +82,8 @@ def _set(parser: Parser, key: str, value: Any, path: Path) -> None:
         return
     try:
         parser.set_flag(key, json.dumps(value) if isinstance(value, dict) else value)
+    except TypeError:  # TOML has times and dates
+        raise _wrong(path, f"{key}: expected texts, numbers, true or false in it, got {value}") from None
     except UsageError as error:
         raise _wrong(path, str(error)) from None
 

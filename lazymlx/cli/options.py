@@ -122,7 +122,14 @@ def add_generation_flags(parser: argparse._ActionsContainer, max_tokens: int = M
         metavar="X",
         help="subtract this from the scores of tokens that came lately (default: %(default)s)",
     )
-    for name in ("repetition", "presence"):
+    add(
+        "--frequency-penalty",
+        type=number(float, -2, 2),
+        default=0.0,
+        metavar="X",
+        help="the same as often as each came (default: %(default)s)",
+    )
+    for name in ("repetition", "presence", "frequency"):
         add(
             f"--{name}-context-size",
             type=number(int, 1),

@@ -75,7 +75,7 @@ def test_a_model_that_cannot_be_had_leaves_the_one_before(chat) -> None:
     assert out[0] == out[1] and "no folder /nowhere/at/all" in err
 
 
-@pytest.mark.parametrize("penalty", ["repetition-penalty 1000", "presence-penalty 2"])
+@pytest.mark.parametrize("penalty", ["repetition-penalty 1000", "presence-penalty 2", "frequency-penalty 2"])
 def test_penalties_are_those_of_mlx_lm(chat, penalty: str, tiny_model_folder: Path, capsys: Streams) -> None:
     """In a chat and in generate alike, which then say what mlx-lm's processors would have said."""
     name, value = penalty.split()
@@ -87,7 +87,7 @@ def test_penalties_are_those_of_mlx_lm(chat, penalty: str, tiny_model_folder: Pa
     expected = "".join(each.text for each in session.ask("Who who who?", 40, logits_processors=penalties))
     asked = ("Who who who?",)
     assert "\n".join(chat(*asked, flags=(*flags, "-m", "40"))[0]) == expected
-    if name == "repetition-penalty":  # the weights are random: the other one changes few choices
+    if name == "repetition-penalty":  # the weights are random: the others change few choices
         assert expected != "\n".join(chat(*asked, flags=("-m", "40"))[0])
     set_ = [f"/set {flags[i].removeprefix('--')} {flags[i + 1]}" for i in (0, 2)]
     assert "\n".join(chat(*set_, *asked, flags=("-m", "40"))[0]) == expected

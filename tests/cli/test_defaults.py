@@ -72,6 +72,7 @@ def test_the_variable_goes_before_the_file(config: Path, monkeypatch: pytest.Mon
         ("lazy = 'of'", "lazy: invalid choice: 'of'"),
         ("temp = [1, 2]", "temp: expected one value, got [1, 2]"),
         ("trust-remote-code = 'yes'", "trust-remote-code: expected true or false, got 'yes'"),
+        ("chat-template-config = {day = 1979-05-27}", "chat-template-config: expected texts, numbers, true or false"),
         ("prompt = 'hi'", "prompt belongs to a single run"),
     ],
 )
