@@ -122,7 +122,7 @@ class Conversation:
 
     def read(self, words: str) -> None:
         """Read files, folders or addresses, for the questions to come."""
-        for source in decided(self.args, "sources", lambda: [str(source) for source in sources_of(words)]):
+        for source in decided(self.args, "sources", lambda: [str(each) for each in sources_of(words)]):
             self._read(as_source(source))
 
     def _read(self, source: Path | str) -> None:
