@@ -21,7 +21,7 @@ from lazymlx import LazyConfig, demo, generate, load, stream_generate
 from lazymlx.engine.model import Model
 from lazymlx.stats import LazyStats
 
-PASSAGE = 2400  # characters, about 600 tokens
+PASSAGE = 1600  # characters, about 400 tokens
 FACTS = [q for q in demo.questions() if q["kind"] == "fact"]
 QUOTES = [q for q in demo.questions() if q["kind"] == "quote"]
 READINGS = 10  # of a passage, in this file

@@ -62,7 +62,7 @@ def test_prompts_and_follow_ups_are_the_references(looking, cuts, filled, chunk)
     """The same tokens at every depth, and the same logits: a prompt, a shorter question, a longer one."""
     oracle = reference(Settings(cuts, seen=filled == "seen"))
     conversation = looking.make_cache(LazyConfig(cuts, filled=filled, **SMALL))
-    for number, length in enumerate((150, 9, 70)):
+    for number, length in enumerate((100, 9, 50)):
         tokens = random_tokens(length, seed=number)
         expected = oracle.ask(tokens)
         found = prefill(looking, tokens, conversation, step_size=chunk)
@@ -85,7 +85,7 @@ def test_looking_chooses_otherwise_than_the_layer_before_the_cut(looking):
 @settings(max_examples=10)
 @given(
     seed=st.integers(0, 5),
-    lengths=st.lists(st.integers(1, 120), min_size=1, max_size=3),
+    lengths=st.lists(st.integers(1, 80), min_size=1, max_size=3),
     chunk=st.sampled_from([7, 64, 2048]),
     revive=st.sampled_from([0, 3, 7, None]),
     filled=st.sampled_from(["seen", "choosing"]),

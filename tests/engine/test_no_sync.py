@@ -14,6 +14,8 @@ from lazymlx.cache.conversation import LazyCache
 from lazymlx.config import LazyConfig
 from lazymlx.engine.model import Model
 
+pytestmark = pytest.mark.unchecked
+
 CUTS = ((2, 0.5), (4, 0.2))
 STEPS = 20
 PROMPT = random_tokens(300)

@@ -20,6 +20,8 @@ from lazymlx.eval.policies.specprefill import CHUNK, LOOK_AHEAD, SpecPrefill
 from lazymlx.eval.policies.subset import pooled
 from lazymlx.loading.load import load
 
+pytestmark = pytest.mark.unchecked
+
 LAYER = 3
 LENGTH = 200
 ANSWER = 6

@@ -55,7 +55,7 @@ def test_wherever_a_run_is_interrupted_it_goes_on_to_the_same_end(
     owner: Any, name: str, tmp_path: Path, tiny_model_folder: Path, whole: list[tuple[str, str, str]], capsys
 ) -> None:
     codes = []
-    for spare in range(1, 40, 4):
+    for spare in (1, 4, 16, 64):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(owner, name, interrupting(getattr(owner, name), spare))
             codes.append(evaluate(tmp_path, tiny_model_folder, "--resume"))

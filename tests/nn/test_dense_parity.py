@@ -18,8 +18,8 @@ from lazymlx.engine.model import Model
 pytestmark = pytest.mark.unchecked
 
 TOLERANCE = 1e-4
-PROMPT, QUESTION = random_tokens(40), random_tokens(9, seed=1)
-ANSWER = random_tokens(3, seed=2)
+PROMPT, QUESTION = random_tokens(30), random_tokens(8, seed=1)
+ANSWER = random_tokens(2, seed=2)
 
 DENSE = {
     "empty schedule": LazyConfig.dense(),

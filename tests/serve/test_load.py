@@ -43,7 +43,7 @@ def test_a_hundred_clients_at_once_get_their_own_answers(address: str) -> None:
     assert asyncio.run(all_at_once()) == [alone[text] for text in texts * 10]
 
 
-def test_a_thousand_clients_that_go_away_leave_nothing_behind(serve: Callable, tiny_model_folder: Path) -> None:
+def test_hundreds_of_clients_that_go_away_leave_nothing_behind(serve: Callable, tiny_model_folder: Path) -> None:
     served = serve(tiny_model_folder)
     expected, threads = answer(served.address, "Still there?"), threading.active_count()
     at = urlsplit(served.address)
@@ -64,7 +64,7 @@ def test_a_thousand_clients_that_go_away_leave_nothing_behind(serve: Callable, t
 
     async def all_of_them() -> None:
         gate = asyncio.Semaphore(40)
-        await asyncio.gather(*(goes_away(n, gate) for n in range(1000)))
+        await asyncio.gather(*(goes_away(n, gate) for n in range(400)))
 
     asyncio.run(all_of_them())
     assert answer(served.address, "Still there?") == expected
