@@ -105,9 +105,12 @@ class Bench:
         length = len(prompt)
         record = new_record(variant, length)
         self._budget.reserve(self._expected(variant, length))
-        self._note(variant, length, measured_memory(self.pair, variant, prompt, record))
-        if "decode" in self.plan.what and variant.decodes and compiles():
-            timed(self.pair, variant, prompt, 2)
+        seconds = measured_memory(self.pair, variant, prompt, record)
+        if self.plan.rounds and compiles():  # that took a minute of this run, and takes none of the next ones
+            begin = perf_counter()
+            timed(self.pair, variant, prompt, 2 if "decode" in self.plan.what and variant.decodes else 0)
+            seconds = perf_counter() - begin
+        self._note(variant, length, seconds)
         if variant.lazy is not None and variant.lazy.cuts and self._sizes is not None:
             looking = Looking.of(variant.lazy, self.pair.ours.engine.maps)
             record.ideal = ideal_speedup(self._sizes, variant.lazy.cuts, length, looking=looking)
