@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from .. import __version__
-from ..ranks.launched import launched_rank
+from ..errors import RunError
+from ..ranks.launched import launched_rank, launched_size
 from .terminal import deafen, say, silence
 
 if TYPE_CHECKING:
@@ -52,9 +53,15 @@ class Party:
             RunError: they cannot be reached.
         """
         if self.launched:
-            from ..ranks.join import join
+            from ..ranks.join import LONGEST_S, join
 
-            self.ranks = join(self._say, {"lazymlx": __version__})
+            say(f"rank 0 of {launched_size() or 'some'} waits for the others, {LONGEST_S} s at most")
+            try:
+                self.ranks = join(self._say, {"lazymlx": __version__})
+            except RunError as error:
+                if self._rank:  # rank 0 may not have heard of it
+                    self._say(f"error: {error}")
+                raise
         return self.ranks
 
     def end(self, code: int, reason: str = "") -> None:

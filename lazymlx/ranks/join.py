@@ -2,8 +2,10 @@
 
 import json
 import secrets
+import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 
 import mlx.core as mx
@@ -14,7 +16,7 @@ from .channel import Channel, Say
 from .group import ALONE, Ranks
 from .launched import first_address, launched_rank, launched_size
 
-LONGEST_S = 60.0  # to wait for another rank
+LONGEST_S = 60  # to wait for another rank
 BYTES = 512  # of the invitation
 
 
@@ -31,13 +33,27 @@ def join(say: Say, facts: Mapping[str, str]) -> Ranks:
     if launched_rank() is None:
         return ALONE
     try:
-        group = mx.distributed.init(strict=True)
+        with _endable():
+            group = mx.distributed.init(strict=True)
         ranks = Ranks(group, _connected(group, say))
     except (RuntimeError, OSError, ValueError) as error:
         where = f"rank {launched_rank()} on {socket.gethostname()}"
         raise RunError(f"{where} did not meet the other {(launched_size() or 2) - 1}: {error}") from None
     ranks.same("software", {**facts, **_facts()}, RunError)
     return ranks
+
+
+@contextmanager
+def _endable() -> Iterator[None]:
+    """While MLX waits for the others, Python hears nothing: here Ctrl-C, and waiting too long, end the process."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGALRM)}
+    signal.alarm(LONGEST_S)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _facts() -> dict[str, str]:
