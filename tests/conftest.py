@@ -13,7 +13,10 @@ from jaxtyping import config, install_import_hook
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("LAZYMLX_MODEL", None)
 os.environ["MLX_ENABLE_TF32"] = "0"  # new GPUs would round the factors of float32 products to 10 bits
-install_import_hook("lazymlx", "beartype.beartype")
+PACKAGE = Path(__file__).parents[1] / "lazymlx"
+SHAPED = [path for path in PACKAGE.rglob("*.py") if "from jaxtyping import" in path.read_text(encoding="utf-8")]
+MODULES = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in SHAPED]
+install_import_hook([name.removesuffix(".__init__") for name in MODULES], "checking.checked")
 
 # Examples run the model on a CPU that others may be using: how long one takes says nothing.
 settings.register_profile(

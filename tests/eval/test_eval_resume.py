@@ -1,13 +1,14 @@
 """A run that is interrupted, wherever and however often, ends with the answers of one that was not."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lazymlx.cli.main import main
+from lazymlx.eval import prose, structured
 from lazymlx.eval import run as asking
 from lazymlx.eval.policies.base import Conversation
 from lazymlx.eval.store import Store
@@ -41,6 +42,15 @@ def interrupting(call: Callable[..., Any], spare: int) -> Callable[..., Any]:
         return found
 
     return called
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_answers() -> Iterator[None]:
+    """Random weights have nothing to say, and say it at length."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prose, "FACT_TOKENS", 4)
+        patch.setattr(structured, "VALUE_TOKENS", 4)
+        yield
 
 
 @pytest.fixture(scope="module")
