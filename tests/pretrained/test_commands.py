@@ -40,7 +40,7 @@ def test_generate_answers_from_a_file(shallow, tmp_path, capfd):
 def small_budgets(monkeypatch):
     monkeypatch.setattr(loss, "ANSWER_TOKENS", 2)
     monkeypatch.setattr(unlabelled, "DENSE_TOKENS", 3)
-    monkeypatch.setattr(looking, "TOKENS_A_VALUE", 1)  # of text to fit maps to
+    monkeypatch.setattr(looking, "TOKENS_A_VALUE", 2)  # of text to fit maps to
 
 
 def test_eval_holds_policies_against_the_dense_answers(shallow, tmp_path, capfd, small_budgets):
