@@ -91,7 +91,9 @@ def read_request(args: argparse.Namespace) -> Request:
         PromptError: the text is missing, unreadable or empty.
     """
     if args.ranks is not None and "-" in (args.prompt, *(args.prompt_file or ())):
-        raise UsageError("-: launchers do not tell ranks where stdin ends; give the text as a file, with --prompt-file")
+        raise UsageError(
+            "--prompt: '-' has no end for ranks, whom launchers do not tell of it; name a file with --prompt-file"
+        )
     if args.prompt is not None and args.prompt_file is not None:
         raise UsageError("--prompt-file: a prompt is given already with --prompt; leave out one of the two")
     question = None if args.question is None else unescape(args.question)

@@ -28,7 +28,10 @@ BLOCK = 128  # neighbouring keys that are looked at together where few are to be
 
 
 class Scorer(ABC):
-    """Importance of every key to the query window. To write a new one, implement `__call__`."""
+    """Importance of every key to the query window. To write a new one, implement `__call__`.
+
+    Where several ranks hold the model it is given the heads of its own, and the mean over the ranks counts.
+    """
 
     @abstractmethod
     def __call__(

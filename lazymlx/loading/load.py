@@ -64,7 +64,7 @@ def load(
             the model. Maps that lie beside it are what the model looks ahead with.
         warm: compile kernels now, on a GPU some seconds, and not while somebody waits for the first answer. Sessions do
             that too, once a model.
-        ranks: over which to split the model; each of them loads it, from a folder that it has at the same place.
+        ranks: over which to split the model, as `ranks.join` finds them; each loads it, from a folder of its own.
         tokenizer_config, model_config, adapter_path, revision, trust_remote_code: as in `mlx_lm.load`.
 
     Raises:
