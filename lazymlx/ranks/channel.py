@@ -80,6 +80,8 @@ class Channel:
         self._write({"code": code, "reason": reason})
         for listener in self._listeners:
             listener.join(GRACE_S)
+        for connection in self._sockets.values():
+            connection.close()
 
     def let_others_end(self) -> None:
         """Behind a failure: it may only show that another rank has ended, and that one's end is told then."""
