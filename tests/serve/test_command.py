@@ -80,3 +80,14 @@ def test_a_port_that_is_taken_is_named(address: str, capsys: pytest.CaptureFixtu
     port = address.rpartition(":")[2]
     assert main(["serve", "--port", port]) == 1
     assert f"127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_without_its_extra_it_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("lazymlx.serve.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+    assert main(["serve", "--port", "0"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and "pip install 'lazymlx[serve]'" in said.err
