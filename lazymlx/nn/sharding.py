@@ -73,7 +73,7 @@ def check_splits(network: Network, size: int) -> None:
 def _has_plain_heads(attention: Attention) -> bool:
     """Whether heads have nothing to do with each other before their outputs are projected."""
     norms = [attention[name] for name in ("q_norm", "k_norm") if name in attention]
-    plain = attention.project in (separate, heads_normed) and attention.gate is None
+    plain = attention.project in (separate, heads_normed) and attention.gate is None and attention.sinks is None
     named = {*PROJECTIONS, attention.projected_by} <= attention.keys()
     return plain and named and all(w.ndim == 1 for norm in norms for _, w in weights_of(norm.parameters()))
 
@@ -89,8 +89,6 @@ def _shard_attention(attention: Attention, ranks: Ranks) -> None:
     written = attention.projected_by
     attention[written] = shard_linear(attention[written], "sharded-to-all", group=ranks.group)
     attention.heads, attention.kv_heads = attention.heads // ranks.size, attention.kv_heads // ranks.size
-    if attention.sinks is not None:
-        attention.sinks = ranks.part(attention.sinks, 0)
 
 
 def _shard_feed_forward(part: nn.Module, ranks: Ranks) -> None:
