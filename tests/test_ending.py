@@ -35,6 +35,25 @@ def test_a_worker_that_is_alive_at_exit_does_not_abort_the_process(after_s: floa
     assert (done.returncode, done.stdout, done.stderr) == (0, "over\n", "")
 
 
+ENDED = """
+import sys, threading
+sys.path.insert(0, {support!r})
+from talking import session
+def work():
+    for _ in session().ask("who keeps it?", 2): pass
+threads = [threading.Thread(target=work) for _ in range(6)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+@pytest.mark.parametrize("trial", range(3))  # it is a race, which was lost in every second one
+def test_threads_that_have_just_ended_do_not_abort_the_process(trial: int) -> None:
+    code = ENDED.format(support=str(ROOT / "tests" / "support"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_end_waits_for_what_is_under_way_and_lets_nothing_begin() -> None:
     ending, inside, go, steps = Ending(), threading.Event(), threading.Event(), list[str]()
 
