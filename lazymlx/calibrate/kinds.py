@@ -9,18 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..errors import UsageError
+from ..eval.facts import FACTS
 from .material import WORDS, Count, Material
 
 OVERHEAD = 64  # tokens left for the question and the chat template
 
-FACTS = (
-    ("The access code for the {a} project is {v}.", "What is the access code for the {a} project?"),
-    ("According to the register, the keeper of {a} was {v}.", "Who or what was the keeper of {a}?"),
-    ("The special magic number for {a} is: {v}.", "What is the special magic number for {a}?"),
-    ("The shipment bound for {a} carries the label {v}.", "Which label does the shipment bound for {a} carry?"),
-    ("One of the secret phrases of {a} is {v}.", "What is the secret phrase of {a}?"),
-    ("The meeting with {a} takes place in {v}.", "Where does the meeting with {a} take place?"),
-)
 HOPS = (
     (
         "The harbour of {a} belongs to {b}.",

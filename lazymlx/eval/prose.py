@@ -3,18 +3,10 @@
 import math
 
 from ..errors import UsageError
+from .facts import FACTS
 from .haystack import NUMBERED, PLAIN, TITLED, Document, Haystack
 from .work import Item, Work
 
-FACTS = (
-    ("The access code for the {a} project is {v}.", "What is the access code for the {a} project?"),
-    ("According to the register, the keeper of {a} was {v}.", "Who or what was the keeper of {a}?"),
-    ("The special magic number for {a} is: {v}.", "What is the special magic number for {a}?"),
-    ("The shipment bound for {a} carries the label {v}.", "Which label does the shipment bound for {a} carry?"),
-    ("One of the secret phrases of {a} is {v}.", "What is the secret phrase of {a}?"),
-    ("Captain {a} was born in the town of {v}.", "In which town was Captain {a} born?"),
-    ("The meeting with {a} takes place in {v}.", "Where does the meeting with {a} take place?"),
-)
 STYLES = (TITLED, NUMBERED, PLAIN)
 MOST_KEYS = 8
 TOKENS_PER_KEY = 64  # of context, below `MOST_KEYS`

@@ -43,7 +43,8 @@ class Conversations:
     """The conversations used last, the newest at the end.
 
     Attributes:
-        listed: what is kept, in plain values that any thread may look at.
+        kept: the conversations, for the worker's thread alone.
+        listed: the same in plain values that any thread may look at.
 
     Args:
         most: to keep.
@@ -52,7 +53,7 @@ class Conversations:
 
     def __init__(self, model: Model, most: int, disk: Disk | None = None):
         self._model, self._most, self._disk = model, most, disk
-        self._kept: list[Conversation] = []
+        self.kept: list[Conversation] = []
         self.listed: list[dict[str, Any]] = []
 
     def take(self, tokens: Sequence[int], head: int = 0) -> Conversation:
@@ -69,15 +70,15 @@ class Conversations:
         return conversation
 
     def _beginning(self, usable: Int32[np.ndarray, " N"]) -> Conversation:
-        shared = [common(kept.tokens, usable) for kept in self._kept]
+        shared = [common(kept.tokens, usable) for kept in self.kept]
         longest = max(shared, default=0)
         if (stored := self._stored(usable, longest + SMALL)) is not None:
             return stored
         if not longest:
             return Conversation(self._model.make_cache()[0])
-        found = self._kept[shared.index(longest)]
+        found = self.kept[shared.index(longest)]
         if longest == len(found.tokens):
-            self._kept.remove(found)
+            self.kept.remove(found)
             return found
         return _trimmed(replace(found, cache=found.cache.fork()), longest)
 
@@ -92,37 +93,37 @@ class Conversations:
     def keep(self, conversation: Conversation) -> None:
         """Put a conversation back; `shed` makes sure that there are not too many."""
         if len(conversation.tokens):
-            self._kept.append(conversation)
+            self.kept.append(conversation)
         self.listed = [
             {"title": kept.title, "tokens": len(kept.tokens), "bytes": kept.cache.nbytes, "computed": kept.computed}
-            for kept in reversed(self._kept)
+            for kept in reversed(self.kept)
         ]
 
     def shed(self) -> None:
         """Let go of those that are too many, which may take a while where they go to the disk."""
-        while len(self._kept) > self._most:
+        while len(self.kept) > self._most:
             self._let_go()
 
     def shrink(self, most_bytes: int) -> int:
         """Let go of some until the others take no more. Returns what they take."""
-        while self._kept and self.nbytes > most_bytes:
+        while self.kept and self.nbytes > most_bytes:
             self._let_go()
         return self.nbytes
 
     @property
     def nbytes(self) -> int:
-        return sum(kept.cache.nbytes for kept in self._kept)
+        return sum(kept.cache.nbytes for kept in self.kept)
 
     def _let_go(self) -> None:
-        small = next((kept for kept in self._kept if self._own(kept) < SMALL), None)
-        gone = small or self._kept[0]
-        self._kept.remove(gone)
+        small = next((kept for kept in self.kept if self._own(kept) < SMALL), None)
+        gone = small or self.kept[0]
+        self.kept.remove(gone)
         if small is None and self._disk is not None:
             self._disk.keep(gone.cache, gone.tokens)
 
     def _own(self, conversation: Conversation) -> int:
         """Tokens that no other conversation has."""
-        others = (common(kept.tokens, conversation.tokens) for kept in self._kept if kept is not conversation)
+        others = (common(kept.tokens, conversation.tokens) for kept in self.kept if kept is not conversation)
         return len(conversation.tokens) - max(others, default=0)
 
 

@@ -42,7 +42,7 @@ def test_engine_is_the_oracle_at_every_step(name):
 
 
 def test_engine_is_the_oracle_with_the_defaults_as_shipped():
-    """Window 16, pool 5, sink 4, recent 32, budget 7, kept tokens rounded up to 64; only shorter prompts than usual."""
+    """But for `min_tokens`, since the oracle takes long over prompts that are as long as they should be."""
     rehearsal = clear_rehearsal(LazyConfig(CUTS, min_tokens=0), LONG)
     assert [len(active) for active in rehearsal.steps[0].active] == [256, 192, 128]
     assert rehearsal.moments[-1].revived > 30

@@ -52,7 +52,7 @@ def test_the_others_follow(monkeypatch: pytest.MonkeyPatch, tiny_model_folder: P
             for number, question in enumerate(ASKED):
                 serve(question, leaves=number == 1)
             ranks.decided("job", lambda: None)
-        kept = [np.array(conversation.tokens).tolist() for conversation in conversations._kept]
+        kept = [np.array(conversation.tokens).tolist() for conversation in conversations.kept]
         return [heard, kept]
 
     alone = run(ALONE)

@@ -76,7 +76,7 @@ def test_an_answer_that_is_cancelled_ends_at_the_next_token(answers: Answers) ->
 def test_system_messages_are_never_left_behind(answers: Answers) -> None:
     request = asked(TEXT, system="Answer as the keeper of the light would, in few words. " * 10)
     answers.to(request)
-    [kept] = answers.conversations._kept
+    [kept] = answers.conversations.kept
     head, depth = answers.encoder.encode(request).head, np.array(kept.cache.aux.depth)
     assert head > 100 and (depth[:head] == len(kept.cache.stages)).all()
     assert (depth[head : 2 * head] < len(kept.cache.stages)).any()
@@ -92,6 +92,6 @@ def test_others_make_room_and_what_fits_alone_never_is_refused(loaded, answers: 
     weights = sum(w.nbytes for w in answers.weights)
     small = Answers(*loaded, max_memory=weights + 2 * taken, conversations=answers.conversations)
     small.to(asked("Another one: " + TEXT))
-    assert len(answers.conversations._kept) == 1
+    assert len(answers.conversations.kept) == 1
     with pytest.raises(TooLargeError):
         Answers(*loaded, max_memory=weights + 1000).to(asked(TEXT))

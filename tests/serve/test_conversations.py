@@ -33,7 +33,7 @@ def kept(conversations: Conversations, *tokens: list[int]) -> None:
 
 
 def lengths(conversations: Conversations) -> list[int]:
-    return [len(conversation.tokens) for conversation in conversations._kept]
+    return [len(conversation.tokens) for conversation in conversations.kept]
 
 
 def test_the_one_used_longest_ago_goes(model: Model) -> None:

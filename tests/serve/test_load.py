@@ -69,7 +69,7 @@ def test_hundreds_of_clients_that_go_away_leave_nothing_behind(serve: Callable, 
     asyncio.run(all_of_them())
     assert answer(served.address, "Still there?") == expected
     assert served.worker.alive and served.worker.waiting == 0
-    assert len(served.conversations._kept) <= 4
+    assert len(served.conversations.kept) <= 4
     assert threading.active_count() <= threads + 40  # the pool of those that tokenise
 
 
