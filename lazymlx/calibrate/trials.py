@@ -100,7 +100,7 @@ class Trials:
         self.seen = Counter(prompt.kind for prompt in self.prompts)  # what they stand for, see `learn`
         self.fatal: Counter[Prompt] = Counter()  # on how many candidates lost too much at each prompt
 
-    def within(self, loss: Loss) -> bool:
+    def bearable(self, loss: Loss) -> bool:
         """Whether no kind has lost more than all its prompts may."""
         return all(loss.total(kind) <= self.max_loss * count + 1e-9 for kind, count in self.seen.items())
 
@@ -125,7 +125,7 @@ class Trials:
 
     def passes(self, loss: Loss) -> bool:
         """Whether a candidate came through a race."""
-        return len(loss.outcomes) == len(self.prompts) and self.within(loss)
+        return len(loss.outcomes) == len(self.prompts) and self.bearable(loss)
 
     def _order(self) -> list[Prompt]:
         return sorted(self.prompts, key=lambda prompt: -self.fatal[prompt])
@@ -141,7 +141,7 @@ class Trials:
             for config, outcome in zip(alive, self.book.outcomes(self.measure, prompt, alive), strict=True):
                 outcomes[config].append(outcome)
                 self.fatal[prompt] += outcome.rise > self.max_loss
-            alive = [config for config in alive if all_the_way or self.within(Loss.of(order, outcomes[config]))]
+            alive = [config for config in alive if all_the_way or self.bearable(Loss.of(order, outcomes[config]))]
         return {config: Loss.of(order, found) for config, found in outcomes.items()}
 
 

@@ -29,7 +29,7 @@ from ..stats import LazyStats
 from ..wired import WIRED
 from .saved import load_document, save_document
 from .transcript import Message, Transcript, common_prefix, spelled, text_of
-from .turns import Part, Turn
+from .turns import Part, Undoable
 from .use import Use
 
 
@@ -72,7 +72,7 @@ class Session:
         mx.eval(self._cache.state)  # what one thread leaves unevaluated, another cannot go on from
         self._tokens: list[int] = []  # in the cache, by position
         self._transcript = Transcript.of(system)
-        self._turns: list[Turn] = []
+        self._turns: list[Undoable] = []
         self._part: Part | None = None
         self._ttft_s: float | None = None
         self._use = Use()
@@ -135,7 +135,7 @@ class Session:
                     watch = self._watched(on_progress)
                     read(self.model, rest, [self._cache], on_progress=watch, on_cancel=keep, **self._limits)
                 self._settle(mark)
-            self._record(Turn(None, self._transcript, mark), transcript, new)
+            self._record(Undoable(None, self._transcript, mark), transcript, new)
 
     def ask(
         self, question: str, max_tokens: int = 256, *, on_progress: OnProgress | None = None, **options: Any
@@ -175,7 +175,7 @@ class Session:
                 self._settle(mark)
             answered = transcript.with_answer(spelled(self.tokenizer, said))
             taken_in = self._cache.offset - mark.offset  # the last token of an answer may not have been needed
-            self._record(Turn(question, self._transcript, mark), answered, (new + said)[:taken_in])
+            self._record(Undoable(question, self._transcript, mark), answered, (new + said)[:taken_in])
 
     def retry(self, max_tokens: int = 256, **options: Any) -> Generator[LazyResponse, None, None]:
         """Forget the newest answer and ask its question again; the arguments are those of `ask`.
@@ -318,7 +318,7 @@ class Session:
             mx.eval(self._cache.state)
             mark.seal(self._cache)
 
-    def _record(self, turn: Turn, transcript: Transcript, tokens: list[int]) -> None:
+    def _record(self, turn: Undoable, transcript: Transcript, tokens: list[int]) -> None:
         self._turns.append(turn)
         self._part = None
         self._tokens += tokens

@@ -9,7 +9,7 @@ from ..cache.undo import Mark
 from .transcript import Transcript
 
 
-class Turn(NamedTuple):
+class Undoable(NamedTuple):
     """A question with its answer, or a document; and what it takes to undo it."""
 
     question: str | None
