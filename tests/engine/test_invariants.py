@@ -86,6 +86,7 @@ def clear(config: LazyConfig) -> Rehearsal:
     return clear_rehearsal(config, SCRIPT, num_hidden_layers=LAYERS)
 
 
+@settings(max_examples=15)
 @given(**conversations, chunk=st.sampled_from((1, 4, 2048)))
 def test_every_conversation_is_the_oracles(lazy, script, seed, chunk):
     """As far as it goes before a near tie."""
@@ -150,6 +151,7 @@ class Invariants:
         assert cache.aux.waiting_at == tuple(int((depth == cut).sum()) for cut in range(1, len(sets)))
 
 
+@settings(max_examples=15)
 @given(lazy=lazy_settings(), script=scripts(), chunk=st.sampled_from((1, 4, 2048)))
 def test_the_invariants_hold(lazy, script, chunk):
     Invariants(LazyConfig(**lazy), chunk).play(script)
@@ -174,7 +176,7 @@ def test_a_budget_is_used_and_not_exceeded(budget, attend):
     Performance(rehearsal).play()
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(**conversations)
 def test_a_budget_that_never_binds_is_no_budget(lazy, script, seed):
     unlimited = LazyConfig(**lazy | {"revive": None})
@@ -190,7 +192,7 @@ def snapshot(cache: LazyCache) -> list:
     return account + [held(stage) for stage in cache.stages] + [np.array(a).tobytes() for a in cache.state]
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(**conversations, at=st.integers(0, 8))
 def test_advancing_a_fork_leaves_the_original_as_it_was(lazy, script, seed, at):
     """To the bit; and both go on as the oracle does."""
