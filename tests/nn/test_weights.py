@@ -209,7 +209,7 @@ def test_a_truncated_file_is_refused(tmp_path):
     folder = write_model(tmp_path)
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ModelError, match="could not be loaded: "):
+    with pytest.raises(ModelError, match="is no whole safetensors file: its end is missing"):
         load(str(folder))
 
 
