@@ -148,7 +148,7 @@ def planned_work(cache: LazyCache, tokens: int) -> list[int]:
     for cut, stage in zip(config.cuts, cache.stages[1:], strict=True):
         kept = N if N < config.min_tokens else cut.count(N) + config.sink + config.recent
         rows.append(min(max(kept - stage.filled, config.window), N))
-    return [n * len(stage.pools) for n, stage in zip(rows, cache.stages, strict=True)]
+    return [n * len(stage.layers) for n, stage in zip(rows, cache.stages, strict=True)]
 
 
 def encode(tokenizer: TokenizerWrapper, prompt: str | mx.array | Sequence[int]) -> list[int]:

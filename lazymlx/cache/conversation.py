@@ -169,8 +169,8 @@ class LazyCache:
 
     def _pack(self, bits: int, group_size: int) -> None:
         for stage in self.stages:
-            for pool in stage.pools:
-                pool.pack(bits, group_size)
+            for layer in stage.layers:
+                layer.pack(bits, group_size)
         self.packed = True
 
     def _note_prompt(self, start: int, final: bool) -> None:
@@ -225,7 +225,7 @@ class LazyCache:
         for cut, n in enumerate(back, 1):
             self.aux.went(n, cut)
             self.stages[cut].filled += 1 + n
-        layers = sum(n * len(self.stages[cut].pools) for cut, n in enumerate(back, 1))
+        layers = sum(n * len(self.stages[cut].layers) for cut, n in enumerate(back, 1))
         self.turn = self.turn.with_revived(sum(back), layers)
 
     @property
@@ -244,7 +244,7 @@ class LazyCache:
     @property
     def state(self) -> list[mx.array]:
         """Every array, so that a loop can evaluate them."""
-        return [a for stage in self.stages for pool in stage.pools for a in pool.arrays] + self.beside
+        return [a for stage in self.stages for layer in stage.layers for a in layer.arrays] + self.beside
 
     @property
     def beside(self) -> list[mx.array]:
@@ -290,7 +290,7 @@ class LazyCache:
     def stats(self, ttft_s: float | None = None) -> LazyStats:
         """What this conversation has cost so far (waits for the device)."""
         computed = self.computed()
-        layers = [len(stage.pools) for stage in self.stages]
+        layers = [len(stage.layers) for stage in self.stages]
         whole = sum(layers) * max(self.offset, 1)
         done = sum(n * tokens for n, tokens in zip(layers, computed, strict=True))
         return LazyStats(

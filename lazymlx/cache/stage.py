@@ -1,7 +1,7 @@
-"""Keys and values of tokens computed in a stage: `KVPool`, one a layer, and `StageCache`, which numbers the slots.
+"""Keys and values of tokens computed in a stage: `KeysValues`, one a layer, and `StageCache`, which numbers the slots.
 
 All layers of a stage hold the same tokens, so there is one table of positions a stage, and a slot means the same
-token in each of its pools. Slots are in the order of arrival; attention does not mind, since keys were rotated by
+token in each of its layers. Slots are in the order of arrival; attention does not mind, since keys were rotated by
 their true positions and masks compare positions.
 """
 
@@ -22,7 +22,7 @@ NOWHERE = 2**30  # position of an empty slot: later than any query, so that ever
 
 @dataclass(frozen=True)
 class Span:
-    """Where the rows of a call go in a stage's pools: from slot `start` on, or to these slots; they then attend to the
+    """Where the rows of a call go in a stage: from slot `start` on, or to these slots; they then attend to the
     slots `[0, stop)`."""
 
     start: int | mx.array = 0
@@ -45,7 +45,7 @@ def handles_of(owner: T) -> T:
     return twin
 
 
-class KVPool:
+class KeysValues:
     """Keys and values of one layer, `(1, H_kv, capacity, D_h)`, in order of arrival."""
 
     def __init__(self) -> None:
@@ -87,10 +87,10 @@ class KVPool:
 
 
 class StageCache:
-    """The pools of the layers between two cuts, and the position held by each of their slots."""
+    """Keys and values of the layers between two cuts, and the position held by each of their slots."""
 
     def __init__(self, layers: int, whole: bool = False):
-        self.pools = [KVPool() for _ in range(layers)]
+        self.layers = [KeysValues() for _ in range(layers)]
         self.whole = whole  # every position is here, in its own slot
         self.positions = mx.zeros((0,), mx.int32)
         self.filled = 0  # slots in use
@@ -114,13 +114,13 @@ class StageCache:
     def grow(self, capacity: int) -> None:
         """Have `capacity` slots at least."""
         self.positions = grown(self.positions, capacity, self.positions, 0, NOWHERE)
-        for pool in self.pools:
-            pool.grow(capacity)
+        for layer in self.layers:
+            layer.grow(capacity)
 
     def fill(self, arrays: Iterator[mx.array]) -> None:
         """Have the next of these arrays, in the order of `arrays`."""
-        for pool in self.pools:
-            pool.fill(arrays)
+        for layer in self.layers:
+            layer.fill(arrays)
         self.positions = next(arrays)
 
     def open(self) -> None:
@@ -173,15 +173,15 @@ class StageCache:
             return
         index = mx.array(slots)
         self.positions = mx.array(held[slots])
-        for pool in self.pools:
-            pool.keep(index)
+        for layer in self.layers:
+            layer.keep(index)
         self.filled = len(slots)
 
     def fork(self) -> "StageCache":
         twin = handles_of(self)
-        twin.pools = [handles_of(pool) for pool in self.pools]
+        twin.layers = [handles_of(layer) for layer in self.layers]
         return twin
 
     @property
     def arrays(self) -> list[mx.array]:
-        return [a for pool in self.pools for a in pool.arrays] + [self.positions]
+        return [a for layer in self.layers for a in layer.arrays] + [self.positions]

@@ -1,6 +1,6 @@
 """`Mark`: a point in a conversation's past that it can be brought back to, bit by bit the same.
 
-A copy of the cache would do, at the price of all its memory for every turn that may be undone. Slots of the pools
+A copy of the cache would do, at the price of all its memory for every turn that may be undone. Slots of the layers
 are written once, so of keys and values a count is enough. Hidden states do leave the aux cache; a mark holds on to
 those of its time, and once it is sealed only to those that left since. What was packed meanwhile stays packed: its
 last digits are gone.
@@ -89,7 +89,7 @@ class Mark:
 
 
 class Slots(NamedTuple):
-    """What a stage's pools held."""
+    """What a stage held."""
 
     filled: int
     capacity: int
@@ -103,8 +103,8 @@ class Slots(NamedTuple):
         stage.filled = self.filled
         stage.positions = stage.positions[: self.capacity]
         stage.positions[self.filled :] = NOWHERE  # steps that revive look at all slots
-        for pool in stage.pools:
-            pool.keep(slice(self.capacity))
+        for layer in stage.layers:
+            layer.keep(slice(self.capacity))
 
 
 def cut_back(marks: Sequence[Mark | None], offset: int) -> list[Mark | None]:

@@ -52,7 +52,7 @@ class Reading:
         cache.expect(self.L, complete=False)
         cache.begin(self.L)
         cache.stages[0] = self.by_layer.stages[0].fork()
-        cache.stages[0].pools = [stage.fork().pools[0] for stage in self.by_layer.stages[:depth]]
+        cache.stages[0].layers = [stage.fork().layers[0] for stage in self.by_layer.stages[:depth]]
         if config.cuts:
             cache.aux.leave(self.hidden[depth], 0, ahead=1)
             scoring = scoring_layer(self.model.windows, 0, depth)

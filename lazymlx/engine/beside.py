@@ -87,5 +87,5 @@ def _view(
 def _of_one_layer(stage: StageCache, index: int, filled: int) -> StageCache:
     """The stage as if it had one layer, and so many slots in use."""
     alone = copy(stage)
-    alone.pools, alone.filled = [stage.pools[index]], filled
+    alone.layers, alone.filled = [stage.layers[index]], filled
     return alone

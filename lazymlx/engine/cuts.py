@@ -122,7 +122,7 @@ def _missing(
         missing = missing & (place >= came)
     if count is None:
         count, old = on_host(missing, missing & (place < came))
-        cache.turn = cache.turn.with_revived(old, old * len(cache.stages[number].pools))
+        cache.turn = cache.turn.with_revived(old, old * len(cache.stages[number].layers))
     return mx.sort(mx.where(missing, place, cache.aux.places))[:count]
 
 

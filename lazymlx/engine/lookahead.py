@@ -15,7 +15,7 @@ from jaxtyping import Float, Integer
 from ..cache.conversation import LazyCache, Step
 from ..cache.masks import causal
 from ..cache.rows import unpacked
-from ..cache.stage import KVPool, Span
+from ..cache.stage import KeysValues, Span
 from ..nn.attention import Attention, Rows
 from ..nn.loop import Others, View, run_layers
 from ..nn.maps import CutMap, Maps
@@ -97,8 +97,8 @@ def _look(
     seen = mx.concatenate([positions, at])
     mask, paid, begun = causal(at, seen), mx.zeros(seen.shape), deque[mx.array]()
     for layer in range(start, stop):
-        pool = stage.pools[layer - start]
-        keys, values = joined([*filled.of(layer), *_exact(pool, stage.filled)])
+        exact = stage.layers[layer - start]
+        keys, values = joined([*filled.of(layer), *_computed(exact, stage.filled)])
         others = Others(positions, lambda _, pair=(keys, values): pair)
         view = View(at, mask, Span(context=cache.offset), others=others, logits=True)
         one = slice(layer, layer + 1)
@@ -127,11 +127,11 @@ def _most_paid(own: Attention, rows: Rows, keys: mx.array, mask: mx.array, windo
     return each.max(axis=(0, 1))
 
 
-def _exact(pool: KVPool, filled: int) -> list[tuple[mx.array, mx.array]]:
+def _computed(layer: KeysValues, filled: int) -> list[tuple[mx.array, mx.array]]:
     """Keys and values that were computed."""
     if not filled:
         return []
-    keys, values = pool.read(0, filled)
+    keys, values = layer.read(0, filled)
     return [(unpacked(keys), unpacked(values))]
 
 

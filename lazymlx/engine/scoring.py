@@ -19,7 +19,7 @@ def scoring_of(model: Network, cache: LazyCache, number: int) -> tuple[Attention
     """The attention that scores the tokens of a stage, and its keys in the stage's slots."""
     start, stop = cache.layers_of(number)
     layer = scoring_layer(model.windows, start, stop)
-    return model.family.attention_of(model.layers[layer]), cache.stages[number].pools[layer - start].keys
+    return model.family.attention_of(model.layers[layer]), cache.stages[number].layers[layer - start].keys
 
 
 def importance_at(

@@ -44,7 +44,7 @@ class Scorer(ABC):
 
         Args:
             queries: of the layer before the cut, rotated and already multiplied by the attention's scale.
-            keys: of the same layer, rotated, in the order of the pool (not of the positions).
+            keys: of the same layer, rotated, in the order of their arrival (not of the positions).
             visible: which keys each query may see; None means all of them.
         """
 

@@ -2,8 +2,8 @@
 
 A layer is upstream's own: its norms, its feed-forward and the order in which it uses them. Only its attention is ours.
 It takes over upstream's projections under their names, so that checkpoints and adapters fit, and knows nothing of
-stages or selection: it is given rows, their positions, a mask, and the pool that holds the keys and values of its
-earlier rows. What differs from family to family is passed to it as a few functions.
+stages or selection: it is given rows, their positions, a mask, and the keys and values of its earlier rows. What
+differs from family to family is passed to it as a few functions.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from mlx_lm.models.rope_utils import DynamicNTKScalingRoPE
 
 from ..cache.masks import Mask
 from ..cache.rows import Quantized, Stored, unpacked
-from ..cache.stage import KVPool, Span
+from ..cache.stage import KeysValues, Span
 from .attend import FEW_ROWS, attend, attend_few
 from .backend import serves_few, ways
 from .merged import Joined, alike, projected
@@ -35,18 +35,18 @@ class Rows:
     def __init__(
         self,
         positions: Positions,
-        pool: KVPool | None,
+        earlier: KeysValues | None,
         span: Span,
         first: int = 0,
         beside: tuple[mx.array, mx.array] | None = None,
         wanted: bool = False,
     ):
         self.positions = positions
-        self.pool = pool
+        self.earlier = earlier
         self.span = span
         self.first = first  # slot from which on to look; what is before lies outside of the layer's window
         self.wanted = wanted  # logits are
-        self.beside = beside  # keys and values that the rows may see as well, before those of the pool
+        self.beside = beside  # keys and values that the rows may see as well, before those of earlier rows
         self.given: mx.array  # set by the attention: its input, (B, L, D)
         self.queries: mx.array  # set by the attention: rotated, (B, H, L, D_h)
         self.logits: mx.array | None = None  # and these, if it has them at hand: (B, H, L, S)
@@ -58,12 +58,12 @@ class Rows:
     def store(
         self, keys: Float[mx.array, "B H_kv L D_h"], values: Float[mx.array, "B H_kv L D_h"]
     ) -> tuple[Stored, Stored]:
-        """Put the rows' keys and values into the pool, and return all that they may attend to."""
-        if self.pool is None:
+        """Put the rows' keys and values beside those of earlier ones, and return all that they may attend to."""
+        if self.earlier is None:
             stored: tuple[Stored, Stored] = keys, values
         else:
-            self.pool.append(keys, values, self.span)
-            stored = self.pool.read(self.first, self.span.stop)
+            self.earlier.append(keys, values, self.span)
+            stored = self.earlier.read(self.first, self.span.stop)
         if self.beside is None:
             return stored
         pairs = zip(self.beside, stored, strict=True)
@@ -254,6 +254,6 @@ def last_output(layer: nn.Module, x: Float[mx.array, "1 L D"], mask: Mask, rows:
     """
     others, at, span = x.shape[1] - 1, rows.at(x.shape[1]), rows.span
     before, last = (mask, None) if mask is None or isinstance(mask, str) else (mask[:-1], mask[-1:])
-    layer(x[:, :-1], mask=before, cache=Rows(at[:-1], rows.pool, span, rows.first, rows.beside))
-    row = Rows(at[-1:], rows.pool, replace(span, start=span.start + others), rows.first, rows.beside)
+    layer(x[:, :-1], mask=before, cache=Rows(at[:-1], rows.earlier, span, rows.first, rows.beside))
+    row = Rows(at[-1:], rows.earlier, replace(span, start=span.start + others), rows.first, rows.beside)
     return layer(x[:, -1:], mask=last, cache=row), row

@@ -26,7 +26,7 @@ OnLayer = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Others:
-    """Tokens that rows may see beside those of their pools.
+    """Tokens that rows may see beside those of their stage.
 
     Attributes:
         positions: of the tokens.
@@ -94,7 +94,7 @@ def run_layers(
         first, seen = views[window]
         beside = None if view.others is None else view.others.of(index)
         rows = Rows(
-            view.positions, None if stage is None else stage.pools[index], view.span, first, beside, view.logits
+            view.positions, None if stage is None else stage.layers[index], view.span, first, beside, view.logits
         )
         if last_only and index == len(layers) - 1 and x.shape[1] > 1:
             x, rows = last_output(layer, x, seen, rows)

@@ -188,8 +188,8 @@ def one_token(model: Model, config: LazyConfig, packed: bool) -> Like:
         parts["queries"] = cut.queries, 2
     for number in range(len(cut.stages)):
         start, stop = cut.layers_of(number)
-        for n, pool in enumerate(whole.stages[0].pools[start:stop]):
-            parts |= _parts(f"stage{number}.{n}.keys", pool.keys) | _parts(f"stage{number}.{n}.values", pool.values)
+        for n, layer in enumerate(whole.stages[0].layers[start:stop]):
+            parts |= _parts(f"stage{number}.{n}.keys", layer.keys) | _parts(f"stage{number}.{n}.values", layer.values)
     return {name: (_of_all_heads(name, array, model), axis) for name, (array, axis) in parts.items()}
 
 

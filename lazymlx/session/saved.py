@@ -192,9 +192,9 @@ def _arrays(cache: LazyCache) -> dict[str, mx.array]:
     for number, stage in enumerate(cache.stages):
         if stage.filled:
             arrays[f"stage{number}.positions"] = stage.positions[: stage.filled]
-            for n, pool in enumerate(stage.pools):
-                arrays |= pool.keys.of(slice(stage.filled)).named(f"stage{number}.{n}.keys")
-                arrays |= pool.values.of(slice(stage.filled)).named(f"stage{number}.{n}.values")
+            for n, layer in enumerate(stage.layers):
+                arrays |= layer.keys.of(slice(stage.filled)).named(f"stage{number}.{n}.keys")
+                arrays |= layer.values.of(slice(stage.filled)).named(f"stage{number}.{n}.values")
     if cache.config.cuts and cache.offset:
         depth = np.array(cache.aux.depth[: cache.offset])
         waiting = mx.array(np.flatnonzero(depth < len(cache.stages)).astype(np.int32))
@@ -207,11 +207,11 @@ def _fill_stage(
 ) -> None:
     empty = slots.capacity - slots.filled
     if packing is not None:
-        for pool in stage.pools:
-            pool.pack(*packing)
+        for layer in stage.layers:
+            layer.pack(*packing)
     if slots.filled:
         stage.positions = mx.pad(arrays[f"{name}.positions"], (0, empty))
-        for n, pool in enumerate(stage.pools):
-            pool.keys = pool.keys.restored(f"{name}.{n}.keys", arrays).padded(empty)
-            pool.values = pool.values.restored(f"{name}.{n}.values", arrays).padded(empty)
+        for n, layer in enumerate(stage.layers):
+            layer.keys = layer.keys.restored(f"{name}.{n}.keys", arrays).padded(empty)
+            layer.values = layer.values.restored(f"{name}.{n}.values", arrays).padded(empty)
     slots.restore(stage)

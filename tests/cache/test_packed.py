@@ -18,7 +18,7 @@ from tiny import stock_model, tiny_args, twin_of
 
 from lazymlx import LazyConfig
 from lazymlx.cache.rows import Quantized, RowBuffer
-from lazymlx.cache.stage import KVPool, Span
+from lazymlx.cache.stage import KeysValues, Span
 from lazymlx.cache.undo import Mark
 from lazymlx.costs.memory import estimate_memory
 from lazymlx.engine.model import Model
@@ -151,14 +151,14 @@ def test_packed_attention_is_mlx_lms(bits, rows, heads, seed):
         mx.array(rng.normal(size=(1, h, n, 32)).astype(np.float32)) for h, n in ((H, rows), (H_kv, 30), (H_kv, 30))
     )
     mask = mx.array(rng.random((rows, 30)) < 0.5) | (mx.arange(30) == 0)
-    pool, theirs = KVPool(), QuantizedKVCache(group_size=32, bits=bits)
-    pool.pack(bits, 32)
-    pool.append(keys, values, Span(0, 30, 30, 30))
+    layer, theirs = KeysValues(), QuantizedKVCache(group_size=32, bits=bits)
+    layer.pack(bits, 32)
+    layer.append(keys, values, Span(0, 30, 30, 30))
     copy = mx.array(queries)  # theirs scales its argument in place
     expected = quantized_scaled_dot_product_attention(
         copy, *theirs.update_and_fetch(keys, values), scale=0.3, mask=mask, group_size=32, bits=bits
     )
-    np.testing.assert_allclose(attend(queries, *pool.read(0, 30), scale=0.3, mask=mask), expected, atol=1e-4)
+    np.testing.assert_allclose(attend(queries, *layer.read(0, 30), scale=0.3, mask=mask), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
@@ -252,7 +252,7 @@ def test_a_trimmed_and_a_forked_conversation_stay_packed(model):
     expected = np.array(model(following, cache=cache))
     np.testing.assert_array_equal(model(following, cache=[fork]), expected)
     fork.trim(10)
-    assert fork.packed and all(pool.keys.bits == 8 for stage in fork.stages for pool in stage.pools)
+    assert fork.packed and all(layer.keys.bits == 8 for stage in fork.stages for layer in stage.layers)
     assert np.isfinite(np.array(model(following, cache=[fork]))).all()
 
 

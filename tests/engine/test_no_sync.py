@@ -88,7 +88,7 @@ def test_how_many_come_back_is_known_beforehand(model):
         if step < steps - 1:
             at_each_cut = (step // DEFAULT.revive_every + 1) * DEFAULT.revive
             assert cache.turn.revived == at_each_cut * len(CUTS)
-            assert cache.turn.revived_layers == at_each_cut * sum(len(stage.pools) for stage in cache.stages[1:])
+            assert cache.turn.revived_layers == at_each_cut * sum(len(stage.layers) for stage in cache.stages[1:])
             assert cache.aux.waiting_at == (waiting[0] - (step // 2 + 1) * DEFAULT.revive, waiting[1])
     assert cache.aux.waiting_at == (0, waiting[1] - DEFAULT.revive + first % DEFAULT.revive)
     depth = np.array(cache.aux.depth[: cache.offset])

@@ -150,8 +150,8 @@ def test_slots_in_which_nothing_is_any_more_change_nothing(model: Model) -> None
     fork = cache.fork()
     stage = fork.stages[0]
     stage.positions = stage.positions[: stage.filled]
-    for pool in stage.pools:
-        pool.keep(slice(0, stage.filled))
+    for layer in stage.layers:
+        layer.keep(slice(0, stage.filled))
     assert_same(go_on(model, cache, token, steps=6), go_on(model, fork, token, steps=6))
 
 

@@ -50,9 +50,9 @@ def state_of(session: Session) -> dict[str, np.ndarray]:
     state: dict[str, np.ndarray] = {"tokens": np.array(session.tokens), "offset": np.array(cache.offset)}
     for s, stage in enumerate(cache.stages):
         state[f"positions {s}"] = np.array(stage.positions[: stage.filled])
-        for n, pool in enumerate(stage.pools if stage.filled else []):
-            state[f"keys {s} {n}"] = np.array(pool.read(0, stage.filled)[0])
-            state[f"values {s} {n}"] = np.array(pool.read(0, stage.filled)[1])
+        for n, layer in enumerate(stage.layers if stage.filled else []):
+            state[f"keys {s} {n}"] = np.array(layer.read(0, stage.filled)[0])
+            state[f"values {s} {n}"] = np.array(layer.read(0, stage.filled)[1])
     depth = np.array(cache.aux.depth[: cache.offset])
     waiting = np.flatnonzero(depth < len(cache.stages))
     state["depth"] = depth

@@ -331,5 +331,5 @@ class Performance(Engine):
         assert self.cache.computed() == counts
         assert self.cache.aux.waiting_at == tuple(before - behind for before, behind in pairwise(counts))
         assert self.cache.stats().revived == moment.revived
-        layers = [len(stage.pools) for stage in self.cache.stages[1:]] or [0]
+        layers = [len(stage.layers) for stage in self.cache.stages[1:]] or [0]
         assert min(layers) * moment.revived <= self.cache.turn.revived_layers <= max(layers) * moment.revived

@@ -34,7 +34,7 @@ class Forward:
 
     def keys(self, layer: int) -> Float[mx.array, "H_kv S D_h"]:
         """What a layer's queries are compared with."""
-        return unpacked(self.stage.pools[layer].read(0, self.stage.filled)[0])[0]
+        return unpacked(self.stage.layers[layer].read(0, self.stage.filled)[0])[0]
 
     def _read(self, tokens: mx.array, positions: np.ndarray) -> mx.array:
         first, last = int(positions[0]), int(positions[-1])
