@@ -31,7 +31,7 @@ from .wired import WIRED
 Sampler = Callable[[mx.array], mx.array]
 LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
 OnStep = Callable[[LazyCache, Sequence[int] | mx.array, mx.array | None], None]
-"""Is told of the cache before the prompt, and after each step: the tokens it took in, and the one that it chose."""
+"""Called with the cache before the prompt, and after each step: the tokens it took in, and the one that it chose."""
 
 REFUSED = {
     "draft_model": "drafts are checked several at a time, but each token chooses for itself what comes back; leave it "
@@ -174,10 +174,10 @@ def generate_step(
         prompt_cache: of `model.make_cache()`; updated in place.
         prefill_step_size: tokens computed at a time in prefill, in every stage; bounds the peak memory.
         max_memory: bytes that may be taken, weights included; None is what the device recommends.
-        on_progress: is told how far the prompt has been read, see `Progress`; returning False cancels.
+        on_progress: called with how far the prompt has been read, see `Progress`; returning False cancels.
         prompt_progress_callback: the same for mlx-lm's users: called with the tokens done, and their number.
         tail: how many of the prompt's last tokens are the chat template's.
-        on_step: is told of every step, see `OnStep`; the device may not be done with it yet.
+        on_step: called with every step, see `OnStep`; the device may not be done with it yet.
 
     Yields:
         A token, and its log probabilities `(V,)`.

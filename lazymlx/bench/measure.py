@@ -52,8 +52,8 @@ class Bench:
 
     Attributes:
         first_answer_s: of a process of its own, if somebody measured it.
-        after_run: told what ran, after each of `runs` runs.
-        after_length: told when all is measured at a length.
+        after_run: called with what ran, after each of `runs` runs.
+        after_length: called when all is measured at a length.
         clock: by which the budget is kept.
     """
 

@@ -106,7 +106,7 @@ class Calibrator:
     Args:
         maps: of the cuts that are considered, to look ahead with; None: every cut is, and nothing looks ahead.
         book: keeps what was measured, and knows what was measured before.
-        on_prompt: is told about every prompt.
+        on_prompt: called with every prompt.
         say: is told, in a line, what each part of the search came to.
 
     Raises:

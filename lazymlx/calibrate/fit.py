@@ -47,7 +47,7 @@ def fit_maps(
         ridge: weight of the penalty, as a share of the states' mean variance.
         bits: of the maps' matrices; None for 16.
         rank: of the maps, where two factors of this rank are smaller than one matrix; None for full ones.
-        progress: is told the share of the layers that are done; may raise to stop.
+        progress: called with the share of the layers that are done; may raise to stop.
 
     Raises:
         MapsError: there are too few tokens, or a cut is not between two layers.

@@ -87,7 +87,7 @@ class Fitting:
 
         Args:
             fingerprint: of the model.
-            on_share: is told the share that is done; may raise to stop.
+            on_share: called with the share that is done; may raise to stop.
 
         Raises:
             MapsError: see `fit_maps`.
@@ -95,10 +95,10 @@ class Fitting:
         rank, found = rank_of(self.model), dict[int, CutMap]()
         for number, cuts in enumerate(self.passes):
 
-            def told(share: float, before: int = number) -> None:
+            def report(share: float, before: int = number) -> None:
                 on_share((before + share) / len(self.passes))
 
-            maps = fit_maps(self.model, self.chunks, cuts, fingerprint=fingerprint, rank=rank, progress=told)
+            maps = fit_maps(self.model, self.chunks, cuts, fingerprint=fingerprint, rank=rank, progress=report)
             found |= maps.cuts
         return Maps(fingerprint, found, maps.bits)
 

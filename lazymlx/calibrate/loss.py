@@ -16,7 +16,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..config import LazyConfig
 from ..engine.model import Model
-from ..eval.agreement import Reference, asked, hear
+from ..eval.agreement import Reference, asked, force
 from ..eval.encoding import Encoded, Encoder
 from .kinds import Prompt
 from .reading import Continued, Reading
@@ -154,6 +154,6 @@ class Meter:
 
     def _compare(self, reading: Reading, tokens: Encoded, dense: Reference, config: LazyConfig) -> Outcome:
         conversation = self._begin(reading, config)
-        heard = hear(conversation, [tokens], dense.answers)
+        forced = force(conversation, [tokens], dense.answers)
         kept = conversation.cache[0].turn.kept
-        return Outcome(dense.rise(heard), dense.begins_as(heard), dense.is_as(heard), len(tokens.tokens), kept)
+        return Outcome(dense.rise(forced), dense.begins_as(forced), dense.is_as(forced), len(tokens.tokens), kept)

@@ -20,7 +20,7 @@ from .loss import Loss, Outcome
 
 Measure = Callable[[Prompt, Sequence[LazyConfig]], list[Outcome]]
 OnPrompt = Callable[[str, str, int, int], None]
-"""Is told what is going on, a note about it, prompts done, and prompts in all."""
+"""Called with what is going on, a note about it, prompts done, and prompts in all."""
 ABOUT = "about"  # the journal's first row, which says what the others are of
 
 

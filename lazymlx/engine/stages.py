@@ -28,7 +28,7 @@ def run_stage(
     """Run rows through the layers of a stage, see `run_layers`.
 
     Args:
-        at_once: hears of layers that are done as of rows: half the layers are half the rows.
+        at_once: called with what is done, in rows: half the layers are half the rows.
 
     Returns:
         The stage's outputs, and the rows as they went through the layer that scores at the next cut.
@@ -88,10 +88,10 @@ def run_rising(
         span = stage.append(at, step.stop, ahead=L - chunk.stop)
         view = View(at, seen.mask(stage, at), span, seen.within)
 
-        def heard(done: int, before: int = start) -> None:
+        def report(done: int, before: int = start) -> None:
             step.report(number, before + done, L)
 
-        out, scoring = run_stage(model, cache, number, rows, view, last_only=last_only, at_once=heard)
+        out, scoring = run_stage(model, cache, number, rows, view, last_only=last_only, at_once=report)
         # the device works while the next chunk is prepared, but never has more than two of them in hand
         mx.async_eval(out)
         if outs:

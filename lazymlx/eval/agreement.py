@@ -14,7 +14,7 @@ from ..config import LazyConfig
 from ..engine.model import Model
 from .encoding import Encoded, Encoder
 from .metrics import f1, normalised
-from .policies import Answer, Conversation, Heard
+from .policies import Answer, Conversation, Forced
 from .policies.dense import Dense
 
 
@@ -41,22 +41,22 @@ class Reference:
         return fmean(self.given[-1].nats)
 
     @property
-    def heard(self) -> Heard:
+    def forced(self) -> Forced:
         """What the dense model thinks of its last answer."""
         last = self.given[-1]
-        return Heard(last.nats, last.whole, last)
+        return Forced(last.nats, last.whole, last)
 
-    def rise(self, heard: Heard) -> float:
+    def rise(self, forced: Forced) -> float:
         """Nats a token that the last answer surprises a policy more than the dense model."""
-        return fmean(heard.nats) - self.nats
+        return fmean(forced.nats) - self.nats
 
-    def begins_as(self, heard: Heard) -> bool:
+    def begins_as(self, forced: Forced) -> bool:
         """Whether a policy would have begun with the same token."""
-        return heard.said[0] == self.answers[-1][0]
+        return forced.said[0] == self.answers[-1][0]
 
-    def is_as(self, heard: Heard) -> bool:
+    def is_as(self, forced: Forced) -> bool:
         """Whether a policy would have given the same answer, to the same questions."""
-        return heard.said == self.answers[-1]
+        return forced.said == self.answers[-1]
 
 
 def reference(model: Model, encoder: Encoder, prompts: Sequence[Encoded], max_tokens: int) -> Reference:
@@ -71,17 +71,17 @@ def asked(conversation: Conversation, encoder: Encoder, prompts: Sequence[Encode
     return Reference(given, encoder.text(given[-1].tokens))
 
 
-def hear(conversation: Conversation, prompts: Sequence[Encoded], answers: Sequence[Sequence[int]]) -> Heard:
+def force(conversation: Conversation, prompts: Sequence[Encoded], answers: Sequence[Sequence[int]]) -> Forced:
     """What a policy thinks of the last answer, all before it having been given too."""
     pairs = zip(prompts, answers, strict=True)
-    return [conversation.hear(prompt.tokens, answer, prompt.tail) for prompt, answer in pairs][-1]
+    return [conversation.force(prompt.tokens, answer, prompt.tail) for prompt, answer in pairs][-1]
 
 
-def agreement(dense: Reference, heard: Heard, text: str) -> dict[str, Any]:
+def agreement(dense: Reference, forced: Forced, text: str) -> dict[str, Any]:
     """The columns of an answer, `text`, beside the dense one."""
     return {
-        "nats_rise": dense.rise(heard),
-        "first_agrees": dense.begins_as(heard),
+        "nats_rise": dense.rise(forced),
+        "first_agrees": dense.begins_as(forced),
         "same_as_dense": text == dense.text,
         "f1_to_dense": closeness(text, dense.text),
     }

@@ -13,10 +13,10 @@ from mlx_lm.generate import wired_limit
 from ..config import LazyConfig
 from ..engine.model import Model
 from ..errors import UsageError
-from .agreement import Reference, agreement, hear, reference
+from .agreement import Reference, agreement, force, reference
 from .encoding import Encoded, Encoder
 from .metrics import METRICS
-from .policies import POLICIES, Answer, Heard, Options, Policy
+from .policies import POLICIES, Answer, Forced, Options, Policy
 from .policies.dense import Dense
 from .samples import Sample
 from .store import Row, Store, key_of
@@ -67,7 +67,7 @@ class Matrix:
 
     Args:
         store: where answers go; those that it holds already are not asked for again.
-        after_answer: told of every answer, given now or before.
+        after_answer: called with every answer, given now or before.
     """
 
     def __init__(
@@ -128,11 +128,11 @@ class Matrix:
             policy.answer(self.model, self.encoder.tokenizer, prompt.tokens, 2, prompt.tail)
 
     def _ask(self, sample: Sample, policy: Policy, asked: Asked) -> Row:
-        heard, answers = self._answers(policy, asked, sample.max_tokens)
+        forced, answers = self._answers(policy, asked, sample.max_tokens)
         first, last = answers[0], answers[-1]
         text = self.encoder.text(last.tokens)
         judged = text.lstrip("\n").split("\n")[0] if sample.first_line else text
-        agreed = agreement(asked.dense, heard, text)
+        agreed = agreement(asked.dense, forced, text)
         judge = METRICS[sample.metric]
         return {
             "score": judge(judged, sample.references, sample.classes) if sample.references else agreed["f1_to_dense"],
@@ -149,16 +149,16 @@ class Matrix:
             "computed_fraction": last.computed_fraction,
         }
 
-    def _answers(self, policy: Policy, asked: Asked, max_tokens: int) -> tuple[Heard, Sequence[Answer]]:
+    def _answers(self, policy: Policy, asked: Asked, max_tokens: int) -> tuple[Forced, Sequence[Answer]]:
         """What a policy thinks of the dense model's last answer, and what it says itself to each prompt."""
         prompts, dense, stop = asked.prompts, asked.dense, self.encoder.tokenizer.eos_token_ids
         if policy.name == Dense.name:  # it has answered
-            return dense.heard, dense.given
-        heard = hear(policy.begin(self.model, stop), prompts, dense.answers)
-        if len(prompts) == 1 and dense.is_as(heard):  # it would say the same, token by token
-            return heard, [heard.answer]
+            return dense.forced, dense.given
+        forced = force(policy.begin(self.model, stop), prompts, dense.answers)
+        if len(prompts) == 1 and dense.is_as(forced):  # it would say the same, token by token
+            return forced, [forced.answer]
         conversation = policy.begin(self.model, stop)
-        return heard, [conversation.ask(prompt.tokens, max_tokens, prompt.tail) for prompt in prompts]
+        return forced, [conversation.ask(prompt.tokens, max_tokens, prompt.tail) for prompt in prompts]
 
 
 def question_of(sample: Sample) -> str:

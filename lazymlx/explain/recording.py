@@ -1,6 +1,6 @@
 """`Trace`: how deep each token was computed, after every step of an answer.
 
-It is told of every step, and holds on to the table of depths that the aux cache keeps anyway. A table is looked at
+It is called with every step, and holds on to the table of depths that the aux cache keeps anyway. A table is looked at
 two steps later, when the device is done with it, so that recording never makes a step wait.
 """
 

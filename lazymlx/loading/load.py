@@ -1,6 +1,6 @@
 """`load`: a model's folder or Hub name becomes a lazy model and its tokenizer.
 
-mlx-lm reads the weights; it is told through its own argument `get_model_classes` to build our layers of them. What a
+mlx-lm reads the weights; it is asked through its own argument `get_model_classes` to build our layers of them. What a
 folder must hold is checked first, because mlx-lm's answers to a wrong one are tracebacks.
 """
 

@@ -18,7 +18,7 @@ from .rope import Positions
 from .windows import Windows
 
 IN_HAND = 8192  # rows of layers of a prompt that the device may have before it: they are the peak of its memory
-IN_HAND_CPU = 1024  # where preparing takes no time beside computing, and who waits wants to hear of each layer
+IN_HAND_CPU = 1024  # where preparing takes no time beside computing, and who waits wants to see each layer
 
 OnLayer = Callable[[int], None]
 """Called with the number of layers that rows have been computed in."""
@@ -77,8 +77,8 @@ def run_layers(
         stage: holds the keys and values of earlier rows, and takes in those of these rows; None if there are none.
         returned: indices of the layers whose rows, with their queries, are returned.
         last_only: of the last layer, only the last row's output is wanted.
-        at_once: let the device begin with a layer while the next one is prepared, up to `IN_HAND` rows, and hear how
-            many layers it is through with.
+        at_once: let the device begin with a layer while the next one is prepared, up to `IN_HAND` rows; called with
+            how many layers are done.
 
     Returns:
         The last layer's outputs, and the rows as they went through these layers.

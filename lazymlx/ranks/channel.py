@@ -30,7 +30,7 @@ class Channel:
         rank: this one's.
         hosts: names of all ranks' hosts.
         sockets: by rank: rank 0 has one to each of the others, each of these one to rank 0.
-        say: tells the user why all end.
+        say: called with a line that says why all end.
     """
 
     def __init__(self, rank: int, hosts: Sequence[str], sockets: dict[int, socket.socket], say: Say):

@@ -1,7 +1,7 @@
 """`Ranks`: the processes that hold one model together, and this one's place among them.
 
 All of them run the same program on the same tokens. Two things go between them. Arrays: each rank has some of the
-heads, and what heads have to say of a token is brought together. Decisions: only rank 0 hears the user, so what
+heads, and what heads have to say of a token is brought together. Decisions: only rank 0 has the user before it, so what
 depends on the user, a clock or a disk is decided there, and every rank learns it. One process is a group too: nothing
 is sent then, and no operation is added.
 """

@@ -24,7 +24,7 @@ def join(say: Say, facts: Mapping[str, str]) -> Ranks:
     """Meet the other ranks; alone if none were launched.
 
     Args:
-        say: tells the user why all end, should one of them.
+        say: called with a line that says why all end, should one of them.
         facts: that must be the same on all ranks, by name.
 
     Raises:

@@ -115,7 +115,7 @@ class Session:
 
         Args:
             text_or_path: the text itself, or the `Path` of a document or a folder of them, see `read_document`.
-            on_progress: is told how far it is, see `Progress`; returning False cancels.
+            on_progress: called with how far it is, see `Progress`; returning False cancels.
             resumable: if it is cancelled, remember what was read; until anything else happens, reading the same
                 document goes on from there.
 
@@ -147,7 +147,7 @@ class Session:
 
         Args:
             max_tokens: of the answer; -1 for no limit.
-            on_progress: is told how far the prompt has been read, see `Progress`; returning False cancels.
+            on_progress: called with how far the prompt has been read, see `Progress`; returning False cancels.
             options: as in `stream_generate`: sampler, logits_processors, ...
 
         Raises:
@@ -336,5 +336,5 @@ class Session:
         self._part = Part.of(self._cache, len(self._tokens), reading)
 
     def _watched(self, on_progress: OnProgress | None) -> OnProgress:
-        """`on_progress`, which also hears `cancel`."""
+        """`on_progress`, which also notices `cancel`."""
         return lambda progress: (on_progress is None or on_progress(progress) is not False) and not self._use.stopping

@@ -62,7 +62,7 @@ def test_a_reading_goes_on_as_the_engine_would(tiny, config: LazyConfig) -> None
     tokens = mx.array(np.random.default_rng(0).integers(6, 8000, size=(1, 150)))
     reading = Reading(model, tokens)
     last = [int(tokens[0, -1])]
-    Continued(reading, LazyConfig("5:0.2", min_tokens=0), ()).hear(last, [7], tail=3)  # another one went before
+    Continued(reading, LazyConfig("5:0.2", min_tokens=0), ()).force(last, [7], tail=3)  # another one went before
     whole = model.make_cache(config)
     whole[0].expect(150, tail=3)
     logits, answer, nats = model(tokens, cache=whole)[0, -1], [], []
@@ -71,9 +71,9 @@ def test_a_reading_goes_on_as_the_engine_would(tiny, config: LazyConfig) -> None
         nats.append(float(mx.logsumexp(logits) - logits.max()))
         logits = model(mx.array([answer[-1:]]), cache=whole)[0, -1]
     conversation = Continued(reading, config, ())
-    heard = conversation.hear(last, answer, tail=3)
-    assert heard.said == tuple(answer) and conversation.cache[0].turn.kept == whole[0].turn.kept
-    np.testing.assert_allclose(heard.nats, nats, atol=1e-3)
+    forced = conversation.force(last, answer, tail=3)
+    assert forced.said == tuple(answer) and conversation.cache[0].turn.kept == whole[0].turn.kept
+    np.testing.assert_allclose(forced.nats, nats, atol=1e-3)
 
 
 def test_a_reading_looks_ahead_as_the_engine_would(tiny) -> None:

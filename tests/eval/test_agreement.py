@@ -12,10 +12,10 @@ from tiny import random_tokens, stock_model, tiny_args, twin_of
 
 from lazymlx.config import LazyConfig, Schedule
 from lazymlx.engine.model import Model
-from lazymlx.eval.agreement import Reference, agreement, closeness, hear, reference
+from lazymlx.eval.agreement import Reference, agreement, closeness, force, reference
 from lazymlx.eval.encoding import Encoded, Encoder
 from lazymlx.eval.intervals import interval
-from lazymlx.eval.policies import POLICIES, Answer, Heard, Options, Policy
+from lazymlx.eval.policies import POLICIES, Answer, Forced, Options, Policy
 
 pytestmark = pytest.mark.unchecked
 
@@ -61,7 +61,7 @@ def test_a_policy_that_keeps_everything_thinks_of_an_answer_what_the_model_think
     tokens, question = random_tokens(LENGTH), random_tokens(9, seed=1)
     one, other = random_tokens(ANSWER, seed=2), random_tokens(ANSWER, seed=3)
     conversation = policy(name, 1.0, draft).begin(model, ())
-    first, second = conversation.hear(tokens, one), conversation.hear(question, other)
+    first, second = conversation.force(tokens, one), conversation.force(question, other)
     np.testing.assert_allclose(first.nats, nats_of(model, tokens, one), atol=2e-3)
     np.testing.assert_allclose(second.nats, nats_of(model, [*tokens, *one, *question], other), atol=2e-3)
     assert first.said[0] == int(model(mx.array([tokens]))[0, -1].argmax())
@@ -71,11 +71,11 @@ def test_a_policy_that_keeps_everything_thinks_of_an_answer_what_the_model_think
 def test_nothing_rises_where_everything_is_kept(name: str, model: Model, draft: Model) -> None:
     prompts = [Encoded(random_tokens(LENGTH)), Encoded(random_tokens(12, seed=1))]
     dense = reference(model, Numbers(), prompts, ANSWER)
-    heard = hear(policy(name, 1.0, draft).begin(model, ()), prompts, dense.answers)
-    found = agreement(dense, heard, dense.text)
+    forced = force(policy(name, 1.0, draft).begin(model, ()), prompts, dense.answers)
+    found = agreement(dense, forced, dense.text)
     assert abs(found.pop("nats_rise")) < 1e-3
     assert found == {"first_agrees": True, "same_as_dense": True, "f1_to_dense": 1.0}
-    assert dense.is_as(heard)
+    assert dense.is_as(forced)
 
 
 def test_what_a_random_choice_leaves_behind_is_missed(model: Model, draft: Model) -> None:
@@ -83,8 +83,8 @@ def test_what_a_random_choice_leaves_behind_is_missed(model: Model, draft: Model
     for seed in range(8):
         prompts = [Encoded(random_tokens(LENGTH, seed=seed))]
         dense = reference(model, Numbers(), prompts, ANSWER)
-        heard = hear(policy("random", 0.1, draft).begin(model, ()), prompts, dense.answers)
-        rises.append(agreement(dense, heard, "")["nats_rise"])
+        forced = force(policy("random", 0.1, draft).begin(model, ()), prompts, dense.answers)
+        rises.append(agreement(dense, forced, "")["nats_rise"])
     assert fmean(rises) > 0.1
 
 
@@ -109,19 +109,19 @@ def test_an_answer_that_is_agreed_with_to_the_end_is_the_policys_own(name: str, 
     tokens, made = random_tokens(LENGTH), policy(name, 0.5, draft)
     stop = made.begin(model, ()).ask(tokens, ANSWER).tokens[3]
     said = made.begin(model, {stop}).ask(tokens, ANSWER)
-    heard = made.begin(model, {stop}).hear(tokens, said.whole)
-    assert heard.said == said.whole
-    assert heard.answer.whole == said.whole and heard.answer.end == stop
-    assert heard.answer.prefill_fraction == said.prefill_fraction
-    assert heard.answer.computed_fraction == pytest.approx(said.computed_fraction, abs=0.02)  # the stop token is read
-    assert 0 < heard.answer.ttft_s <= heard.answer.total_s
-    np.testing.assert_allclose(heard.nats, said.nats, atol=1e-4)
+    forced = made.begin(model, {stop}).force(tokens, said.whole)
+    assert forced.said == said.whole
+    assert forced.answer.whole == said.whole and forced.answer.end == stop
+    assert forced.answer.prefill_fraction == said.prefill_fraction
+    assert forced.answer.computed_fraction == pytest.approx(said.computed_fraction, abs=0.02)  # the stop token is read
+    assert 0 < forced.answer.ttft_s <= forced.answer.total_s
+    np.testing.assert_allclose(forced.nats, said.nats, atol=1e-4)
 
 
 def test_agreement_compares_first_tokens_texts_and_words() -> None:
     answer = Answer((5, 6), 1.0, 2.0, prefill_fraction=0.5, computed_fraction=0.5, nats=(0.2, 0.8))
     dense = Reference((answer,), "The red house")
-    found = agreement(dense, Heard((1.0, 2.0), said=(7, 6), answer=answer), "a red door")
+    found = agreement(dense, Forced((1.0, 2.0), said=(7, 6), answer=answer), "a red door")
     assert found == {"nats_rise": 1.0, "first_agrees": False, "same_as_dense": False, "f1_to_dense": 0.5}
     assert closeness("", ".") == 1.0 and closeness("", "word") == 0.0
 

@@ -16,7 +16,7 @@ from lazymlx.eval.store import Store
 pytestmark = pytest.mark.unchecked
 
 FLAGS = ["--tasks", "facts,kv", "--policies", "dense,lazy", "--n", "1", "--lengths", "256", "--lazy", "on"]
-PLACES = [(Conversation, "ask"), (Conversation, "hear"), (asking, "agreement"), (Store, "add")]
+PLACES = [(Conversation, "ask"), (Conversation, "force"), (asking, "agreement"), (Store, "add")]
 
 
 def evaluate(folder: Path, model: Path, *flags: str) -> int:

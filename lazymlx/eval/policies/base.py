@@ -52,8 +52,8 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What a policy thought of an answer that it was given.
+class Forced:
+    """What a policy thought of an answer that it was given token by token (teacher forcing).
 
     Attributes:
         nats: of each token, minus the logarithm of its probability.
@@ -99,17 +99,17 @@ class Conversation(ABC):
         fractions = self.prefill_fraction(), self.computed_fraction()
         return Answer(tuple(answer), ttft_s, total_s, *fractions, end=self._ended, nats=nats)
 
-    def hear(self, tokens: list[int], answer: Sequence[int], tail: int = 0) -> Heard:
+    def force(self, tokens: list[int], answer: Sequence[int], tail: int = 0) -> Forced:
         """Read a prompt or a follow-up, and take in an answer as if it were one's own: at least one token."""
         with mx.stream(generation_stream):
-            nats, said, ttft_s, total_s = self._hear(self._to_read(tokens), answer, tail)
+            nats, said, ttft_s, total_s = self._force(self._to_read(tokens), answer, tail)
         self._unread = [answer[-1]]
         self._ended = answer[-1] if answer[-1] in self.stop else None
         own = tuple(answer[:-1] if self._ended is not None else answer)
         fractions = self.prefill_fraction(), self.computed_fraction()
-        return Heard(nats, said, Answer(own, ttft_s, total_s, *fractions, end=self._ended, nats=nats))
+        return Forced(nats, said, Answer(own, ttft_s, total_s, *fractions, end=self._ended, nats=nats))
 
-    def _hear(
+    def _force(
         self, tokens: list[int], answer: Sequence[int], tail: int
     ) -> tuple[tuple[float, ...], tuple[int, ...], float, float]:
         """Nats and choices, and the seconds to the first and the last of them."""
