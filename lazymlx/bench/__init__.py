@@ -1,4 +1,5 @@
 """How fast, how large, against what: measurements of lazymlx beside stock mlx-lm, in one process, on the same weights.
+Outside, use `measure.Bench` and `results`.
 
     shapes   configurations of well-known models, by name
     models   the pair to compare: our model and stock mlx-lm's, sharing every array of weights

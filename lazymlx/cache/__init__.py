@@ -1,1 +1,3 @@
-"""The state of a conversation: keys and values, the aux cache, turns, undo. Outside, use `LazyCache` and `Mark`."""
+"""The state of a conversation: keys and values, the aux cache, turns, undo. Outside, use `conversation.LazyCache` and
+`undo.Mark`; `nn` and `engine` also use its rows, stages and masks, and `session` saves them.
+"""

@@ -1,4 +1,5 @@
-"""Which schedule a model bears: found by comparing lazy with dense answers, without labels.
+"""Which schedule a model bears: found by comparing lazy with dense answers, without labels. Outside, use
+`Plan`, `Calibrator` and, for maps, `looking.Fitting`.
 
 plan         what to calibrate for
 kinds        prompts of several kinds, made of `material`

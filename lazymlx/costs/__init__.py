@@ -1,1 +1,3 @@
-"""What a prompt takes, computed in one place: rows in each stage, operations, memory."""
+"""What a prompt takes, computed in one place: rows in each stage, operations, memory. Outside,
+use `flops`, `memory` and `metal`.
+"""

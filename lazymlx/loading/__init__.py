@@ -1,1 +1,3 @@
-"""From a name to a model. Outside, use `load.load`; asking for the name alone loads nothing heavy."""
+"""From a name to a model. Outside, use `load.load`, which the rest serves; the command line also asks `hub`,
+`stored`, `inventory` and `pretrained`. Asking for the name alone loads nothing heavy.
+"""
