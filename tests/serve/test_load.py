@@ -69,7 +69,10 @@ def test_a_thousand_clients_that_go_away_leave_nothing_behind(serve: Callable, t
     asyncio.run(all_of_them())
     assert answer(served.address, "Still there?") == expected
     assert served.worker.alive and served.worker.waiting == 0
-    assert len(served.conversations.kept) <= 4
+    late = time.perf_counter() + 10
+    while len(served.conversations.kept) > 4:  # let go of behind the answer, not before it
+        assert time.perf_counter() < late
+        time.sleep(0.005)
     assert threading.active_count() <= threads + 40  # the pool of those that tokenise
 
 
