@@ -104,8 +104,8 @@ def _look(
         one = slice(layer, layer + 1)
         x, rows = run_layers(model.layers[one], model.windows[one], x, view, returned=(0,))
         if model.windows[layer] is None or model.sight is not None:
-            attention = model.family.attention_of(model.layers[layer])
-            paid = paid + over_ranks(model, _most_paid(attention, rows[0], keys, mask, window), "max")
+            own = model.family.attention_of(model.layers[layer])
+            paid = paid + over_ranks(model, _most_paid(own, rows[0], keys, mask, window), "max")
         mx.async_eval(x, paid)
         begun.append(x)
         if len(begun) > LAYERS_IN_HAND:

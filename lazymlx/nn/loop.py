@@ -84,7 +84,7 @@ def run_layers(
         The last layer's outputs, and the rows as they went through these layers.
     """
     views: dict[int | None, tuple[int, Mask]] = {None: (0, view.mask)}
-    begun, rows_of, most = deque[mx.array](), dict[int, Rows](), _in_hand(x, view)
+    begun, rows_of, most = deque[mx.array](), dict[int, Rows](), _in_hand(x)
     if at_once is not None:
         mx.async_eval(x)
     for index, (layer, window) in enumerate(zip(layers, windows, strict=True)):
@@ -111,11 +111,10 @@ def run_layers(
     return x, rows_of
 
 
-def _in_hand(x: mx.array, view: View) -> int:
+def _in_hand(x: mx.array) -> int:
     """How many layers of these rows the device may have before it."""
-    rows = x.shape[1] + (0 if view.others is None else len(view.others.positions))
     on_cpu = mx.default_device() == mx.Device(mx.cpu)
-    return max((IN_HAND_CPU if on_cpu else IN_HAND) // rows, 2)
+    return max((IN_HAND_CPU if on_cpu else IN_HAND) // x.shape[1], 2)
 
 
 def _through(window: int, x: mx.array, view: View, stage: StageCache | None) -> tuple[int, Mask]:

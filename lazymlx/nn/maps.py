@@ -60,8 +60,8 @@ class Factor:
         return mx.dequantize(self.weight, self.scales, self.biases, group_size=GROUP, bits=self.bits)
 
     def used_in(self, dtype: mx.Dtype) -> "Factor":
-        """For products with states of this type. Unpacked for float32, which models have on a CPU: there packed
-        products are slow."""
+        """For products with states of this type. Unpacked once for float32, which models have on a CPU: there it
+        takes time at every product."""
         if dtype == mx.float32:
             return Factor(self.full().astype(dtype))
         if self.scales is None or self.biases is None:
