@@ -136,6 +136,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen()  # who connects before the server takes up its work waits, and is not refused
     except OSError as error:
         listener.close()
         raise RunError(f"--host, --port: {host}:{port} cannot be listened at: {error.strerror}") from None

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lazymlx.cli.main import main
+from lazymlx.cli.serve import listen
 from lazymlx.serve.answering import Answering
 
 httpx = pytest.importorskip("httpx")
