@@ -2,7 +2,6 @@
 
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from lazymlx.cli.main import main
-from lazymlx.cli.serve import listen
 from lazymlx.serve.answering import Answering
 
 httpx = pytest.importorskip("httpx")
