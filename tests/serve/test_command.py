@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lazymlx.cli.main import main
+from lazymlx.cli.serve import listen
 from lazymlx.serve.answering import Answering
 
 httpx = pytest.importorskip("httpx")
@@ -80,6 +82,11 @@ def test_a_port_that_is_taken_is_named(address: str, capsys: pytest.CaptureFixtu
     port = address.rpartition(":")[2]
     assert main(["serve", "--port", port]) == 1
     assert f"127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_who_connects_before_it_takes_up_its_work_is_not_refused() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname(), timeout=5):
+        pass
 
 
 def test_without_its_extra_it_says_how_to_get_it(
