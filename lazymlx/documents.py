@@ -71,11 +71,11 @@ def text_of_bytes(content: bytes, name: str) -> str:
     Raises:
         PromptError: they cannot be read, or have no text.
     """
-    kind, reader = _reader(content, name)
+    kind, converter = _converter(content, name)
     if kind is None:
-        return reader(content)
+        return converter(content)
     try:
-        text = reader(content)
+        text = converter(content)
     except PromptError:
         raise
     except ImportError as error:
@@ -90,8 +90,8 @@ def text_of_bytes(content: bytes, name: str) -> str:
     return text
 
 
-def _reader(content: bytes, name: str) -> tuple[str | None, Callable[[bytes], str]]:
-    """What a document is, None for a plain text, and what reads it."""
+def _converter(content: bytes, name: str) -> tuple[str | None, Callable[[bytes], str]]:
+    """What a document is, None for a plain text, and what makes text of it."""
     if content.startswith(b"%PDF-"):
         return "a PDF", _text_of_pdf
     if content.startswith(b"PK\x03\x04"):

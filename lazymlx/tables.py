@@ -136,7 +136,7 @@ def serving(run: Run) -> str:
     return f"{servers.headline(run)}\n\n{_table(servers.HEADS, servers.rows(run), texts=(0, 1))}"
 
 
-READERS = {
+LOADERS = {
     "serving": servers.read,
     "speed": speeds.read,
     "growth": speeds.read,
@@ -217,7 +217,7 @@ class Page:
         return f"![{DRAWERS[kind][2]}]({Path(link).as_posix()})"
 
     def _read(self, kind: str, name: str) -> Run:
-        return READERS[kind.split("-")[0]](self.results / name)
+        return LOADERS[kind.split("-")[0]](self.results / name)
 
     def _figure(self, kind: str, name: str) -> Path:
         return self.results / f"{name.removesuffix('.json')}{DRAWERS[kind][1]}.png"

@@ -17,7 +17,7 @@ from ..costs.metal import Chip, decode_cost, kernel, step_cost
 from ..nn.attend import attend, attend_few
 from ..nn.backend import FUSED, SPLIT, trying
 from .models import GROUP_SIZE, Pair
-from .plan import Variant
+from .plan import BenchVariant
 from .runs import timed
 
 ROWS = (1, 2, 4, 5, 8, 16, 32, 64)
@@ -140,7 +140,7 @@ def rhythms(pair: Pair, chip: Chip | None, scale: Scale) -> Iterator[Figure]:
 def prompts(pair: Pair, scale: Scale) -> Iterator[Figure]:
     """Time to the first token, over stock mlx-lm's and over the dense model's; the latter as the operations predict."""
     sizes = Sizes.of(pair.args, pair.ours.windows)
-    stock, dense, lazy = Variant("stock", None, 2048), Variant("dense", LazyConfig.dense(), 2048), _lazy(pair)
+    stock, dense, lazy = BenchVariant("stock", None, 2048), BenchVariant("dense", LazyConfig.dense(), 2048), _lazy(pair)
     for length in scale.lengths:
         prompt, seconds = pair.prompt(length), dict[str, float]()
         for variant in (stock, dense, lazy):
@@ -175,8 +175,8 @@ def _line(figure: Figure) -> str:
     return f"{figure.name:46} {figure.measured:9.2f} {predicted:>9} {figure.unit:8} {off}".rstrip()
 
 
-def _lazy(pair: Pair, **changes: Any) -> Variant:
-    return Variant(SCHEDULE, pair.ours.resolve(LazyConfig(SCHEDULE, min_tokens=0, **changes)), 2048)
+def _lazy(pair: Pair, **changes: Any) -> BenchVariant:
+    return BenchVariant(SCHEDULE, pair.ours.resolve(LazyConfig(SCHEDULE, min_tokens=0, **changes)), 2048)
 
 
 def _seconds(compute: Callable[[mx.array], Any], given: mx.array) -> float:

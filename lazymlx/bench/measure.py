@@ -16,7 +16,7 @@ from ..nn.compiling import compiles
 from ..ranks.group import ALONE, Ranks
 from ..wired import WIRED
 from .models import Pair
-from .plan import Plan, Variant
+from .plan import BenchPlan, BenchVariant
 from .runs import Record, measured_memory, new_record, timed
 
 GROWTH = 1.5  # exponent by which a longer prompt is expected to take longer, before it was seen
@@ -58,7 +58,7 @@ class Bench:
     """
 
     pair: Pair
-    plan: Plan
+    plan: BenchPlan
     after_run: Watcher = ignore
     after_length: Watcher = ignore
     clock: Callable[[], float] = perf_counter
@@ -73,7 +73,7 @@ class Bench:
         self._curve = self.plan.curve(resolve)
         self._sizes = Sizes.of(self.pair.args, self.pair.ours.windows)
         self._budget = Budget(self.plan.budget_s, self.clock, self.pair.ours.ranks)
-        self._seconds: dict[Variant, tuple[int, float]] = {}  # length and time of the newest run
+        self._seconds: dict[BenchVariant, tuple[int, float]] = {}  # length and time of the newest run
 
     @property
     def runs(self) -> int:
@@ -101,7 +101,7 @@ class Bench:
         for _ in range(self.plan.rounds):
             self._round(variants, records, prompt, tokens)
 
-    def _warm_up(self, variant: Variant, prompt: mx.array) -> Record:
+    def _warm_up(self, variant: BenchVariant, prompt: mx.array) -> Record:
         length = len(prompt)
         record = new_record(variant, length)
         self._budget.reserve(self._expected(variant, length))
@@ -125,7 +125,9 @@ class Bench:
         for _ in range(self.plan.repeats):
             self._round(self._curve, self.curve, prompt, self.plan.tokens)
 
-    def _round(self, variants: Sequence[Variant], records: Sequence[Record], prompt: mx.array, tokens: int) -> None:
+    def _round(
+        self, variants: Sequence[BenchVariant], records: Sequence[Record], prompt: mx.array, tokens: int
+    ) -> None:
         """One run of each, or none: rounds are compared as wholes."""
         length = len(prompt)
         self._budget.reserve(sum(self._expected(variant, length) for variant in variants))
@@ -136,10 +138,10 @@ class Bench:
             record.ttft_s.append(ttft)
             record.decode_tps += [] if rate is None else [rate]
 
-    def _expected(self, variant: Variant, length: int) -> float:
+    def _expected(self, variant: BenchVariant, length: int) -> float:
         before, seconds = self._seconds.get(variant, (length, 0.0))
         return seconds * (length / before) ** GROWTH
 
-    def _note(self, variant: Variant, length: int, seconds: float) -> None:
+    def _note(self, variant: BenchVariant, length: int, seconds: float) -> None:
         self._seconds[variant] = (length, seconds)
         self.after_run(f"{length} tokens, {variant.name}")

@@ -1,4 +1,4 @@
-"""What to measure: `Plan`, read and checked before anything heavy is imported."""
+"""What to measure: `BenchPlan`, read and checked before anything heavy is imported."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ Resolve = Callable[[LazyConfig], LazyConfig]  # a model's `resolve`
 
 
 @dataclass(frozen=True)
-class Variant:
+class BenchVariant:
     """A way to answer a prompt: stock mlx-lm (no `lazy`), or ours with a configuration."""
 
     name: str
@@ -30,7 +30,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """What to measure.
 
     Attributes:
@@ -81,25 +81,25 @@ class Plan:
         """Timed runs of each variant at each length; without times to measure the warm-up is enough."""
         return self.repeats if {"ttft", "decode"} & set(self.what) else 0
 
-    def variants(self, resolve: Resolve, length: int) -> list[Variant]:
+    def variants(self, resolve: Resolve, length: int) -> list[BenchVariant]:
         """Stock at each step size that makes a difference at this length, ours without and with each schedule."""
-        stock: dict[int, Variant] = {}
+        stock: dict[int, BenchVariant] = {}
         for step in self.stock_steps:
-            variant = Variant("stock", None, step, decodes=not stock)
+            variant = BenchVariant("stock", None, step, decodes=not stock)
             stock.setdefault(variant.step_size(length), variant)
         ours = [
             self.with_schedule(name, resolve, lookahead=0 if look is None else self.lazy.lookahead, look=look)
             for name in self.schedules
             for look in (None, *self.filled)
         ]
-        return [*stock.values(), Variant("dense", LazyConfig.dense(), self.step), *ours]
+        return [*stock.values(), BenchVariant("dense", LazyConfig.dense(), self.step), *ours]
 
-    def with_schedule(self, name: str, resolve: Resolve, look: str | None = None, **others: Any) -> Variant:
+    def with_schedule(self, name: str, resolve: Resolve, look: str | None = None, **others: Any) -> BenchVariant:
         if look is not None:
             name, others = f"{name} {LOOKS}{look}", {**others, "schedule": name, "filled": look}
-        return Variant(name, resolve(replace(self.lazy, **{"schedule": name, **others})), self.step)
+        return BenchVariant(name, resolve(replace(self.lazy, **{"schedule": name, **others})), self.step)
 
-    def curve(self, resolve: Resolve) -> list[Variant]:
+    def curve(self, resolve: Resolve) -> list[BenchVariant]:
         """The first schedule that leaves something behind, with each number of revived tokens."""
         if "revive" not in self.what:
             return []

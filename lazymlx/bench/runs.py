@@ -15,7 +15,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from ..generation import generate_step
 from .models import Pair
-from .plan import Variant
+from .plan import BenchVariant
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Record:
     ideal_kept: float | None = None  # the same for the tokens kept: protected ones come on top, counts are rounded
 
 
-def start(pair: Pair, variant: Variant, prompt: mx.array, max_tokens: int) -> tuple[Any, list[Any]]:
+def start(pair: Pair, variant: BenchVariant, prompt: mx.array, max_tokens: int) -> tuple[Any, list[Any]]:
     """A loop over a prompt, not yet begun, and the cache that it fills."""
     options: dict[str, Any] = {"prefill_step_size": variant.step_size(len(prompt)), "max_tokens": max_tokens}
     if variant.lazy is None:
@@ -57,7 +57,7 @@ def finish(tokens: Any, cache: list[Any]) -> None:
     mx.eval([c.state for c in cache])
 
 
-def timed(pair: Pair, variant: Variant, prompt: mx.array, tokens: int = 0) -> tuple[float, float | None]:
+def timed(pair: Pair, variant: BenchVariant, prompt: mx.array, tokens: int = 0) -> tuple[float, float | None]:
     """Seconds until the first token's value is here, and the rate of `tokens` later ones.
 
     The second token is not among them, nor is the end of the loop near: one loop sends the second step ahead before it
@@ -80,7 +80,7 @@ def timed(pair: Pair, variant: Variant, prompt: mx.array, tokens: int = 0) -> tu
     return ttft, rate
 
 
-def measured_memory(pair: Pair, variant: Variant, prompt: mx.array, record: Record) -> float:
+def measured_memory(pair: Pair, variant: BenchVariant, prompt: mx.array, record: Record) -> float:
     """A prefill alone, its memory noted in `record`. Returns its seconds: the first run of a shape, a warm-up."""
     mx.clear_cache()
     mx.reset_peak_memory()
@@ -100,7 +100,7 @@ def measured_memory(pair: Pair, variant: Variant, prompt: mx.array, record: Reco
     return seconds
 
 
-def new_record(variant: Variant, length: int) -> Record:
+def new_record(variant: BenchVariant, length: int) -> Record:
     """An empty one."""
     record = Record(variant.name, length, variant.step_size(length))
     if variant.lazy is not None:

@@ -230,7 +230,7 @@ class LazyCache:
 
     @property
     def behind(self) -> list[mx.array]:
-        """What a decode step changes behind the first cut, within a budget."""
+        """What a budgeted decode step changes behind the first cut."""
         return [a for stage in self.stages[1:] for a in stage.arrays] + self.aux.arrays
 
     def go_on_from(self, behind: Sequence[mx.array]) -> None:

@@ -1,9 +1,9 @@
 """Which schedule a model bears: found by comparing lazy with dense answers, without labels. Outside, use
-`Plan`, `Calibrator` and, for maps, `looking.Fitting`.
+`CalibrationPlan`, `Calibrator` and, for maps, `looking.Fitting`.
 
 plan         what to calibrate for
 kinds        prompts of several kinds, made of `material`
-reading      a prompt read once for all configurations
+shared       a prompt read once for all configurations
 loss         what a configuration costs: nats a token of the dense answers
 trials       candidates against prompts, every outcome kept
 search       from a scan of the layers to a schedule

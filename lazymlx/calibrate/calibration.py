@@ -20,8 +20,8 @@ from ..errors import RunError
 from ..nn.maps import Maps
 from ..nn.windows import possible
 from .kinds import Writer
-from .loss import Loss, Meter
-from .plan import Plan
+from .loss import Loss, LossMeter
+from .plan import CalibrationPlan
 from .search import Cuts, Found, Search
 from .trials import Book, OnPrompt, Trials, ignore
 
@@ -117,7 +117,7 @@ class Calibrator:
         self,
         model: Model,
         tokenizer: TokenizerWrapper,
-        plan: Plan,
+        plan: CalibrationPlan,
         *,
         maps: Maps | None = None,
         book: Book | None = None,
@@ -130,7 +130,7 @@ class Calibrator:
         self.windows = model.windows
         self.sizes = Sizes.of_model(model)
         plan.check_model(len(self.windows), model.max_positions, self.speedup)
-        self.meter = Meter(model, tokenizer)
+        self.meter = LossMeter(model, tokenizer)
 
     def speedup(self, cuts: Sequence[Cut]) -> float:
         """The ideal speed-up of a schedule at the plan's longest length."""

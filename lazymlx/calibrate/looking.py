@@ -17,7 +17,7 @@ from ..nn.maps import R2, CutMap, Maps, rank_of
 from .fit import HELD_EVERY, fit_maps
 from .kinds import KINDS, OVERHEAD
 from .material import Material
-from .plan import Plan
+from .plan import CalibrationPlan
 
 CHUNK = 1024  # tokens
 TOKENS_A_VALUE = 40  # of text, for each value of a hidden state
@@ -34,7 +34,7 @@ def cuts_to_try(layers: int) -> tuple[int, ...]:
     return tuple(range(first, last + 1, max(-(-(last - first) // (MOST_CUTS - 1)), 1)))
 
 
-def fitting_text(encoder: Encoder, tokens: int, plan: Plan) -> list[list[int]]:
+def fitting_text(encoder: Encoder, tokens: int, plan: CalibrationPlan) -> list[list[int]]:
     """Chunks of some `tokens` in all, of every kind in turn; in another order each time, so that every kind is held out
     now and then."""
     material = Material(encoder.count, f"text of {plan.seed}", plan.texts)
@@ -62,7 +62,7 @@ class Fitting:
         chunks: the text.
     """
 
-    def __init__(self, model: Model, encoder: Encoder, plan: Plan):
+    def __init__(self, model: Model, encoder: Encoder, plan: CalibrationPlan):
         self.model, self.cuts = model, cuts_to_try(len(model.layers))
         self.chunks = fitting_text(encoder, TOKENS_A_VALUE * model.hidden_size, plan)
         states = self.tokens * model.hidden_size * model.dtype.size
@@ -79,8 +79,8 @@ class Fitting:
         mx.eval(self.model.dense(self.model.embedded(chunk)))  # compiles
         start = perf_counter()
         mx.eval(self.model.dense(self.model.embedded(chunk)))
-        reading = (perf_counter() - start) * len(self.chunks) / 60
-        return reading * (len(self.passes) + A_CUT * len(self.cuts))
+        one_pass = (perf_counter() - start) * len(self.chunks) / 60
+        return one_pass * (len(self.passes) + A_CUT * len(self.cuts))
 
     def run(self, fingerprint: str, on_share: OnShare = lambda share: None) -> Maps:
         """The maps.

@@ -19,10 +19,10 @@ from ..engine.model import Model
 from ..eval.agreement import Reference, asked, force
 from ..eval.encoding import Encoded, Encoder
 from .kinds import Prompt
-from .reading import Continued, Reading
+from .shared import Continued, SharedPrompt
 
 ANSWER_TOKENS = 64
-MOST_KEPT = 1 << 30  # bytes of readings that are kept for the next candidates
+MOST_KEPT = 1 << 30  # bytes of prompts that are kept for the next candidates
 UNSURE = 0.05  # of all cases, those in which a bound may be too low
 
 
@@ -124,36 +124,36 @@ def quantile(freedom: int, beyond: float) -> float:
     return z + sum(terms)
 
 
-class Meter:
+class LossMeter:
     """Measures configurations on prompts. What the dense model says to a prompt is found once and kept."""
 
     def __init__(self, model: Model, tokenizer: TokenizerWrapper):
         self.model, self.encoder = model, Encoder(tokenizer)
         self.dense: dict[Prompt, Reference] = {}
-        self.readings: dict[Prompt, Reading] = {}
+        self.shared: dict[Prompt, SharedPrompt] = {}
 
     def __call__(self, prompt: Prompt, configs: Sequence[LazyConfig]) -> list[Outcome]:
         """The outcome of each configuration on a prompt."""
         tokens = self.encoder.prompt(prompt.text + self.encoder.cue)
-        reading = self._reading(prompt, tokens)
+        shared = self._shared(prompt, tokens)
         if prompt not in self.dense:
-            dense = self._begin(reading, LazyConfig.dense())
+            dense = self._begin(shared, LazyConfig.dense())
             self.dense[prompt] = asked(dense, self.encoder, [tokens], ANSWER_TOKENS)
-        return [self._compare(reading, tokens, self.dense[prompt], config) for config in configs]
+        return [self._compare(shared, tokens, self.dense[prompt], config) for config in configs]
 
-    def _reading(self, prompt: Prompt, tokens: Encoded) -> Reading:
-        if prompt in self.readings:
-            return self.readings[prompt]
-        reading = Reading(self.model, mx.array([tokens.tokens]))
-        if sum(each.nbytes for each in self.readings.values()) < MOST_KEPT:
-            self.readings[prompt] = reading
-        return reading
+    def _shared(self, prompt: Prompt, tokens: Encoded) -> SharedPrompt:
+        if prompt in self.shared:
+            return self.shared[prompt]
+        shared = SharedPrompt(self.model, mx.array([tokens.tokens]))
+        if sum(each.nbytes for each in self.shared.values()) < MOST_KEPT:
+            self.shared[prompt] = shared
+        return shared
 
-    def _begin(self, reading: Reading, config: LazyConfig) -> Continued:
-        return Continued(reading, config, self.encoder.tokenizer.eos_token_ids)
+    def _begin(self, shared: SharedPrompt, config: LazyConfig) -> Continued:
+        return Continued(shared, config, self.encoder.tokenizer.eos_token_ids)
 
-    def _compare(self, reading: Reading, tokens: Encoded, dense: Reference, config: LazyConfig) -> Outcome:
-        conversation = self._begin(reading, config)
+    def _compare(self, shared: SharedPrompt, tokens: Encoded, dense: Reference, config: LazyConfig) -> Outcome:
+        conversation = self._begin(shared, config)
         forced = force(conversation, [tokens], dense.answers)
         kept = conversation.cache[0].turn.kept
         return Outcome(dense.rise(forced), dense.begins_as(forced), dense.is_as(forced), len(tokens.tokens), kept)

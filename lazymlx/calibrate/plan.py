@@ -14,7 +14,7 @@ LEAST_CHECKS = 6  # of a kind; fewer speak for nothing, whatever they come to
 
 
 @dataclass(frozen=True)
-class Plan:
+class CalibrationPlan:
     """A calibration, before it is run.
 
     Attributes:

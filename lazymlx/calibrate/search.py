@@ -23,7 +23,7 @@ KEEPS = (0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, LEAST_KEPT)
 SCAN = KEEPS.index(0.25)
 MOST_CUTS = 3
 GAIN = 1.02  # a schedule has to be this much faster than another to be worth its risk
-BATCH = 8  # candidates that race on the same reading of a prompt
+BATCH = 8  # candidates that race on a prompt that is read once
 PATIENCE = 6  # batches without a winner before a search is content
 
 Cuts = tuple[Cut, ...]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bench import plan as plans
-from ..bench.plan import Plan
+from ..bench.plan import BenchPlan
 from ..config import LazyConfig
 from ..errors import UsageError
 from ..files import check_folder, write_json
@@ -29,13 +29,13 @@ QUICK: dict[str, Any] = {
     "what": ("ttft", "decode", "memory"),
     "budget_s": 45.0,
 }
-DEFAULT = Plan()
+DEFAULT = BenchPlan()
 
-FIELDS = tuple(field.name for field in fields(Plan))
+FIELDS = tuple(field.name for field in fields(BenchPlan))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags; what is not given is `Plan`'s default."""
+    """Flags; what is not given is `BenchPlan`'s default."""
     model = parser.add_argument_group("model (default: the embedded one)")
     model.add_argument("--model", metavar="PATH", help="a model's folder or Hub name")
     model.add_argument("--shape", metavar="NAME", help="random weights of a well-known model's shape, see --shapes")
@@ -193,20 +193,20 @@ def _mac(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_plan(args: argparse.Namespace) -> Plan:
+def read_plan(args: argparse.Namespace) -> BenchPlan:
     """The plan that the flags ask for."""
     given = {name: value for name, value in vars(args).items() if name in FIELDS}
     lazy = LazyConfig(revive=args.revive, min_tokens=args.min_tokens)
     for how in given.get("filled", ()):
         LazyConfig(filled=how)
-    plan = Plan(**({**QUICK, **given} if args.quick else given), lazy=lazy)
+    plan = BenchPlan(**({**QUICK, **given} if args.quick else given), lazy=lazy)
     for name in plan.schedules:
         if name != plans.OWN:
             LazyConfig(name)  # says what is wrong with it
     return plan
 
 
-def fitted(plan: Plan, pair: "Pair", chosen: bool, quick: bool = False) -> Plan:
+def fitted(plan: BenchPlan, pair: "Pair", chosen: bool, quick: bool = False) -> BenchPlan:
     """The plan for this model: its own schedule by its cuts, and unless they were `chosen`, lengths that suit it."""
     from ..machine import on_cpu
 

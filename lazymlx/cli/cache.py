@@ -37,8 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     document.add_argument(
         "--system-prompt", type=values.utf8, metavar="TEXT", help="system message of the chat template"
     )
-    reading = parser.add_argument_group("reading")
-    options.add_prefill_flags(reading)
+    options.add_prefill_flags(parser.add_argument_group("reading"))
     options.add_lazy_flags(parser.add_argument_group("what to compute"))
     parser.set_defaults(question=None, document=None)
 

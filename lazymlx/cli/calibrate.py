@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..calibrate.material import read_texts
-from ..calibrate.plan import Plan
+from ..calibrate.plan import CalibrationPlan
 from ..errors import UsageError
 from ..files import write_json
 from ..loading import stored as schedules
@@ -31,11 +31,11 @@ examples:
   lazymlx calibrate --model PATH --texts notes/           on your own texts
   lazymlx calibrate --model PATH --target-speedup 2       the least loss at half of the operations
 """
-PLAN = Plan()
+PLAN = CalibrationPlan()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of `lazymlx calibrate`; defaults are those of `Plan`."""
+    """The flags of `lazymlx calibrate`; defaults are those of `CalibrationPlan`."""
     parser.epilog = EXAMPLES
     add = parser.add_argument
     add_model_flags(parser)
@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Calibrate; whatever can be refused without loading the model is refused first."""
-    plan = Plan(
+    plan = CalibrationPlan(
         lengths=args.lengths,
         max_loss=args.max_loss,
         target=args.target_speedup,
@@ -155,14 +155,14 @@ def _place(out: Path | None, folder: Path) -> tuple[Path, str]:
     return (out if out.suffix == ".json" else out / schedules.BESIDE), "--out"
 
 
-def _digest(plan: Plan) -> str:
+def _digest(plan: CalibrationPlan) -> str:
     return sha256(repr(plan.texts).encode()).hexdigest()[:16]
 
 
 def _maps(
     model: "Model",
     tokenizer: "TokenizerWrapper",
-    plan: Plan,
+    plan: CalibrationPlan,
     fingerprint: str,
     kept: Path,
     resume: bool,
@@ -186,7 +186,9 @@ def _maps(
     return maps
 
 
-def _store(found: "Calibration", maps: "Maps", out: Path, flag: str, about: dict[str, object], plan: Plan) -> None:
+def _store(
+    found: "Calibration", maps: "Maps", out: Path, flag: str, about: dict[str, object], plan: CalibrationPlan
+) -> None:
     """The maps first: a schedule that needs them is never without them."""
     from ..calibrate.looking import r2_record
 

@@ -99,7 +99,7 @@ def shares(text: str) -> list[float]:
 def run(args: argparse.Namespace) -> int:
     """Ask, show, store. What can be refused without a model is refused before one is loaded."""
     lazy = options.lazy_config(args)
-    from ..eval import readers, tasks
+    from ..eval import published, tasks
     from ..eval.encoding import Encoder
     from ..eval.run import Generated, Matrix, check_policies, policies_of
     from ..eval.store import Store, check_out
@@ -110,9 +110,9 @@ def run(args: argparse.Namespace) -> int:
     tasks.check_tasks(names)
     tasks.check_lengths(args.lengths)
     check_policies(policies, draft=args.draft_model is not None)
-    read = read_prompts if args.reference == "dense" else readers.read
+    read = read_prompts if args.reference == "dense" else published.read
     samples = in_turn([read(path, args.n) for path in args.data])
-    readers.check_apart(samples)
+    published.check_apart(samples)
     for text in args.schedules or []:
         LazyConfig(text)  # says what is wrong with it
     check_out(args.out, args.resume)

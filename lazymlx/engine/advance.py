@@ -19,7 +19,7 @@ from ..nn.compiling import Replay
 from ..nn.loop import View
 from ..nn.maps import Maps
 from ..nn.network import Network
-from .cuts import alone, exactly, within_budget
+from .cuts import alone, budgeted, exactly
 from .scoring import note_queries
 from .stages import last_rows, run_stage
 
@@ -78,7 +78,7 @@ def advance(model: Network, engine: Engine, cache: LazyCache, step: Step, x: Flo
     resting = config.revive == 0 or cache.waiting == 0 or (step.start - cache.turn.end) % config.revive_every
     if resting and config.attend == "computed":
         return Advanced(alone(model, cache, step, x), begun)
-    return Advanced(within_budget(model, engine.replay, engine.stretched, cache, step, x, queries), begun)
+    return Advanced(budgeted(model, engine.replay, engine.stretched, cache, step, x, queries), begun)
 
 
 def _run(model: Network, cache: LazyCache, step: Step, x: mx.array) -> tuple[mx.array, Rows]:

@@ -1,6 +1,6 @@
 """At the cuts: who is left behind, who comes back, who goes on. Two bodies, one vocabulary.
 
-`exactly` learns from the device how many tokens were selected: prefill, and the paper's mode. `within_budget` fixes the
+`exactly` learns from the device how many tokens were selected: prefill, and the paper's mode. `budgeted` fixes their
 number beforehand, so that a decode step never waits. Both go through the same steps at each cut (LazyLLM sec 3.2):
 
     score       importance of every token of the stage, seen from the query window, or by looking ahead
@@ -131,11 +131,11 @@ def on_host(*masks: Bool[mx.array, " P"]) -> list[int]:
     return np.array(mx.stack([mask.sum() for mask in masks])).tolist()
 
 
-# --- within a budget ----------------------------------------------------------------------------------
+# --- budgeted -----------------------------------------------------------------------------------------
 
 
-class Plan(NamedTuple):
-    """What a decode step within the budget decides before it looks at an array.
+class BudgetedStep(NamedTuple):
+    """What a budgeted decode step decides before it looks at an array.
 
     Attributes:
         form: of the conversation.
@@ -168,7 +168,7 @@ def alone(model: Network, cache: LazyCache, step: Step, x: Float[mx.array, "1 1 
     return x
 
 
-def within_budget(
+def budgeted(
     model: Network, replay: Replay, stretched: bool, cache: LazyCache, step: Step, x: mx.array, queries: mx.array
 ) -> Float[mx.array, "1 1 D"]:
     """Decode: the new token, and at each cut the best few of the tokens that wait there. Never waits.
@@ -190,7 +190,7 @@ def within_budget(
     if config.attend == "selected":
         kept = [step.stop if step.stop < config.min_tokens else cut.count(step.stop) for cut in config.cuts]
     context = step.stop if stretched else cache.aux.places  # the latter is the same for many steps
-    plan = Plan(cache.form, back, kept, context)
+    known = BudgetedStep(cache.form, back, kept, context)
     sizes = context, cache.aux.rows.capacity, *(stage.capacity for stage in cache.stages)
     # a scorer of one's own may look at values
     same = kept is None and not stretched and config.scorer is None
@@ -198,7 +198,7 @@ def within_budget(
     scored = [*scoring_of(model, cache, 0)[1].parts, cache.stages[0].positions]
     given = [x, new, queries], slots, scored, protected, cache.behind
     x, behind = replay(
-        partial(behind_cuts, me, plan), (plan.form, back, sizes, ways()) if same else None, model.layers, *given
+        partial(behind_cuts, me, known), (known.form, back, sizes, ways()) if same else None, model.layers, *given
     )
     cache.go_on_from(behind)
     cache.came_back(back)
@@ -207,14 +207,14 @@ def within_budget(
 
 def behind_cuts(
     model: Network,
-    plan: Plan,
+    known: BudgetedStep,
     token: list[mx.array],
     slots: list[Integer[mx.array, " _"]],
     scored: list[mx.array],
     protected: Bool[mx.array, " P"],
     behind: list[mx.array],
 ) -> tuple[Float[mx.array, "1 1 D"], list[mx.array]]:
-    """A decode step within the budget from the first cut on: a pure function of arrays.
+    """A budgeted decode step from the first cut on: a pure function of arrays.
 
     Args:
         token: see `NewToken`.
@@ -226,30 +226,30 @@ def behind_cuts(
         The row as it leaves the last stage, and the conversation behind the first cut.
     """
     x, new, queries = NewToken(*token)
-    cache = LazyCache.of(plan.form, behind)
+    cache = LazyCache.of(known.form, behind)
     first, arrays = cache.stages[0], iter(scored)  # of which nothing else is known here
     scoring_of(model, cache, 0)[1].fill(arrays)
     first.positions = next(arrays)
     first.open()
     within, logits, moved = None, None, list[Moved]()
-    for number, n in enumerate(plan.back, 1):
+    for number, n in enumerate(known.back, 1):
         importance = importance_at(model, cache, number, new, queries, within, logits)
-        stage, depth, pool = cache.stages[number], cache.aux.depth, plan.form.config.pool
+        stage, depth, pool = cache.stages[number], cache.aux.depth, known.form.config.pool
         active = depth >= number if within is None else within
         rows, positions = x, new
         if n:
             best = best_waiting(importance, active, protected, depth == number, n, pool)
             revived, came_from = cache.aux.come_back(best, number, *moved[-1:])
             rows, positions = mx.concatenate([x, revived], axis=1), mx.concatenate([new, best])
-        if plan.kept is not None:
-            selected = select(importance, active, protected, plan.kept[number - 1], pool)
+        if known.kept is not None:
+            selected = select(importance, active, protected, known.kept[number - 1], pool)
             within = active & (selected | (depth == number)) & (cache.aux.depth > number)
-        span = stage.put(positions, slots[number - 1], plan.context)
+        span = stage.put(positions, slots[number - 1], known.context)
         view = View(positions, stage.visible(positions, within), span, within)
         rows, scoring = run_stage(model, cache, number, rows, view)
         x, queries = rows[:, :1], scoring.queries[:, :, :1]
         logits = None if scoring.logits is None else scoring.logits[:, :, :1]
-        if n and number < len(plan.back):
+        if n and number < len(known.back):
             moved.append(Moved(came_from, rows[:, 1:]))
     for each in moved:  # only now: a buffer that was read from is copied before it is written to
         cache.aux.leave_again(*each)

@@ -61,8 +61,8 @@ class Haystack:
             for place, word in enumerate(document.words)
             if word.endswith(".")
         ]
-        within = ends[int(start * len(ends)) : max(int(stop * len(ends)), 1)]
-        document, place = self.work.rng.choice(within or [(self.documents[-1], len(self.documents[-1].words))])
+        part = ends[int(start * len(ends)) : max(int(stop * len(ends)), 1)]
+        document, place = self.work.rng.choice(part or [(self.documents[-1], len(self.documents[-1].words))])
         document.words[place:place] = sentence.split()
 
     def text(self) -> str:

@@ -202,8 +202,8 @@ def _with_interval(line: Line, name: str, times: float, form: str) -> str:
     if line["policy"] == "dense":
         return ""
     text, ends = f"{times * line[name]:+{form}}", line[f"{name}_interval"]
-    within = f" [{', '.join(f'{times * end:+{form}}' for end in ends)}]" if ends else ""
-    return f"{text}{within}{ALIKE if _alike(line, name) else ''}"
+    bounds = f" [{', '.join(f'{times * end:+{form}}' for end in ends)}]" if ends else ""
+    return f"{text}{bounds}{ALIKE if _alike(line, name) else ''}"
 
 
 def measured(found: Sequence[Line]) -> list[str]:

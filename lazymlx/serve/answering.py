@@ -20,7 +20,7 @@ from ..prefill import planned_work, read
 from .answer import End, Piece, Usage
 from .conversations import Conversation, Conversations
 from .job import Job
-from .meter import Meter
+from .job_progress import JobProgress
 from .text import Text
 
 PART = 1024  # tokens, about, that are read at a time: as many are lost if the client goes away
@@ -111,13 +111,13 @@ class Answering:
         tokens, cache = job.prompt.tokens, conversation.cache
         new = len(tokens) - cache.offset
         limits = {"prefill_step_size": self._step_size, "max_memory": self._room(cache, new)}
-        meter = Meter(job, cache.offset, planned_work(cache, new))
+        progress = JobProgress(job, cache.offset, planned_work(cache, new))
         while len(tokens) - cache.offset > self._part:
             part = tokens[cache.offset : cache.offset + self._part]
-            read(self._model, part, [cache], on_progress=meter.reading, **limits)
+            read(self._model, part, [cache], on_progress=progress.part_read, **limits)
             conversation.took_in(tokens)
-        meter.has_read(cache.offset)
-        return {**limits, "on_progress": meter.answering}
+        progress.has_read(cache.offset)
+        return {**limits, "on_progress": progress.answering}
 
     def _responses(self, job: Job, cache: LazyCache, **options: Any) -> Generator[LazyResponse, None, None]:
         request = job.request

@@ -158,13 +158,13 @@ class Reply:
 
     def piece(self, piece: Piece) -> Iterator[str]:
         if piece.thought:
-            yield from self._within("thinking", {"thinking": "", "signature": ""})
+            yield from self._in_block("thinking", {"thinking": "", "signature": ""})
             yield self._event("content_block_delta", delta={"type": "thinking_delta", "thinking": piece.thought})
         if piece.text:
-            yield from self._within("text", {"text": ""})
+            yield from self._in_block("text", {"text": ""})
             yield self._event("content_block_delta", delta={"type": "text_delta", "text": piece.text})
         if piece.calls or piece.end:
-            yield from self._within("", {})
+            yield from self._in_block("", {})
         for call in piece.calls:
             yield self._event("content_block_start", content_block={**_tool_use(call), "input": {}})
             yield self._event("content_block_delta", delta={"type": "input_json_delta", "partial_json": call.arguments})
@@ -174,7 +174,7 @@ class Reply:
             yield event(ending, "message_delta")
             yield event({"type": "message_stop"}, "message_stop")
 
-    def _within(self, kind: str, empty: Body) -> Iterator[str]:
+    def _in_block(self, kind: str, empty: Body) -> Iterator[str]:
         """End the block that is open, and begin one of this kind, if it is not that one."""
         if self._block and self._block != kind:
             yield self._ended()

@@ -122,12 +122,12 @@ class Claims:
         """
         _fits("tokens", arrays, (self.offset,), mx.int32)
         tokens = np.array(arrays["tokens"])
-        _within("tokens", tokens, 0, vocab_size)
+        _in_range("tokens", tokens, 0, vocab_size)
         depth, waiting = np.zeros(0, np.int32), 0
         if self.config.cuts and self.offset:
             _fits("aux.depth", arrays, (self.offset,), mx.int32)
             depth = np.array(arrays["aux.depth"])
-            _within("aux.depth", depth, 1, len(self.slots) + 1)
+            _in_range("aux.depth", depth, 1, len(self.slots) + 1)
             waiting = int((depth < len(self.slots)).sum())
             _hold(waiting <= self.rows, "there are rows for all tokens that wait")
         self._check_positions(arrays, depth)
@@ -222,7 +222,7 @@ def _fits(name: str, arrays: Mapping[str, mx.array], shape: Collection[int], dty
         _refuse(f"{name} is {found.dtype} of shape {found.shape}, expected {dtype} of shape {tuple(shape)}")
 
 
-def _within(name: str, values: np.ndarray, least: int, beyond: int) -> None:
+def _in_range(name: str, values: np.ndarray, least: int, beyond: int) -> None:
     if len(values) and not least <= values.min() <= values.max() < beyond:
         _refuse(f"{name} has values from {values.min()} to {values.max()}, expected {least} to {beyond - 1}")
 

@@ -331,9 +331,9 @@ class Session:
                 return
             yield response
 
-    def _keep_part(self, reading: list[int]) -> None:
+    def _keep_part(self, tokens: list[int]) -> None:
         """Remember what was read of these tokens."""
-        self._part = Part.of(self._cache, len(self._tokens), reading)
+        self._part = Part.of(self._cache, len(self._tokens), tokens)
 
     def _watched(self, on_progress: OnProgress | None) -> OnProgress:
         """`on_progress`, which also notices `cancel`."""

@@ -13,7 +13,7 @@ from lazymlx.bench.figures import plot_growth, plot_speed
 from lazymlx.bench.growth import fit, fits, sentence
 from lazymlx.bench.measure import Bench, Budget, BudgetSpent
 from lazymlx.bench.models import Pair, make_pair, random_maps, random_pair
-from lazymlx.bench.plan import Plan
+from lazymlx.bench.plan import BenchPlan
 from lazymlx.bench.results import document, file_name, read, rows, summary
 from lazymlx.bench.runs import timed
 from lazymlx.bench.shapes import SHAPES, shape_args
@@ -43,13 +43,15 @@ def pair() -> Pair:
 
 
 @pytest.fixture(scope="module")
-def plan() -> Plan:
+def plan() -> BenchPlan:
     lazy = LazyConfig(min_tokens=0, round_to=1, recent=4)
-    return Plan((32, 48), ("1:0.5,2:0.25",), lazy, repeats=2, tokens=2, budgets=(0, 2, None), stock_steps=(16, None))
+    return BenchPlan(
+        (32, 48), ("1:0.5,2:0.25",), lazy, repeats=2, tokens=2, budgets=(0, 2, None), stock_steps=(16, None)
+    )
 
 
 @pytest.fixture(scope="module")
-def stored(pair: Pair, plan: Plan) -> dict:
+def stored(pair: Pair, plan: BenchPlan) -> dict:
     """What a whole, tiny run stores."""
     bench = Bench(pair, plan)
     bench.run()
@@ -178,12 +180,12 @@ def test_models_that_contradict_each_other(given: tuple) -> None:
 )
 def test_a_plan_that_makes_no_sense(wrong: dict) -> None:
     with pytest.raises(UsageError):
-        Plan(**wrong)
+        BenchPlan(**wrong)
 
 
 def test_a_schedule_outside_of_the_model_is_refused_before_anything_runs(pair: Pair) -> None:
     with pytest.raises(UsageError, match="outside of the model"):
-        Bench(pair, Plan(schedules=("8:.5",)))
+        Bench(pair, BenchPlan(schedules=("8:.5",)))
 
 
 # reading a plan
@@ -196,7 +198,7 @@ def test_schedules_are_read() -> None:
 
 
 def test_stock_runs_once_where_its_step_sizes_do_the_same() -> None:
-    plan = Plan(schedules=(), stock_steps=(2048, None))
+    plan = BenchPlan(schedules=(), stock_steps=(2048, None))
     assert [v.name for v in plan.variants(of_four_layers, 2048)] == ["stock", "dense"]
     assert [v.step for v in plan.variants(of_four_layers, 4096)] == [2048, None, 2048]
 
@@ -212,7 +214,7 @@ def test_a_budget_refuses_what_would_end_too_late() -> None:
     Budget(None).reserve(1e9)
 
 
-def test_a_budget_that_is_spent_leaves_what_was_measured(pair: Pair, plan: Plan) -> None:
+def test_a_budget_that_is_spent_leaves_what_was_measured(pair: Pair, plan: BenchPlan) -> None:
     """Rounds are whole: after a stop, all variants of a length ran equally often."""
     done: list[str] = []  # a clock on which each run takes a second
     bench = Bench(pair, replace(plan, budget_s=7.5), done.append, clock=lambda: float(len(done)))
@@ -223,7 +225,7 @@ def test_a_budget_that_is_spent_leaves_what_was_measured(pair: Pair, plan: Plan)
     assert rows(document(bench, MACHINE))
 
 
-def test_the_runs_that_were_announced_are_made(pair: Pair, plan: Plan) -> None:
+def test_the_runs_that_were_announced_are_made(pair: Pair, plan: BenchPlan) -> None:
     seen: list[str] = []
     bench = Bench(pair, plan, after_run=seen.append)
     bench.run()
@@ -231,7 +233,7 @@ def test_the_runs_that_were_announced_are_made(pair: Pair, plan: Plan) -> None:
 
 
 def test_a_run_generates_what_is_timed(pair: Pair) -> None:
-    variant = Plan(schedules=("2:.5",), lazy=LazyConfig(min_tokens=0)).with_schedule("2:.5", of_four_layers)
+    variant = BenchPlan(schedules=("2:.5",), lazy=LazyConfig(min_tokens=0)).with_schedule("2:.5", of_four_layers)
     ttft, rate = timed(pair, variant, pair.prompt(40), 3)
     assert ttft > 0 and rate is not None and rate > 0
     assert timed(pair, variant, pair.prompt(40))[1] is None
@@ -252,7 +254,7 @@ def test_a_whole_run(stored: dict) -> None:
     assert [r["revive"] for r in stored["curve"]] == [0, 2, "all"]
 
 
-def test_only_memory_needs_no_rounds(pair: Pair, plan: Plan) -> None:
+def test_only_memory_needs_no_rounds(pair: Pair, plan: BenchPlan) -> None:
     bench = Bench(pair, replace(plan, what=("memory",)))
     bench.run()
     assert not any(r.ttft_s or r.decode_tps for r in bench.records)
@@ -261,7 +263,7 @@ def test_only_memory_needs_no_rounds(pair: Pair, plan: Plan) -> None:
     assert found[0]["cache_ratio"] == 1.0 and found[0]["speedup"] is None
 
 
-def test_looking_ahead_is_measured_beside_the_same_schedule_without_it(pair: Pair, plan: Plan) -> None:
+def test_looking_ahead_is_measured_beside_the_same_schedule_without_it(pair: Pair, plan: BenchPlan) -> None:
     pair.ours.look_with(random_maps(pair.ours, (1, 2)))
     try:
         bench = Bench(pair, replace(plan, what=("ttft",), lengths=(200,), filled=("seen", "choosing")))
@@ -283,7 +285,7 @@ def test_looking_ahead_is_measured_beside_the_same_schedule_without_it(pair: Pai
 
 def made_up(pair: Pair, ttft: dict[int, tuple[float, float, float]]) -> dict:
     """A stored run with these times of stock, dense and lazy."""
-    bench = Bench(pair, Plan(tuple(ttft), ("2:.5",)))
+    bench = Bench(pair, BenchPlan(tuple(ttft), ("2:.5",)))
     content = document(bench, MACHINE)
     for length, times in ttft.items():
         for variant, seconds in zip(("stock", "dense", "2:.5"), times, strict=True):

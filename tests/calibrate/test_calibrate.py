@@ -1,4 +1,4 @@
-"""Calibration on tiny random models: readings, prompts, checks, and the command from end to end."""
+"""Calibration on tiny random models: shared prompts, prompts, checks, and the command from end to end."""
 
 import json
 import re
@@ -19,10 +19,10 @@ from model_folder import write_model
 from lazymlx.calibrate.calibration import Calibrator
 from lazymlx.calibrate.fit import fit_maps
 from lazymlx.calibrate.kinds import KINDS, Prompt, Writer
-from lazymlx.calibrate.loss import Meter, Outcome
+from lazymlx.calibrate.loss import LossMeter, Outcome
 from lazymlx.calibrate.material import read_texts
-from lazymlx.calibrate.plan import Plan
-from lazymlx.calibrate.reading import Continued, Reading
+from lazymlx.calibrate.plan import CalibrationPlan
+from lazymlx.calibrate.shared import Continued, SharedPrompt
 from lazymlx.cli.main import main
 from lazymlx.config import LazyConfig, Schedule
 from lazymlx.errors import PromptError, RunError, UsageError
@@ -44,7 +44,7 @@ def words(text: str) -> int:
     return len(text.split())
 
 
-# readings
+# shared prompts
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def words(text: str) -> int:
         LazyConfig.paper("2:0.4,3:0.2,5:0.1"),
     ],
 )
-def test_a_reading_goes_on_as_the_engine_would(tiny, config: LazyConfig) -> None:
+def test_a_shared_prompt_goes_on_as_the_engine_would(tiny, config: LazyConfig) -> None:
     """A prompt read once for all, and the same prompt given to a cache of this configuration."""
     model, _ = tiny
     tokens = mx.array(np.random.default_rng(0).integers(6, 8000, size=(1, 150)))
-    reading = Reading(model, tokens)
+    shared = SharedPrompt(model, tokens)
     last = [int(tokens[0, -1])]
-    Continued(reading, LazyConfig("5:0.2", min_tokens=0), ()).force(last, [7], tail=3)  # another one went before
+    Continued(shared, LazyConfig("5:0.2", min_tokens=0), ()).force(last, [7], tail=3)  # another one went before
     whole = model.make_cache(config)
     whole[0].expect(150, tail=3)
     logits, answer, nats = model(tokens, cache=whole)[0, -1], [], []
@@ -70,13 +70,13 @@ def test_a_reading_goes_on_as_the_engine_would(tiny, config: LazyConfig) -> None
         answer.append(int(logits.argmax()))
         nats.append(float(mx.logsumexp(logits) - logits.max()))
         logits = model(mx.array([answer[-1:]]), cache=whole)[0, -1]
-    conversation = Continued(reading, config, ())
+    conversation = Continued(shared, config, ())
     forced = conversation.force(last, answer, tail=3)
     assert forced.said == tuple(answer) and conversation.cache[0].turn.kept == whole[0].turn.kept
     np.testing.assert_allclose(forced.nats, nats, atol=1e-3)
 
 
-def test_a_reading_looks_ahead_as_the_engine_would(tiny) -> None:
+def test_a_shared_prompt_looks_ahead_as_the_engine_would(tiny) -> None:
     model, _ = tiny
     tokens = mx.array(np.random.default_rng(1).integers(6, 8000, size=(1, 150)))
     config = LazyConfig("1:0.5,4:0.2", min_tokens=0, round_to=1, lookahead=20)
@@ -86,18 +86,18 @@ def test_a_reading_looks_ahead_as_the_engine_would(tiny) -> None:
         whole = model.make_cache(config)
         whole[0].expect(150, tail=3)
         logits = model(tokens, cache=whole)[0, -1]
-        conversation = Continued(Reading(model, tokens), config, ())
+        conversation = Continued(SharedPrompt(model, tokens), config, ())
         begun = conversation.read([int(tokens[0, -1])], 3)
         assert conversation.cache[0].turn.kept == whole[0].turn.kept
         np.testing.assert_allclose(np.array(begun[0]), np.array(logits), atol=1e-3)
-        apart = Continued(Reading(model, tokens), replace(config, lookahead=0), ()).read([int(tokens[0, -1])], 3)
+        apart = Continued(SharedPrompt(model, tokens), replace(config, lookahead=0), ()).read([int(tokens[0, -1])], 3)
         assert np.abs(np.array(apart) - np.array(begun)).max() > 1e-2, "looking ahead makes a difference"
     finally:
         model.look_with(None)
 
 
 def test_nothing_is_lost_where_everything_is_kept(tiny) -> None:
-    meter = Meter(*tiny)
+    meter = LossMeter(*tiny)
     prompt = Writer(words, "x", ["prose"]).prompts(1, [200])[0]
     whole, little = meter(prompt, [LazyConfig("2:1.0", min_tokens=0), LazyConfig("1:0.03", min_tokens=0, round_to=1)])
     assert whole.same and whole.first and abs(whole.rise) < 1e-3
@@ -182,7 +182,7 @@ class Fragile:
 
 
 def calibrator(tiny, meter: Fragile, **plan: object) -> Calibrator:
-    made = Calibrator(*tiny, Plan(lengths=(300,), kinds=("prose", "key-value"), prompts=4, seed=1, **plan))
+    made = Calibrator(*tiny, CalibrationPlan(lengths=(300,), kinds=("prose", "key-value"), prompts=4, seed=1, **plan))
     made.meter = meter  # type: ignore[assignment]
     return made
 
@@ -240,7 +240,7 @@ def test_a_target_is_reached_whatever_it_loses(tiny) -> None:
 )
 def test_a_plan_that_makes_no_sense_is_refused(tiny, plan: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Calibrator(*tiny, Plan(**plan))
+        Calibrator(*tiny, CalibrationPlan(**plan))
 
 
 # the command
@@ -258,7 +258,7 @@ def test_the_command_may_be_interrupted_and_stores_what_load_then_uses(
     flat: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    calls, compare = [], Meter._compare
+    calls, compare = [], LossMeter._compare
 
     def interrupted(self, *args):
         calls.append(args)
@@ -268,7 +268,7 @@ def test_the_command_may_be_interrupted_and_stores_what_load_then_uses(
 
     command = ["calibrate", "--model", str(flat), "--max-loss", "9", *SMALL]
     stored = tmp_path / "cache" / "lazymlx" / "schedules" / f"{flat.parent.name}--flat.json"
-    monkeypatch.setattr(Meter, "_compare", interrupted)
+    monkeypatch.setattr(LossMeter, "_compare", interrupted)
     monkeypatch.setattr("lazymlx.calibrate.loss.ANSWER_TOKENS", 8)
     assert main(command) == 130
     err = capsys.readouterr().err

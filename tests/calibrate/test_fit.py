@@ -12,7 +12,7 @@ from zoo import pair
 from lazymlx.cache.stage import Span
 from lazymlx.calibrate.fit import SINK, fit_maps
 from lazymlx.calibrate.looking import cuts_to_try, fitting_text, trusted
-from lazymlx.calibrate.plan import Plan
+from lazymlx.calibrate.plan import CalibrationPlan
 from lazymlx.errors import MapsError
 from lazymlx.eval.encoding import Encoder
 from lazymlx.nn.attention import Rows
@@ -169,7 +169,7 @@ def test_cuts_whose_maps_explain_nothing_are_left_out(model):
 
 def test_the_text_to_fit_to_is_of_every_kind_and_as_long_as_it_should_be(model):
     encoder = Encoder(speller())
-    chunks = fitting_text(encoder, 12_000, Plan())
+    chunks = fitting_text(encoder, 12_000, CalibrationPlan())
     texts = [encoder.text(chunk) for chunk in chunks]
     assert 12_000 <= sum(map(len, chunks)) < 20_000
     questions = (
@@ -180,7 +180,11 @@ def test_the_text_to_fit_to_is_of_every_kind_and_as_long_as_it_should_be(model):
         "say?",
     )  # capitals are no letters here
     assert all(any(question in text for text in texts) for question in questions)
-    assert chunks == fitting_text(encoder, 12_000, Plan()) != fitting_text(encoder, 12_000, Plan(seed=1))
+    assert (
+        chunks
+        == fitting_text(encoder, 12_000, CalibrationPlan())
+        != fitting_text(encoder, 12_000, CalibrationPlan(seed=1))
+    )
 
 
 @pytest.mark.parametrize(

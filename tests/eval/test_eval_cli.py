@@ -10,7 +10,7 @@ import pytest
 from model_folder import write_model
 
 from lazymlx.cli.main import main
-from lazymlx.eval import prose, readers, structured, unlabelled
+from lazymlx.eval import prose, published, structured, unlabelled
 from lazymlx.eval.agreement import agreement
 from lazymlx.files import write_json
 from lazymlx.loading import stored as schedules
@@ -25,7 +25,7 @@ def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights have nothing to say, and say it at length."""
     for module, name in ((prose, "FACT_TOKENS"), (structured, "VALUE_TOKENS"), (unlabelled, "DENSE_TOKENS")):
         monkeypatch.setattr(module, name, 6)
-    monkeypatch.setattr(readers, "KV_TOKENS", KV_TOKENS)
+    monkeypatch.setattr(published, "KV_TOKENS", KV_TOKENS)
 
 
 def evaluate(folder: Path, model: Path, *flags: str) -> int:

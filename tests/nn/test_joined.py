@@ -89,14 +89,14 @@ def test_several_rows_are_added_up_within_products(tmp_path: Path) -> None:
     """Twice a layer. A single row, whose product is another kernel, is added as ever."""
     model = twin_of(stock_model(tiny_args()))
     several, single = (sums(model(mx.array([tokens])), tmp_path) for tokens in ([1, 2, 3], [1]))
-    assert several.within == 2 * len(model.layers) and single.within == 0
+    assert several.in_products == 2 * len(model.layers) and single.in_products == 0
     assert single.beside - several.beside == 2 * len(model.layers)
 
 
 class Sums(NamedTuple):
     """How often a computation adds two arrays, in norms and rotations too."""
 
-    within: int  # products
+    in_products: int
     beside: int
 
 

@@ -62,7 +62,7 @@ def family_of(kind: str | None, text_config: dict[str, Any] | None = None) -> Fa
     if kind in SEEING:
         title, upstream, usual = SEEING[kind]
         named = (text_config or {}).get("model_type", usual)
-        return family_of(named if named in FAMILIES or reason(named) else usual).within(title, upstream)
+        return family_of(named if named in FAMILIES or reason(named) else usual).as_language_model(title, upstream)
     why = reason(kind) if kind else None
     if why:
         raise ModelError(f"model: type {kind!r} is not supported: {why}")

@@ -71,7 +71,7 @@ class Family:
     block: bool = False
     inside: str | None = None
 
-    def within(self, title: str, upstream: str, inside: str = "language_model") -> "Family":
+    def as_language_model(self, title: str, upstream: str, inside: str = "language_model") -> "Family":
         """This family as the language model of one that sees as well."""
         return replace(self, title=title, upstream=upstream, inside=inside)
 

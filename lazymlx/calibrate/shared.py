@@ -15,10 +15,10 @@ from ..eval.policies.engine import EngineConversation
 from ..nn.loop import View
 from ..nn.windows import scoring_layer
 
-WIDEST = 128  # the widest query window that a reading can serve
+WIDEST = 128  # the widest query window that can be served
 
 
-class Reading:
+class SharedPrompt:
     """A prompt without its last token, read through as many layers as were asked for."""
 
     def __init__(self, model: Model, tokens: Integer[mx.array, "1 L"]):
@@ -68,9 +68,9 @@ class Reading:
 class Continued(EngineConversation):
     """A conversation that has read a prompt up to its last token, which is all that `read` takes in."""
 
-    def __init__(self, reading: Reading, config: LazyConfig, stop: Collection[int]):
-        super().__init__(reading.model, config, stop)
-        self.cache = [reading.cache(config)]
+    def __init__(self, shared: SharedPrompt, config: LazyConfig, stop: Collection[int]):
+        super().__init__(shared.model, config, stop)
+        self.cache = [shared.cache(config)]
 
     def read(self, tokens, tail):
         self.cache[0].expect(1, tail=tail)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lazymlx.errors import UsageError
-from lazymlx.eval.readers import check_apart, read
+from lazymlx.eval.published import check_apart, read
 
 LONGBENCH = {
     "input": "Who kept the key?",

@@ -42,7 +42,7 @@ def read(path: Path, limit: int | None = None) -> list[Sample]:
         lacking = [field for field in form.fields if field not in line.fields]
         if lacking:
             raise line.error(f"field {lacking[0]!r} is missing; by its first line the file is {form.name}")
-        samples.append(form.reader(line))
+        samples.append(form.sample_of(line))
         if len(samples) == limit:
             break
     if not samples:
@@ -141,7 +141,7 @@ class Format(NamedTuple):
 
     name: str
     fields: tuple[str, ...]  # that tell it from the others
-    reader: Callable[[Line], Sample]
+    sample_of: Callable[[Line], Sample]
 
 
 FORMATS = (

@@ -1,4 +1,4 @@
-"""`Meter`: how far a prompt has been read."""
+"""`JobProgress`: how far a prompt has been read."""
 
 from time import perf_counter
 
@@ -6,7 +6,7 @@ from ..progress import Progress
 from .job import Job
 
 
-class Meter:
+class JobProgress:
     """Turns what is heard of a prompt, that is read in parts and then answered, into reports to its client.
 
     Args:
@@ -16,9 +16,9 @@ class Meter:
 
     def __init__(self, job: Job, cached: int, work: list[int]):
         self._job, self._cached, self._new = job, cached, len(job.prompt.tokens) - cached
-        self._reading, self._done, self._started = work[0] / sum(work), 0.0, perf_counter()
+        self._read_share, self._done, self._started = work[0] / sum(work), 0.0, perf_counter()
 
-    def reading(self, progress: Progress) -> bool:
+    def part_read(self, progress: Progress) -> bool:
         """Part of the prompt is read; False if nobody waits for it."""
         return self._tell(self._share(progress.processed))
 
@@ -31,7 +31,7 @@ class Meter:
         return self._tell(self._done + (1 - self._done) * progress.fraction)
 
     def _share(self, position: int) -> float:
-        return self._reading * (position - self._cached) / self._new
+        return self._read_share * (position - self._cached) / self._new
 
     def _tell(self, share: float) -> bool:
         if self._job.request.progress:
