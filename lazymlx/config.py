@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Reduce = Literal["mean", "max"]
 Attend = Literal["computed", "selected"]
-Filled = Literal["seen", "choosing"]
+FilledUse = Literal["seen", "choosing"]
 
 
 class Cut(NamedTuple):
@@ -55,6 +55,7 @@ GROUP_SIZES = (32, 64, 128)
 
 STORAGE = ("kv_bits", "kv_group_size", "quantized_kv_start", "aux_bits")  # fields that say how, not what
 
+STEP_SIZE = 2048  # tokens of a prompt that are computed at a time, if nobody says otherwise
 MOST = 2**30  # of anything that is counted: no conversation has more positions, and shapes have 32 bits
 MOST_BESIDE = 2**16  # rows that a step has beside its token, and places that scores are padded by: memory is taken
 
@@ -204,7 +205,7 @@ class LazyConfig:
             "for the model; 0 or off: never; on: 64, and an error where there are none"
         },
     )
-    filled: Filled = field(
+    filled: FilledUse = field(
         default="seen",
         metadata={
             "help": "predicted keys and values of tokens left behind: seen by the tokens of a prompt that go on, or "

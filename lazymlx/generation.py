@@ -18,7 +18,7 @@ from mlx_lm.sample_utils import greedy_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .cache.conversation import LazyCache
-from .config import MOST, STORAGE
+from .config import MOST, STEP_SIZE, STORAGE
 from .costs.full import refused_if_full
 from .ending import ENDING
 from .engine.model import Model
@@ -158,7 +158,7 @@ def generate_step(
     sampler: Sampler | None = None,
     logits_processors: list[LogitsProcessor] | None = None,
     prompt_cache: list[LazyCache] | None = None,
-    prefill_step_size: int = 2048,
+    prefill_step_size: int = STEP_SIZE,
     max_memory: int | None = None,
     on_progress: OnProgress | None = None,
     prompt_progress_callback: Callable[[int, int], None] | None = None,

@@ -14,7 +14,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .cache.conversation import LazyCache
 from .cache.undo import Mark
-from .config import LazyConfig
+from .config import STEP_SIZE, LazyConfig
 from .costs.full import refused_if_full
 from .costs.memory import ensure_fits
 from .ending import ENDING
@@ -31,7 +31,7 @@ def read(
     tokens: Sequence[int] | mx.array,
     prompt_cache: list[LazyCache],
     *,
-    prefill_step_size: int = 2048,
+    prefill_step_size: int = STEP_SIZE,
     max_memory: int | None = None,
     on_progress: OnProgress | None = None,
     on_cancel: Callable[[], None] | None = None,
@@ -64,7 +64,7 @@ def prefill(
     *,
     complete: bool = True,
     tail: int = 0,
-    step_size: int = 2048,
+    step_size: int = STEP_SIZE,
     max_memory: int | None = None,
     on_progress: OnProgress | None = None,
     on_cancel: Callable[[], None] | None = None,

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "lazymlx"
 # A row may import the rows above it; neighbours in a row do not know each other. Place a new module here.
 ORDER = [
     {"errors"},
-    {"demo", "ending", "files", "journal", "messages", "places", "templates"},
+    {"demo", "ending", "files", "journal", "messages", "places", "templates", "units"},
     {"config", "progress", "stats", "sealed", "documents", "ranks"},
     {"cache"},
     {"nn"},
@@ -81,6 +81,15 @@ def imported(path: Path) -> Iterator[str]:
         yield from (name for name in names if name.split(".")[0] == "lazymlx")
 
 
+def types_of(path: Path) -> Iterator[str]:
+    """Public classes and type aliases that a file defines."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        named = [node.name] if isinstance(node, ast.ClassDef) else []
+        if isinstance(node, ast.Assign):
+            named = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        yield from (name for name in named if name[0].isupper() and not name.isupper())
+
+
 def target_rank(name: str) -> int:
     below = name.split(".")[1:]
     return RANK[below[0]] if below and below[0] in modules() else FACADE_RANK
@@ -113,6 +122,15 @@ def test_imports_go_one_way(path: Path) -> None:
 def test_files_are_short(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= MOST_LINES, f"{lines} lines, more than {MOST_LINES}: give each idea its own file"
+
+
+def test_a_type_has_a_name_of_its_own() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for name in types_of(path):
+            homes.setdefault(name, []).append(relative(path))
+    shared = {name: paths for name, paths in homes.items() if len(paths) > 1}
+    assert not shared, "one name, one thing: rename all but one of these, by what they are for"
 
 
 def test_importing_the_package_loads_no_framework() -> None:

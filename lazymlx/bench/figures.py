@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import UsageError
 from .growth import COSTS, Fit, fits
-from .results import Row, headline, rows
+from .results import SpeedRow, headline, rows
 
 COLOURS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860")
 BOUND = "FLOP-ideal of "
@@ -52,17 +52,17 @@ def _fitted(axis: Any, fit: Fit, colour: str) -> None:
     axis.plot(fit.lengths, [fit.at(n) for n in fit.lengths], color=colour, label=f"{fit.variant}: N^{fit.exponent:.2f}")
 
 
-def _ideal_time(row: Row) -> float | None:
+def _ideal_time(row: SpeedRow) -> float | None:
     """Of the dense path's time, the share of its operations."""
     dense = row["ttft"] * row["over_dense"] if row["over_dense"] else None
     return dense / row["ideal"] if dense else None
 
 
-def _ideal_ratio(row: Row) -> float | None:
+def _ideal_ratio(row: SpeedRow) -> float | None:
     return row["speedup"] / row["of_ideal"] if row["of_ideal"] and row["speedup"] else None
 
 
-def _variants(found: Sequence[Row]) -> list[str]:
+def _variants(found: Sequence[SpeedRow]) -> list[str]:
     return list(dict.fromkeys(row["variant"] for row in found))
 
 
@@ -78,7 +78,12 @@ def _figure(panels: int) -> tuple[Any, Sequence[Any]]:
 
 
 def _line(
-    axis: Any, own: Sequence[Row], value: Callable[[Row], float | None], label: str, colour: str, style: str = "o-"
+    axis: Any,
+    own: Sequence[SpeedRow],
+    value: Callable[[SpeedRow], float | None],
+    label: str,
+    colour: str,
+    style: str = "o-",
 ) -> None:
     points = [(row["length"], value(row)) for row in own]
     points = [(x, y) for x, y in points if y is not None]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
-from .results import Row, rows
+from .results import SpeedRow, rows
 
-COSTS: dict[str, tuple[str, Callable[[Row], float | None]]] = {  # its unit, and where it stands in a row
+COSTS: dict[str, tuple[str, Callable[[SpeedRow], float | None]]] = {  # its unit, and where it stands in a row
     "time to the first token": ("s", lambda row: row["ttft"]),
     "peak memory above the weights": ("bytes", lambda row: row["peak_bytes"]),
     "time of a generated token": ("s", lambda row: 1 / row["tps"] if row["tps"] else None),

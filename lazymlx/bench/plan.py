@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..config import LazyConfig
+from ..config import STEP_SIZE, LazyConfig
 from ..errors import UsageError
 
 WHAT = ("ttft", "decode", "memory", "revive")
@@ -55,7 +55,7 @@ class BenchPlan:
     lazy: LazyConfig = field(default_factory=LazyConfig)
     what: tuple[str, ...] = WHAT
     stock_steps: tuple[int | None, ...] = (2048, None)
-    step: int | None = 2048
+    step: int | None = STEP_SIZE
     repeats: int = 5
     tokens: int = 32
     filled: tuple[str, ...] = ()

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from ..errors import UsageError
+from ..units import size
 
 if TYPE_CHECKING:
     from .measure import Bench
 
 KIND = "lazymlx speed"
-Row = dict[str, Any]
+SpeedRow = dict[str, Any]
 
 
 def document(bench: "Bench", on: dict[str, Any]) -> dict[str, Any]:
@@ -74,13 +75,13 @@ def read_run(path: Path, kind: str, otherwise: str) -> dict[str, Any]:
     return content
 
 
-def rows(content: dict[str, Any]) -> list[Row]:
+def rows(content: dict[str, Any]) -> list[SpeedRow]:
     """One row a variant and length: its medians, and how they compare with stock and dense at the same length."""
     lengths = sorted({record["length"] for record in content["records"]})
     return [row for length in lengths for row in _rows_at(content["records"], length)]
 
 
-def _rows_at(records: list[Row], length: int) -> list[Row]:
+def _rows_at(records: list[SpeedRow], length: int) -> list[SpeedRow]:
     here = [_with_medians(record) for record in records if record["length"] == length]
     stocks = [row for row in here if row["variant"] == "stock"]  # that at mlx-lm's default step size first
     stock = _best(stocks)
@@ -91,7 +92,7 @@ def _rows_at(records: list[Row], length: int) -> list[Row]:
     return [row | {"over_default": _over(default, row, "ttft")} for row in compared]
 
 
-def _with_medians(record: Row) -> Row:
+def _with_medians(record: SpeedRow) -> SpeedRow:
     times, rates = record["ttft_s"], record["decode_tps"]
     middle = median(times) if times else None
     return record | {
@@ -103,7 +104,7 @@ def _with_medians(record: Row) -> Row:
     }
 
 
-def _best(stock: list[Row]) -> Row | None:
+def _best(stock: list[SpeedRow]) -> SpeedRow | None:
     """Of stock's step sizes the fastest; its decode rate and memory are those of its default."""
     timed = [row for row in stock if row["ttft"]]
     if not timed:
@@ -113,7 +114,7 @@ def _best(stock: list[Row]) -> Row | None:
     }
 
 
-def _ratios(row: Row, stock: Row | None, dense: Row | None) -> Row:
+def _ratios(row: SpeedRow, stock: SpeedRow | None, dense: SpeedRow | None) -> SpeedRow:
     over_dense = _over(dense, row, "ttft")
     ideal = row["ideal"]
     return {
@@ -127,7 +128,7 @@ def _ratios(row: Row, stock: Row | None, dense: Row | None) -> Row:
     }
 
 
-def _over(above: Row | None, below: Row | None, key: str) -> float | None:
+def _over(above: SpeedRow | None, below: SpeedRow | None, key: str) -> float | None:
     return above[key] / below[key] if above and below and above[key] and below[key] else None
 
 
@@ -167,7 +168,7 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def measured_curve(content: dict[str, Any]) -> list[Row]:
+def measured_curve(content: dict[str, Any]) -> list[SpeedRow]:
     return [record for record in content["curve"] if record["decode_tps"]]
 
 
@@ -204,11 +205,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (  # heading, key of a row, format
 def cell(value: Any, form: str) -> str:
     if value is None:
         return "-"
-    return size(value) if form == "bytes" else form.format(value)
-
-
-def size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    return size(value, decimals=2) if form == "bytes" else form.format(value)
 
 
 def table(content: dict[str, Any]) -> Table:

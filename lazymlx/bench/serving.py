@@ -8,10 +8,10 @@ from .results import read_run
 
 KIND = "lazymlx serving"
 HEADS = ("conversation", "server", "1st question", "later ones", "1st, CPU", "later, CPU", "read for a later one")
-Run = dict[str, Any]
+ServingRun = dict[str, Any]
 
 
-def read(path: Path) -> Run:
+def read(path: Path) -> ServingRun:
     """A stored run.
 
     Raises:
@@ -20,7 +20,7 @@ def read(path: Path) -> Run:
     return read_run(path, KIND, "no run of servers; expected what scripts/bench_serve.py printed last")
 
 
-def headline(run: Run) -> str:
+def headline(run: ServingRun) -> str:
     """The machine and the model, in one line."""
     on, what = run["machine"], run["run"]
     parts = [
@@ -31,7 +31,7 @@ def headline(run: Run) -> str:
     return f"{'; '.join(parts)} ({on['date'][:10]})"
 
 
-def rows(run: Run) -> list[list[str]]:
+def rows(run: ServingRun) -> list[list[str]]:
     """A row a conversation and server: its first question, and of the later ones the median, to the first token.
 
     Seconds that passed, seconds that the server computed for (which others on the machine do not stretch), and tokens.
@@ -39,7 +39,7 @@ def rows(run: Run) -> list[list[str]]:
     return [_row(result) for result in run["results"]]
 
 
-def _row(result: Run) -> list[str]:
+def _row(result: ServingRun) -> list[str]:
     new = [prompt - cached for prompt, cached in zip(result["prompt_tokens"], result["cached_tokens"], strict=True)]
     times = [_seconds(each) for name in ("ttft_s", "cpu_s") for each in (result[name][:1], result[name][1:])]
     return [result["way"], result["server"], *times, f"{median(new[1:]):,.0f} tokens"]

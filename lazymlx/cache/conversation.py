@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 from jaxtyping import Bool
 
-from ..config import LazyConfig
+from ..config import STEP_SIZE, LazyConfig
 from ..errors import StateError
 from ..stats import LazyStats
 from .aux_cache import AuxCache
@@ -18,7 +18,6 @@ from .rows import RowBuffer
 from .stage import StageCache, handles_of
 from .turn import Ranges, Turn
 
-STEP_SIZE = 2048  # rows computed at a time in prefill, if nobody says otherwise
 AHEAD = 512  # slots to make beyond those for a decode step's rows, where these need new ones
 
 OnRows = Callable[[int, int, int], None]
@@ -58,7 +57,7 @@ class Step(NamedTuple):
     report: Callable[[int, int, int], None]  # called for a prompt: with the stage, rows done in it, rows to do
 
 
-class Form(NamedTuple):
+class CacheForm(NamedTuple):
     """All that two conversations must have in common for one's arrays to fit the other."""
 
     config: LazyConfig
@@ -89,7 +88,7 @@ class LazyCache:
         self.prompt_queries = RowBuffer(0)  # (N, H * D_h): there too, of all of them, if they may be asked in turn
 
     @classmethod
-    def of(cls, form: Form, behind: Sequence[mx.array]) -> "LazyCache":
+    def of(cls, form: CacheForm, behind: Sequence[mx.array]) -> "LazyCache":
         """Another conversation behind its first cut, of which nothing but arrays is known: any slot may be empty."""
         cache = cls(form.config, form.layers)
         cache.aux = AuxCache(len(form.config.cuts), form.aux_bits, form.aux_group_size)
@@ -101,9 +100,9 @@ class LazyCache:
         return cache
 
     @property
-    def form(self) -> Form:
+    def form(self) -> CacheForm:
         rows = self.aux.rows
-        return Form(self.config, self.edges[-1], self.packed, rows.bits, rows.group_size)
+        return CacheForm(self.config, self.edges[-1], self.packed, rows.bits, rows.group_size)
 
     def expect(self, tokens: int, *, complete: bool = True, tail: int = 0) -> None:
         """Announce the next `tokens` tokens as one prompt or question.

@@ -53,10 +53,10 @@ class Quantized(NamedTuple):
         )
 
 
-Stored = mx.array | Quantized
+MaybePacked = mx.array | Quantized
 
 
-def unpacked(stored: Stored) -> mx.array:
+def unpacked(stored: MaybePacked) -> mx.array:
     return stored.unpacked() if isinstance(stored, Quantized) else stored
 
 
@@ -158,7 +158,7 @@ class RowBuffer:
             self._with_slots(part, slots, new) for part, new in zip(self.parts, self._packed(rows), strict=True)
         )
 
-    def read(self, first: int, stop: int) -> Stored:
+    def read(self, first: int, stop: int) -> MaybePacked:
         """The rows of the slots `[first, stop)`, packed if they are."""
         parts = tuple(self._slots_of(part, slice(first, stop)) for part in self.parts)
         if self.bits is None:

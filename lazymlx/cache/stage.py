@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from .masks import Mask, causal
-from .rows import RowBuffer, Stored, added, grown, written
+from .rows import MaybePacked, RowBuffer, added, grown, written
 
 NOWHERE = 2**30  # position of an empty slot: later than any query, so that every mask hides it
 
@@ -58,7 +58,7 @@ class KeysValues:
         self.keys.write(keys, span.start, span.capacity)
         self.values.write(values, span.start, span.capacity)
 
-    def read(self, first: int, stop: int) -> tuple[Stored, Stored]:
+    def read(self, first: int, stop: int) -> tuple[MaybePacked, MaybePacked]:
         """Keys and values of the slots `[first, stop)`."""
         return self.keys.read(first, stop), self.values.read(first, stop)
 

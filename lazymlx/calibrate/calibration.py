@@ -22,7 +22,7 @@ from ..nn.windows import possible
 from .kinds import Writer
 from .loss import Loss, LossMeter
 from .plan import CalibrationPlan
-from .search import Cuts, Found, Search
+from .search import Cuts, Search, SearchResult
 from .trials import Book, OnPrompt, Trials, ignore
 
 # Rounding up is left out: it keeps a little more, and on a short prompt that would hide what a share can bear.
@@ -32,7 +32,7 @@ BACK = 0.95  # of the speed-up of a schedule that failed: what the next one may 
 CANDIDATES = 16  # about as many as see all prompts, beside half of the scan
 CHECKED = 1.5  # checks until one passes, about
 
-Say = Callable[[str], None]
+OnLine = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Calibrator:
         maps: Maps | None = None,
         book: Book | None = None,
         on_prompt: OnPrompt = ignore,
-        say: Say = lambda line: None,
+        say: OnLine = lambda line: None,
     ):
         self.plan, self.book, self.on_prompt, self.say = plan, book or Book(), on_prompt, say
         self.maps, self.base = maps, BASE if maps is not None else replace(BASE, lookahead=0)
@@ -219,7 +219,7 @@ class Calibrator:
         prompts = self._writer(part).prompts(number, self.plan.lengths)
         return Trials(self.meter, prompts, self.plan.max_loss, self.book, self.on_prompt, self.plan.target is not None)
 
-    def _search(self, trials: Trials, refused: Sequence[Cuts]) -> Found:
+    def _search(self, trials: Trials, refused: Sequence[Cuts]) -> SearchResult:
         limit = BACK * min((self.speedup(cuts) for cuts in refused), default=inf)
 
         def fits(cuts: Cuts) -> bool:

@@ -30,7 +30,7 @@ Cuts = tuple[Cut, ...]
 
 
 @dataclass
-class Found:
+class SearchResult:
     """What a search came to: a configuration, its loss on the search's prompts, and the scan of the layers."""
 
     config: LazyConfig
@@ -68,17 +68,17 @@ class Search:
 
     # under a limit on the loss
 
-    def fastest(self) -> Found:
+    def fastest(self) -> SearchResult:
         """The fastest configuration that loses no more prompts than it may."""
         scan = self._scan()
         stairs = self._least_keeps(scan)
         for number in range(1, MOST_CUTS + 1):
             self._combine(stairs, number)
         if not self.best:
-            return Found(self._config(()), Loss({}), scan)
+            return SearchResult(self._config(()), Loss({}), scan)
         self._refine()
         config = self._config(self.best)
-        return Found(config, self.trials.race([config], "loss of the best")[config], scan)
+        return SearchResult(config, self.trials.race([config], "loss of the best")[config], scan)
 
     def _scan(self) -> dict[int, Loss]:
         """The loss of a single cut at every layer."""
@@ -175,7 +175,7 @@ class Search:
 
     # at a given speed
 
-    def safest(self, target: float) -> Found:
+    def safest(self, target: float) -> SearchResult:
         """The configuration of the least loss among those whose ideal speed-up is at least `target`.
 
         Raises:
@@ -188,7 +188,7 @@ class Search:
         for number in range(2, MOST_CUTS + 1):
             more = [self._config(cuts) for cuts in filter(self.fits, self._with_one_more(config.cuts, target))]
             (config, loss), *_ = self.trials.rank([config, *more], f"{number} cuts")
-        return Found(config, loss)
+        return SearchResult(config, loss)
 
     def _reaching(self, before: Cuts, layer: int, target: float, after: Cuts = ()) -> Cuts:
         """Cuts with one at `layer` that keeps as much as `target` allows; none if it cannot be reached."""

@@ -6,14 +6,15 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..files import is_stream
+from ..units import megabytes
 from . import options, values
 from .bar import PrefillBar
 from .notes import EMBEDDED, notes
-from .origin import Document, called, origin
+from .origin import ReadDocument, called, origin
 from .outputs import check_document
 from .parser import Once
 from .party import decided, speaks
-from .request import Request, add_document_flag, count_tokens, is_demo, read_request
+from .prompt import UserPrompt, add_document_flag, count_tokens, is_demo, read_prompt
 from .terminal import say
 
 EXAMPLES = """\
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read and save; whatever can be refused without loading anything is refused first."""
     lazy = options.lazy_config(args)
-    request = Request(**decided(args, "request", lambda: vars(read_request(args))))
+    prompt = UserPrompt(**decided(args, "prompt", lambda: vars(read_prompt(args))))
     name = options.model_name(args)
 
     from ..loading.hub import find
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from ..session.session import Session
 
     decided(args, "output", lambda: _check_output(args, is_document))
-    say(f"reading {request.name} with {called(args.model)}")
+    say(f"reading {prompt.name} with {called(args.model)}")
     if args.model is None and not is_demo(args):
         say(EMBEDDED)
     folder = find(name)
@@ -64,15 +65,15 @@ def run(args: argparse.Namespace) -> int:
     calibrated = given["calibration"] is not None or find_stored(folder) is not None
     limits = {"max_memory": args.max_memory, "step_size": options.step_size(args)}
     with Session(model, tokenizer, args.system_prompt, **limits) as session:
-        tokens = session.stats.context_tokens + count_tokens(request.text, tokenizer)
+        tokens = session.stats.context_tokens + count_tokens(prompt.text, tokenizer)
         for note in notes(tokens, model, None if calibrated else lazy, model.lazy):
             say(note)
         with PrefillBar("reading") as bar:
-            session.read(request.text, bar)
+            session.read(prompt.text, bar)
         tokens = session.stats.context_tokens
-        session.save(args.output, origin(args, [Document(request.name, tokens)]))
+        session.save(args.output, origin(args, [ReadDocument(prompt.name, tokens)]))
         if speaks(args):
-            say(f"saved {tokens} tokens to {args.output}, {args.output.stat().st_size / 1e6:.1f} MB")
+            say(f"saved {tokens} tokens to {args.output}, {megabytes(args.output.stat().st_size)}")
     return 0
 
 

@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     folder = find(model_name(args))
     out, flag = _place(args.out, folder)
     schedules.check_writable(out, flag)
-    fingerprint = schedules.fingerprint(folder, args.adapter_path)
+    fingerprint = schedules.folder_fingerprint(folder, args.adapter_path)
     measured = {"model": fingerprint, "seed": plan.seed, "texts": _digest(plan), "lazymlx": __version__}
     journal = open_journal(out.with_suffix(".partial.jsonl"), measured, args.resume)
     model, tokenizer = load(

@@ -52,14 +52,14 @@ def run(args: argparse.Namespace) -> int:
     import mlx.core as mx  # which takes a second
 
     from . import answering, chat_commands
-    from .conversation import Conversation, described, note
+    from .chat_session import ChatSession, described, note
 
     with own_model(args):
         model, tokenizer, calibrated = answering.open_model(args, options.model_name(args), lazy)
     mx.random.seed(args.seed)
     interactive = is_interactive()
     uncalibrated = None if calibrated else lazy
-    conversation = Conversation(model, tokenizer, args, uncalibrated, interactive=interactive)
+    conversation = ChatSession(model, tokenizer, args, uncalibrated, interactive=interactive)
     if args.document is not None:
         conversation.open(str(args.document))
     if interactive:

@@ -9,20 +9,20 @@ from rich.table import Table
 
 from ..errors import UsageError
 from . import chat_settings
-from .conversation import NEW, Conversation, described, note
+from .chat_session import NEW, ChatSession, described, note
 from .origin import called
 
 
 @dataclass(frozen=True)
-class Command:
+class ChatCommand:
     """One command; `operand` is what has to follow its name, "" if nothing may, in brackets if it may be left out."""
 
     operand: str
     help: str
-    run: Callable[[Conversation, str], None]
+    run: Callable[[ChatSession, str], None]
 
 
-def obey(conversation: Conversation, message: str) -> None:
+def obey(conversation: ChatSession, message: str) -> None:
     """Do what a message that begins with a slash says.
 
     Raises:
@@ -58,29 +58,29 @@ def complete(line: str) -> list[str]:
     return [f"{name} {start}{file.name}{'/' if file.is_dir() else ''}" for file in found]
 
 
-def _docs(conversation: Conversation, _: str) -> None:
+def _docs(conversation: ChatSession, _: str) -> None:
     for document in conversation.documents:
         note(f"{document.name}: {document.tokens} tokens")
     if not conversation.documents:
         note("nothing has been read yet; /read FILE does it")
 
 
-def _lazy(conversation: Conversation, words: str) -> None:
+def _lazy(conversation: ChatSession, words: str) -> None:
     conversation.restart(conversation.config_for(words))
     note(f"{NEW}: {described(conversation.session.config)}")
 
 
-def _reset(conversation: Conversation, _: str) -> None:
+def _reset(conversation: ChatSession, _: str) -> None:
     conversation.restart()
     note(NEW)
 
 
-def _stats(conversation: Conversation, _: str) -> None:
+def _stats(conversation: ChatSession, _: str) -> None:
     for line in conversation.statistics():
         note(line)
 
 
-def _set(conversation: Conversation, words: str) -> None:
+def _set(conversation: ChatSession, words: str) -> None:
     name, *value = words.split(maxsplit=1) or [""]
     if value:
         conversation.set(words)
@@ -89,14 +89,14 @@ def _set(conversation: Conversation, words: str) -> None:
             note(line)
 
 
-def _model(conversation: Conversation, name: str) -> None:
+def _model(conversation: ChatSession, name: str) -> None:
     if name:
         conversation.use(name)
     else:
         note(called(conversation.args.model))
 
 
-def _help(conversation: Conversation, _: str) -> None:
+def _help(conversation: ChatSession, _: str) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     for name, command in COMMANDS.items():
@@ -106,25 +106,27 @@ def _help(conversation: Conversation, _: str) -> None:
     console.print(HELP)
 
 
-def _quit(conversation: Conversation, _: str) -> None:
+def _quit(conversation: ChatSession, _: str) -> None:
     raise EOFError
 
 
-COMMANDS: dict[str, Command] = {
-    "read": Command("FILE", "read documents, folders or addresses, for the questions to come", Conversation.read),
-    "docs": Command("", "list what has been read", _docs),
-    "save": Command("FILE", "save the conversation with all that was read", Conversation.save),
-    "open": Command("FILE", "go on with a saved one", Conversation.open),
-    "undo": Command("", "forget the newest question or document", lambda conversation, _: conversation.undo()),
-    "retry": Command("", "ask the newest question again", lambda conversation, _: conversation.retry()),
-    "explain": Command("[FILE]", "write a page that shows what the newest answer was made of", Conversation.explain),
-    "stats": Command("", "what the conversation has cost so far", _stats),
-    "lazy": Command("on|off|auto|SCHEDULE", "what to leave behind; begins a new conversation", _lazy),
-    "set": Command("[NAME VALUE]", "temperature, max-tokens, system, ...; without a value it says what is set", _set),
-    "model": Command("[NAME]", "begin a new conversation with another model; alone it names this one", _model),
-    "reset": Command("", "begin a new conversation; as r alone does", _reset),
-    "help": Command("", "this list; as h alone does", _help),
-    "quit": Command("", "leave; as q alone and Ctrl-D do", _quit),
+COMMANDS: dict[str, ChatCommand] = {
+    "read": ChatCommand("FILE", "read documents, folders or addresses, for the questions to come", ChatSession.read),
+    "docs": ChatCommand("", "list what has been read", _docs),
+    "save": ChatCommand("FILE", "save the conversation with all that was read", ChatSession.save),
+    "open": ChatCommand("FILE", "go on with a saved one", ChatSession.open),
+    "undo": ChatCommand("", "forget the newest question or document", lambda conversation, _: conversation.undo()),
+    "retry": ChatCommand("", "ask the newest question again", lambda conversation, _: conversation.retry()),
+    "explain": ChatCommand("[FILE]", "write a page that shows what the newest answer was made of", ChatSession.explain),
+    "stats": ChatCommand("", "what the conversation has cost so far", _stats),
+    "lazy": ChatCommand("on|off|auto|SCHEDULE", "what to leave behind; begins a new conversation", _lazy),
+    "set": ChatCommand(
+        "[NAME VALUE]", "temperature, max-tokens, system, ...; without a value it says what is set", _set
+    ),
+    "model": ChatCommand("[NAME]", "begin a new conversation with another model; alone it names this one", _model),
+    "reset": ChatCommand("", "begin a new conversation; as r alone does", _reset),
+    "help": ChatCommand("", "this list; as h alone does", _help),
+    "quit": ChatCommand("", "leave; as q alone and Ctrl-D do", _quit),
 }
 SHORT = {"q": "/quit", "r": "/reset", "h": "/help"}  # mlx_lm.chat's
 

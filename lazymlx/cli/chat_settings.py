@@ -11,7 +11,7 @@ OTHER_NAMES = {"temperature": "temp", "system": "system-prompt"}
 FIXED = ("extra-eos-token", "prefill-step-size", "max-memory")  # flags that hold for the whole chat
 
 
-class Parser(argparse.ArgumentParser):
+class SettingsParser(argparse.ArgumentParser):
     """The flags, read one at a time."""
 
     def error(self, message: str) -> NoReturn:
@@ -50,14 +50,14 @@ def is_system_prompt(words: str) -> bool:
     return _name(words) == "system-prompt"
 
 
-def _parser() -> Parser:
-    parser = Parser(add_help=False, allow_abbrev=False)
+def _parser() -> SettingsParser:
+    parser = SettingsParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--system-prompt", type=values.utf8)
     options.add_generation_flags(parser)
     return parser
 
 
-def _names(parser: Parser) -> list[str]:
+def _names(parser: SettingsParser) -> list[str]:
     known = (dest.replace("_", "-") for dest in vars(parser.parse_args([])))
     return [name for name in known if name not in FIXED]
 

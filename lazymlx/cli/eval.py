@@ -165,17 +165,17 @@ def asked_policies(args: argparse.Namespace) -> Sequence[str]:
 def settings(args: argparse.Namespace, model: "Model") -> dict[str, Any]:
     """What all answers of a run have in common, the machine for their times; points are named with each answer."""
     from ..loading.hub import find
-    from ..loading.stored import fingerprint
+    from ..loading.stored import folder_fingerprint
     from ..machine import machine
 
     lazy, maps = model.lazy, model.engine.maps
     shared = {f.name: getattr(lazy, f.name) for f in fields(lazy) if f.name not in ("schedule", "scorer")}
     return {
         "model": MODEL.name if args.model is None else args.model,
-        "weights": fingerprint(find(options.model_name(args)), args.adapter_path),
+        "weights": folder_fingerprint(find(options.model_name(args)), args.adapter_path),
         "looks_at": None if maps is None else sorted(maps.cuts),  # cuts that it has maps for
         "draft_model": Path(args.draft_model).name if args.draft_model else None,
-        "draft_weights": fingerprint(find(args.draft_model)) if args.draft_model else None,
+        "draft_weights": folder_fingerprint(find(args.draft_model)) if args.draft_model else None,
         "seed": args.seed,
         "chip": machine()["chip"],
         "lazy": shared,

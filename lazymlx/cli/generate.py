@@ -16,7 +16,7 @@ from .notes import DEMO, EMBEDDED, notes
 from .origin import called, own_model
 from .outputs import check_page, check_statistics, write_statistics
 from .party import decided, speaks
-from .request import Request, add_prompt_flags, count_tokens, encode_request, is_demo, read_request
+from .prompt import UserPrompt, add_prompt_flags, count_tokens, encode_prompt, is_demo, read_prompt
 from .terminal import EXIT_INTERRUPTED, say, write
 
 if TYPE_CHECKING:
@@ -83,13 +83,13 @@ def run(args: argparse.Namespace) -> int:
         check_page(args.explain, "--explain")
         if args.stats_json is not None and args.stats_json.resolve() == args.explain.resolve():
             raise UsageError(f"--stats-json: {args.stats_json} is where --explain goes; name another place")
-    request = Request(**decided(args, "request", lambda: vars(read_request(args))))
+    prompt = UserPrompt(**decided(args, "prompt", lambda: vars(read_prompt(args))))
     if args.document is not None:
         with own_model(args):
-            return _ask_saved(args, request)
+            return _ask_saved(args, prompt)
     name = options.model_name(args)
     if args.verbose:
-        _announce(request, called(args.model))
+        _announce(prompt, called(args.model))
         if args.model is None:
             say(DEMO if is_demo(args) else EMBEDDED)
 
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from . import answering, statistics  # MLX comes with them, which takes a second
 
     model, tokenizer, calibrated = answering.open_model(args, name, lazy)
-    tokens = encode_request(request, tokenizer, args)
+    tokens = encode_prompt(prompt, tokenizer, args)
     if args.verbose:
         for note in notes(len(tokens), model, None if calibrated else lazy, model.lazy):
             say(note)
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         statistics.print_rule()
         _say_cut_off(first)
         statistics.print_statistics(first, model.lazy)
-    _explain(args, trace, tokenizer, first, request.question)
+    _explain(args, trace, tokenizer, first, prompt.question)
     dense = None
     if compare and not first.interrupted:
         with PrefillBar("reading densely", shown=args.verbose) as bar:
@@ -125,31 +125,31 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_INTERRUPTED if (dense or first).interrupted else 0
 
 
-def _ask_saved(args: argparse.Namespace, request: Request) -> int:
+def _ask_saved(args: argparse.Namespace, prompt: UserPrompt) -> int:
     """Answer a question about a saved document."""
     from ..explain import Trace
     from . import answering, statistics
 
-    assert request.question is not None
+    assert prompt.question is not None
     name = options.model_name(args)
     if args.verbose:
-        _announce(request, called(args.model))
+        _announce(prompt, called(args.model))
     session = answering.open_saved(args, name)
     if args.verbose:
-        tokens = session.stats.context_tokens + count_tokens(request.question, session.tokenizer)
+        tokens = session.stats.context_tokens + count_tokens(prompt.question, session.tokenizer)
         for note in notes(tokens, session.model, None, session.config):
             say(note)
         statistics.print_rule()
     trace = None if args.explain is None else Trace(session.tokens)
     on_step = None if trace is None else trace.note
     with PrefillBar("reading", shown=args.verbose) as bar:
-        answer = answering.ask(session, request.question, args, emit=write, on_progress=bar, on_step=on_step)
+        answer = answering.ask(session, prompt.question, args, emit=write, on_progress=bar, on_step=on_step)
     write("\n")
     if args.verbose:
         statistics.print_rule()
         _say_cut_off(answer)
         statistics.print_statistics(answer, session.config)
-    _explain(args, trace, session.tokenizer, answer, request.question)
+    _explain(args, trace, session.tokenizer, answer, prompt.question)
     if args.stats_json is not None:
         write_statistics(args.stats_json, {"model": name, **statistics.to_dict(answer, None)}, "--stats-json")
     return EXIT_INTERRUPTED if answer.interrupted else 0
@@ -188,11 +188,11 @@ def _say_cut_off(answer: "Answer") -> None:
         say(f"the answer is cut off after {answer.generation_tokens} tokens; --max-tokens allows more, -1 any number")
 
 
-def _announce(request: Request, model: str) -> None:
-    if request.question is None:
-        say(f"giving {request.name} to {model}")
+def _announce(prompt: UserPrompt, model: str) -> None:
+    if prompt.question is None:
+        say(f"giving {prompt.name} to {model}")
     else:
-        say(f"asking {model} about {request.name}: {request.question}")
+        say(f"asking {model} about {prompt.name}: {prompt.question}")
 
 
 def _discard(text: str) -> None:

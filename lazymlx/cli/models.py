@@ -13,7 +13,7 @@ from .parser import Parser
 from .terminal import say, write
 
 if TYPE_CHECKING:
-    from ..loading.inventory import Found
+    from ..loading.inventory import FoundModel
 
 EXAMPLES = """\
 examples:
@@ -56,14 +56,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def lines(models: Sequence["Found"]) -> list[str]:
+def lines(models: Sequence["FoundModel"]) -> list[str]:
     """A table."""
     rows = [HEADER, *((m.name, f"{m.nbytes / 1e9:.2f} GB", m.kind, _yes(m), m.schedule or "-") for m in models)]
     widths = [max(len(row[n]) for row in rows) for n in range(len(HEADER))]
     return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _yes(model: "Found") -> str:
+def _yes(model: "FoundModel") -> str:
     return "yes" if model.refusal is None else "no"
 
 

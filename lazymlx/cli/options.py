@@ -7,14 +7,13 @@ from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import BOLD, MOST, STORAGE, LazyConfig
+from ..config import BOLD, MOST, STEP_SIZE, STORAGE, LazyConfig
 from ..demo import MODEL
 from ..errors import UsageError
 from .values import memory_size, named, number, number_or_all, rows_that_look, schedule_or_place, token_limit
 
 # mlx_lm.generate's defaults
 MAX_TOKENS = 100
-PREFILL_STEP_SIZE = 2048
 CONTEXT_SIZE = 20  # of its penalties
 MODEL_VARIABLE = "LAZYMLX_MODEL"
 HOTTEST = 1000  # all tokens are equally likely long before
@@ -155,7 +154,7 @@ def add_prefill_flags(parser: argparse._ActionsContainer) -> None:
         "--prefill-step-size",
         type=number(int, 1, MOST),
         metavar="N",
-        help=f"prompt tokens computed at a time; fewer take less memory (default: {PREFILL_STEP_SIZE}; "
+        help=f"prompt tokens computed at a time; fewer take less memory (default: {STEP_SIZE}; "
         f"{SHORT_STEP_SIZE} with the embedded model, or on a CPU)",
     )
     add(
@@ -201,7 +200,7 @@ def step_size(args: argparse.Namespace) -> int:
     """Prompt tokens to compute at a time; loads MLX."""
     from ..machine import on_cpu
 
-    return args.prefill_step_size or (SHORT_STEP_SIZE if args.model is None or on_cpu() else PREFILL_STEP_SIZE)
+    return args.prefill_step_size or (SHORT_STEP_SIZE if args.model is None or on_cpu() else STEP_SIZE)
 
 
 def lazy_config(args: argparse.Namespace, mode: str | None = None) -> LazyConfig:

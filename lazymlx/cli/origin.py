@@ -12,7 +12,7 @@ from .party import decided
 THE_EMBEDDED = "the embedded model"
 
 
-class Document(NamedTuple):
+class ReadDocument(NamedTuple):
     """Something that was read."""
 
     name: str
@@ -24,7 +24,7 @@ def called(model: str | None) -> str:
     return THE_EMBEDDED if model is None else model
 
 
-def origin(args: argparse.Namespace, documents: Sequence[Document]) -> dict[str, Any]:
+def origin(args: argparse.Namespace, documents: Sequence[ReadDocument]) -> dict[str, Any]:
     """What to save with a document; a model's folder is to be found from everywhere."""
     name = called(args.model)
     there = Path(name).expanduser()
@@ -32,11 +32,11 @@ def origin(args: argparse.Namespace, documents: Sequence[Document]) -> dict[str,
     return {"model": model, "adapter": args.adapter_path, "documents": [list(document) for document in documents]}
 
 
-def documents_of(about: dict[str, Any]) -> list[Document]:
+def documents_of(about: dict[str, Any]) -> list[ReadDocument]:
     """What was read, by what was saved with it; other programs save other things."""
     listed = about.get("documents")
     entries = listed if isinstance(listed, list) else []
-    return [Document(*entry) for entry in entries if isinstance(entry, list) and [*map(type, entry)] == [str, int]]
+    return [ReadDocument(*entry) for entry in entries if isinstance(entry, list) and [*map(type, entry)] == [str, int]]
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from ..serve.answering import Answering
     from ..serve.conversations import Conversations
     from ..serve.disk import Disk
-    from ..serve.encoding import Encoder
+    from ..serve.encoding import RequestEncoder
     from ..serve.following import follow
     from ..serve.worker import Worker
     from ..wired import WIRED
@@ -92,7 +92,9 @@ def run(args: argparse.Namespace) -> int:
         server.should_exit = True
 
     worker = Worker(answering, on_death=end, ranks=model.ranks)
-    service = Service(worker, answering, Encoder(tokenizer, model.max_positions, args.max_tokens), name, args.api_key)
+    service = Service(
+        worker, answering, RequestEncoder(tokenizer, model.max_positions, args.max_tokens), name, args.api_key
+    )
     server = Server(make_app(service), worker)
     if args.model is None:
         say(EMBEDDED)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ..config import Cut, LazyConfig, Schedule
 from ..stats import LazyStats
+from ..units import megabytes
 from .answering import TRACING, Answer
 from .terminal import say
 
@@ -93,10 +94,6 @@ def cuts(stats: LazyStats) -> tuple[Cut, ...]:
 
 def _each(answer: Answer) -> str:
     return ", by rank; the cache below is of rank 0" if answer.peaks else ""
-
-
-def megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
 
 
 def print_comparison(lazy: Answer, dense: Answer) -> None:

@@ -14,7 +14,7 @@ from ..config import Cut, LazyConfig
 from ..nn.maps import Maps
 from ..nn.network import Network
 
-Rows = float | int  # tokens computed in a layer; a share of a length need not be whole
+RowCount = float | int  # tokens computed in a layer; a share of a length need not be whole
 
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")  # their number, by its names
@@ -56,7 +56,7 @@ class Sizes:
         return cls.of(model.family.core(model).args, model.windows)
 
 
-def layer_flops(sizes: Sizes, rows: Rows, window: int | None = None) -> float:
+def layer_flops(sizes: Sizes, rows: RowCount, window: int | None = None) -> float:
     """One layer over `rows` tokens that attend causally to each other, up to a window."""
     projections = sizes.D * (2 * sizes.H + 2 * sizes.H_kv) * sizes.D_h
     feed_forward = sizes.ff_matrices * sizes.D * sizes.D_ff
@@ -65,14 +65,14 @@ def layer_flops(sizes: Sizes, rows: Rows, window: int | None = None) -> float:
     return 2.0 * (rows * (projections + feed_forward) + 2 * sizes.H * sizes.D_h * pairs)  # scores and values
 
 
-def prefill_flops(sizes: Sizes, rows: Sequence[Rows]) -> float:
+def prefill_flops(sizes: Sizes, rows: Sequence[RowCount]) -> float:
     """A prefill that computes `rows[i]` tokens in layer i, and the head for the last token."""
     windows = sizes.windows or (None,) * len(rows)
     each = (layer_flops(sizes, r, window) for r, window in zip(rows, windows, strict=True))
     return sum(each) + 2.0 * sizes.D * sizes.vocab
 
 
-def rows_by_layer(layers: int, cuts: Sequence[Cut], tokens: Sequence[Rows]) -> list[Rows]:
+def rows_by_layer(layers: int, cuts: Sequence[Cut], tokens: Sequence[RowCount]) -> list[RowCount]:
     """Tokens in each layer, when `tokens[j]` of them are computed in stage j."""
     edges = [0, *(cut.layer for cut in cuts), layers]
     return [count for (start, stop), count in zip(pairwise(edges), tokens, strict=True) for _ in range(start, stop)]
@@ -101,7 +101,7 @@ class Looking:
         return cls(config.lookahead, config.filled == "seen", factors[0].shape[0] if len(factors) > 1 else None)
 
 
-def looking_flops(sizes: Sizes, cuts: Sequence[Cut], length: int, kept: Sequence[Rows], looking: Looking) -> float:
+def looking_flops(sizes: Sizes, cuts: Sequence[Cut], length: int, kept: Sequence[RowCount], looking: Looking) -> float:
     """Operations of filling and looking, for a prompt of `length` tokens of which `kept[j]` pass cut j.
 
     At each cut all tokens are filled in all layers behind it, and some rows run over them. Where filled keys are seen,

@@ -11,7 +11,8 @@ import mlx.core as mx
 from ..config import LazyConfig
 from ..engine.model import Model
 from ..errors import RunError, TooLargeError
-from .memory import estimate_memory, size
+from ..units import size
+from .memory import estimate_memory
 
 WORDS = ("insufficient memory", "unable to allocate", "maximum allowed buffer", "out of memory")
 

@@ -15,15 +15,16 @@ from mlx.utils import tree_flatten
 
 from ..cache.conversation import LazyCache
 from ..cache.rows import STEP
-from ..config import PRESETS, LazyConfig
+from ..config import PRESETS, STEP_SIZE, LazyConfig
 from ..engine.links import BITS, GROUP_SIZE
 from ..engine.lookahead import LAYERS_IN_HAND
 from ..engine.model import Model
 from ..errors import TooLargeError
+from ..nn.backend import FUSED_HEADS
 from ..nn.loop import IN_HAND
+from ..units import size
 from .flops import rows_by_layer
 
-FUSED_HEADS = (64, 80, 96, 128)  # head sizes for which a GPU never holds all attention scores
 LEAST_STEP = 64
 
 
@@ -51,7 +52,7 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    model: Model, n_tokens: int, config: LazyConfig | None = None, *, step_size: int = 2048, context: int = 0
+    model: Model, n_tokens: int, config: LazyConfig | None = None, *, step_size: int = STEP_SIZE, context: int = 0
 ) -> MemoryEstimate:
     """What a prompt of `n_tokens` takes.
 
@@ -194,8 +195,3 @@ def _advice(config: LazyConfig, step_size: int, fits: Callable[[LazyConfig, int]
         if fits(replace(config, schedule=preset), LEAST_STEP):
             return f"the schedule '{preset}' with a prefill step size of {LEAST_STEP} would fit"
     return "no schedule would fit; shorten the prompt, or use a smaller model"
-
-
-def size(count: int) -> str:
-    """Bytes, for people."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

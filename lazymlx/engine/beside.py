@@ -16,7 +16,7 @@ from ..cache.stage import Span, StageCache
 from ..nn.loop import Others, View, run_layers
 from ..nn.network import Network
 from ..nn.windows import scoring_layer
-from .lookahead import Filled, joined
+from .lookahead import FilledTokens, joined
 from .stages import last_rows, parts_of
 
 ROUNDED = 256  # filled tokens that a part may see, up to a multiple: the shapes of few parts differ
@@ -29,7 +29,7 @@ def run_beside(
     step: Step,
     x: Float[mx.array, "1 L D"],
     positions: Integer[mx.array, " L"],
-    filled: Filled,
+    filled: FilledTokens,
 ) -> tuple[Float[mx.array, "1 T D"], Float[mx.array, "1 H W D_h"]]:
     """Run rows at rising positions through a stage, see `stages.run_rising`.
 
@@ -60,7 +60,7 @@ def run_beside(
     return mx.concatenate(outs, axis=1), queries
 
 
-def _earlier(filled: Filled, last: np.ndarray) -> list[list[int]]:
+def _earlier(filled: FilledTokens, last: np.ndarray) -> list[list[int]]:
     """For each part, by the position of its last row, how many of the tokens that wait at each cut it may see."""
     waiting = [np.array(positions) for positions in filled.positions]
     counts = [np.searchsorted(each, last, side="right") for each in waiting]
@@ -74,7 +74,7 @@ def _view(
     at: mx.array,
     stage: StageCache,
     span: Span,
-    filled: Filled,
+    filled: FilledTokens,
     counts: list[int],
     made: list[tuple[mx.array, mx.array]],
 ) -> View:

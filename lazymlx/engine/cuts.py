@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from ..cache.aux_cache import Moved
-from ..cache.conversation import Form, LazyCache, Step, mask_of
+from ..cache.conversation import CacheForm, LazyCache, Step, mask_of
 from ..config import Cut
 from ..nn.backend import ways
 from ..nn.compiling import Replay
@@ -27,7 +27,7 @@ from ..nn.loop import View
 from ..nn.maps import Maps
 from ..nn.network import Network
 from .beside import run_beside
-from .lookahead import OWN, POOL_AHEAD, Filled, importance_ahead, looking_rows, looks
+from .lookahead import OWN, POOL_AHEAD, FilledTokens, importance_ahead, looking_rows, looks
 from .scoring import add_links, importance_at, scoring_of
 from .selection import best_waiting, select
 from .stages import Seen, run_rising, run_stage
@@ -80,7 +80,7 @@ def exactly(
             rows, positions = mx.concatenate([rows, x], axis=1), mx.concatenate([positions, asking])
         some = config.attend == "selected" and n_active < stage.filled + positions.shape[0]
         within = active if some else None
-        filled = Filled(model, ahead, cache, number) if ahead is not None and config.filled == "seen" else None
+        filled = FilledTokens(model, ahead, cache, number) if ahead is not None and config.filled == "seen" else None
         if filled:
             rows, queries = run_beside(model, cache, number, step, rows, positions, filled)
         else:
@@ -144,7 +144,7 @@ class BudgetedStep(NamedTuple):
         context: positions that there may be.
     """
 
-    form: Form
+    form: CacheForm
     back: tuple[int, ...]
     kept: Sequence[int] | None
     context: int

@@ -39,7 +39,7 @@ def looking_rows(cache: LazyCache, step: Step) -> int:
     return min(cache.config.lookahead, step.stop - cache.turn.queries_start)
 
 
-class Filled:
+class FilledTokens:
     """The tokens that wait at the cuts up to a stage.
 
     Args:
@@ -92,7 +92,7 @@ def _look(
 ) -> tuple[Float[mx.array, "1 L D"], Float[mx.array, " P"]]:
     """Through the layers of one stage: the rows' outputs, and what they attend to, by position."""
     stage, (start, stop) = cache.stages[later], cache.layers_of(later)
-    filled = Filled(model, maps, cache, later, looking=(number, len(at)))
+    filled = FilledTokens(model, maps, cache, later, looking=(number, len(at)))
     positions = mx.concatenate([*filled.positions, stage.positions[: stage.filled]])
     seen = mx.concatenate([positions, at])
     mask, paid, begun = causal(at, seen), mx.zeros(seen.shape), deque[mx.array]()

@@ -6,9 +6,9 @@ from typing import Any
 import mlx.core as mx
 from jaxtyping import Float, Integer
 
-from ..cache.conversation import STEP_SIZE, LazyCache, OnRows
+from ..cache.conversation import LazyCache, OnRows
 from ..cache.rows import check_packing
-from ..config import LazyConfig
+from ..config import STEP_SIZE, LazyConfig
 from ..errors import StateError
 from ..nn.compiling import Replay
 from ..nn.families import Family

@@ -14,7 +14,7 @@ from ..config import LazyConfig
 from ..engine.model import Model
 from .encoding import Encoded, Encoder
 from .metrics import f1, normalised
-from .policies import Answer, Conversation, Forced
+from .policies import Forced, PolicyAnswer, PolicyConversation
 from .policies.dense import Dense
 
 
@@ -27,7 +27,7 @@ class Reference:
         text: the last one.
     """
 
-    given: tuple[Answer, ...]
+    given: tuple[PolicyAnswer, ...]
     text: str
 
     @property
@@ -65,13 +65,13 @@ def reference(model: Model, encoder: Encoder, prompts: Sequence[Encoded], max_to
     return asked(conversation, encoder, prompts, max_tokens)
 
 
-def asked(conversation: Conversation, encoder: Encoder, prompts: Sequence[Encoded], max_tokens: int) -> Reference:
+def asked(conversation: PolicyConversation, encoder: Encoder, prompts: Sequence[Encoded], max_tokens: int) -> Reference:
     """Ask the dense model, in a conversation of its own."""
     given = tuple(conversation.ask(prompt.tokens, max_tokens, prompt.tail) for prompt in prompts)
     return Reference(given, encoder.text(given[-1].tokens))
 
 
-def force(conversation: Conversation, prompts: Sequence[Encoded], answers: Sequence[Sequence[int]]) -> Forced:
+def force(conversation: PolicyConversation, prompts: Sequence[Encoded], answers: Sequence[Sequence[int]]) -> Forced:
     """What a policy thinks of the last answer, all before it having been given too."""
     pairs = zip(prompts, answers, strict=True)
     return [conversation.force(prompt.tokens, answer, prompt.tail) for prompt, answer in pairs][-1]

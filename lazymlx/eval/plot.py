@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from .report import Line, lengths, lines
+from .report import TableLine, lengths, lines
 
 COLOURS = ("#222222", "#c44e52", "#dd8452", "#937860", "#999999", "#4c72b0", "#55a868", "#8172b3", "#64b5cd")
 MARKERS = "*osxPD^v<"
@@ -37,7 +37,7 @@ def plot(content: dict[str, Any], path: Path, source: str = "") -> None:
     figure.savefig(path, dpi=110, metadata={"Source": source} if source else None)
 
 
-def _draw(axis: Any, found: list[Line], key: str, name: str, number: int) -> None:
+def _draw(axis: Any, found: list[TableLine], key: str, name: str, number: int) -> None:
     points = sorted((line[key], 100 * line["mean"]) for line in found if line[key] is not None)
     if points:
         style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}

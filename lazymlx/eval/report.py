@@ -136,10 +136,10 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-Line = dict[str, Any]
+TableLine = dict[str, Any]
 
 
-def lines(content: dict[str, Any], length: int) -> list[Line]:
+def lines(content: dict[str, Any], length: int) -> list[TableLine]:
     """One line per policy and point at a length: the score in every task, and means over the tasks of the rest."""
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in content["cells"]:
@@ -188,7 +188,7 @@ def title(content: dict[str, Any], length: int) -> str:
     return f"{content['model']['name']}, {where}, {on['chip']} ({on['device']})"
 
 
-AGREEMENT: dict[str, tuple[str, Callable[[Line], str]]] = {
+AGREEMENT: dict[str, tuple[str, Callable[[TableLine], str]]] = {
     "score_difference": ("against dense", lambda line: _with_interval(line, "score_difference", 100.0, ".1f")),
     "nats_rise": ("nats a token", lambda line: _with_interval(line, "nats_rise", 1.0, ".3f")),
     "first_agrees": ("first token", lambda line: f"{100 * line['first_agrees']:.0f}%"),
@@ -197,7 +197,7 @@ AGREEMENT: dict[str, tuple[str, Callable[[Line], str]]] = {
 }
 
 
-def _with_interval(line: Line, name: str, times: float, form: str) -> str:
+def _with_interval(line: TableLine, name: str, times: float, form: str) -> str:
     """A difference from the dense model, which has none from itself."""
     if line["policy"] == "dense":
         return ""
@@ -206,7 +206,7 @@ def _with_interval(line: Line, name: str, times: float, form: str) -> str:
     return f"{text}{bounds}{ALIKE if _alike(line, name) else ''}"
 
 
-def measured(found: Sequence[Line]) -> list[str]:
+def measured(found: Sequence[TableLine]) -> list[str]:
     """The measures of agreement that any of the lines has."""
     return [name for name in MEASURES if any(line[name] is not None for line in found)]
 
@@ -221,7 +221,7 @@ def rows_of(content: dict[str, Any], length: int) -> tuple[list[str], list[list[
     return heads, [texts(line, names, columns) for line in found]
 
 
-def texts(line: Line, names: Sequence[str], columns: Sequence[str] = ()) -> list[str]:
+def texts(line: TableLine, names: Sequence[str], columns: Sequence[str] = ()) -> list[str]:
     """The fields of a line: scores in per cent, and those measures of agreement that were asked for."""
     scores = [_score(line, name) if name in line["scores"] else "" for name in names]
     return [
@@ -271,7 +271,7 @@ def _beside_score(cell: Cell) -> list[str]:
     return [AGREEMENT["score_difference"][1](cell) if apart else f"{100 * cell['score']:.1f}", *measures]
 
 
-def _score(line: Line, task: str) -> str:
+def _score(line: TableLine, task: str) -> str:
     return f"{100 * line['scores'][task]:.0f}{ALIKE if task in line['alike'] else ''}"
 
 

@@ -16,7 +16,7 @@ from ..errors import UsageError
 from .agreement import Reference, agreement, force, reference
 from .encoding import Encoded, Encoder
 from .metrics import METRICS
-from .policies import POLICIES, Answer, Forced, Options, Policy
+from .policies import POLICIES, Forced, Options, Policy, PolicyAnswer
 from .policies.dense import Dense
 from .samples import Sample
 from .store import Row, Store, key_of
@@ -55,7 +55,7 @@ class Generated:
                     yield make(task, length, index, self.seed, self.encoder)
 
 
-class Asked(NamedTuple):
+class PreparedSample(NamedTuple):
     """A sample in tokens, and what the dense model says to it."""
 
     prompts: list[Encoded]
@@ -93,7 +93,7 @@ class Matrix:
         return True
 
     def _ask_all(self, sample: Sample) -> None:
-        asked: Asked | None = None
+        asked: PreparedSample | None = None
         for policy in self.policies:
             row = _row(sample, policy)
             if (before := self.store.get(key_of(row))) is not None:
@@ -113,13 +113,13 @@ class Matrix:
                 "is not the same, name another folder with --out"
             )
 
-    def _prepare(self, sample: Sample) -> Asked:
+    def _prepare(self, sample: Sample) -> PreparedSample:
         positions = self.model.max_positions
         most = positions - sample.max_tokens if sample.middle_out and positions is not None else None
         first = self.encoder.prompt(sample.message, chat=sample.chat, most=most)
         prompts = [first, *(self.encoder.follow_up(message) for message in sample.follow_ups)]
         self._warm_up(sample, Dense(LazyConfig.dense(), point=""), first)
-        return Asked(prompts, reference(self.model, self.encoder, prompts, sample.max_tokens))
+        return PreparedSample(prompts, reference(self.model, self.encoder, prompts, sample.max_tokens))
 
     def _warm_up(self, sample: Sample, policy: Policy, prompt: Encoded) -> None:
         shape = (policy.name, policy.point, sample.length)
@@ -127,7 +127,7 @@ class Matrix:
             self._warm.add(shape)
             policy.answer(self.model, self.encoder.tokenizer, prompt.tokens, 2, prompt.tail)
 
-    def _ask(self, sample: Sample, policy: Policy, asked: Asked) -> Row:
+    def _ask(self, sample: Sample, policy: Policy, asked: PreparedSample) -> Row:
         forced, answers = self._answers(policy, asked, sample.max_tokens)
         first, last = answers[0], answers[-1]
         text = self.encoder.text(last.tokens)
@@ -149,7 +149,7 @@ class Matrix:
             "computed_fraction": last.computed_fraction,
         }
 
-    def _answers(self, policy: Policy, asked: Asked, max_tokens: int) -> tuple[Forced, Sequence[Answer]]:
+    def _answers(self, policy: Policy, asked: PreparedSample, max_tokens: int) -> tuple[Forced, Sequence[PolicyAnswer]]:
         """What a policy thinks of the dense model's last answer, and what it says itself to each prompt."""
         prompts, dense, stop = asked.prompts, asked.dense, self.encoder.tokenizer.eos_token_ids
         if policy.name == Dense.name:  # it has answered

@@ -13,7 +13,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 PLACES = 64  # to try to divide a run at; a character's bytes are at most 4 tokens, so the first few are enough
 
 
-class Piece(NamedTuple):
+class TextPiece(NamedTuple):
     """The text of the tokens at `start` .. `stop - 1`: normally one."""
 
     start: int
@@ -21,7 +21,7 @@ class Piece(NamedTuple):
     text: str
 
 
-def pieces(tokenizer: TokenizerWrapper, tokens: Sequence[int]) -> list[Piece]:
+def pieces(tokenizer: TokenizerWrapper, tokens: Sequence[int]) -> list[TextPiece]:
     """Divide the text of these tokens among them; joined, the pieces are `tokenizer.decode(tokens)`."""
     if not tokens:
         return []
@@ -46,11 +46,11 @@ class _Texts:
         return self.tokenizer.decode(self.anchor + run).removeprefix(self.anchor_text)
 
 
-def _divided(texts: _Texts, start: int, stop: int, text: str) -> Iterator[Piece]:
+def _divided(texts: _Texts, start: int, stop: int, text: str) -> Iterator[TextPiece]:
     singles = [texts.single[token] for token in texts.tokens[start:stop]]
     if stop - start == 1 or "".join(singles) == text:
         singles = singles if stop - start > 1 else [text]
-        yield from (Piece(n, n + 1, single) for n, single in enumerate(singles, start))
+        yield from (TextPiece(n, n + 1, single) for n, single in enumerate(singles, start))
         return
     for middle in islice(_from_the_middle(start, stop), PLACES):
         left, right = texts.of(start, middle), texts.of(middle, stop)
@@ -58,7 +58,7 @@ def _divided(texts: _Texts, start: int, stop: int, text: str) -> Iterator[Piece]
             yield from _divided(texts, start, middle, left)
             yield from _divided(texts, middle, stop, right)
             return
-    yield Piece(start, stop, text)
+    yield TextPiece(start, stop, text)
 
 
 def _from_the_middle(start: int, stop: int) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""`Run`: neighbouring tokens with the same story, so that a page of many thousand tokens has few parts."""
+"""`TokenRun`: neighbouring tokens with the same story, so that a page of many thousand tokens has few parts."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .pieces import Piece
+from .pieces import TextPiece
 from .recording import History
 
 BLOCK = 1500  # characters, about, that are laid out together
@@ -25,7 +25,7 @@ class Story(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Run:
+class TokenRun:
     """Text whose tokens have the same story."""
 
     start: int  # position of its first token
@@ -44,7 +44,7 @@ class Run:
         return " ".join([str(self.story.depth), *(f"{number}:{depth}" for number, depth in self.story.events)])
 
 
-def blocks(history: History, pieces: Iterable[Piece], special: set[int]) -> list[list[Run]]:
+def blocks(history: History, pieces: Iterable[TextPiece], special: set[int]) -> list[list[TokenRun]]:
     """The prompt's runs, in blocks that end with a line."""
     stories, parts, length = Stories(history), [[]], 0
     for piece in pieces:
@@ -56,13 +56,13 @@ def blocks(history: History, pieces: Iterable[Piece], special: set[int]) -> list
     return [list(_runs(history, part, stories, special)) for part in parts if part]
 
 
-def _runs(history: History, pieces: Iterable[Piece], stories: "Stories", special: set[int]) -> Iterator[Run]:
-    def kind(piece: Piece) -> tuple[bool, Story]:
+def _runs(history: History, pieces: Iterable[TextPiece], stories: "Stories", special: set[int]) -> Iterator[TokenRun]:
+    def kind(piece: TextPiece) -> tuple[bool, Story]:
         return history.tokens[piece.start] in special, stories.of(piece)
 
     for (is_special, story), group in groupby(pieces, kind):
         run = list(group)
-        yield Run(run[0].start, visible("".join(piece.text for piece in run)), is_special, story)
+        yield TokenRun(run[0].start, visible("".join(piece.text for piece in run)), is_special, story)
 
 
 class Stories:
@@ -78,7 +78,7 @@ class Stories:
             for place, depth in zip(change.positions.tolist(), change.depths.tolist(), strict=True):
                 self.events.setdefault(place, []).append((number, depth))
 
-    def of(self, piece: Piece) -> Story:
+    def of(self, piece: TextPiece) -> Story:
         """Of a piece of several tokens, that of the deepest at any time."""
         places = range(piece.start, piece.stop)
         depth, story = max(int(self.first[place]) for place in places), []

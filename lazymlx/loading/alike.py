@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import ModelError
 from ..ranks.group import Ranks
-from .stored import find_stored, fingerprint
+from .stored import find_stored, folder_fingerprint
 
 
 def check_alike(ranks: Ranks, folder: Path, adapter: str | None) -> None:
@@ -25,7 +25,7 @@ def _facts(folder: Path) -> dict[str, str]:
     """What must be the same everywhere, by name."""
     stored = find_stored(folder)
     return {
-        "weights": fingerprint(folder)[:8],
+        "weights": folder_fingerprint(folder)[:8],
         "tokenizer": _digest(folder / "tokenizer.json"),
         "calibration": "none" if stored is None else _digest(stored.path),
     }

@@ -12,6 +12,7 @@ import mlx.core as mx
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from ..errors import ModelError
+from .model_config import Entries
 
 GROUP = 32  # weights that share a scale, in every kind of tensor that MLX leaves packed
 SPECIAL = (3, 4)  # token types: control, and defined by the model's authors
@@ -30,8 +31,6 @@ NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-
-Entries = dict[str, Any]
 
 
 def unpack_gguf(source: Path, folder: Path) -> None:

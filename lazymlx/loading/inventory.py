@@ -15,7 +15,7 @@ from .stored import find_stored
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundModel:
     """One model.
 
     Attributes:
@@ -32,7 +32,7 @@ class Found:
     schedule: str | None
 
 
-def found_models() -> list[Found]:
+def found_models() -> list[FoundModel]:
     """All of them by name; what else the Hub's cache holds (datasets, single tokenizers) is left out."""
     return sorted(
         (_found(name, folder) for name, folder in (*_of_packages(), *_of_hub()) if (folder / "config.json").exists()),
@@ -57,7 +57,7 @@ def _of_hub() -> Iterator[tuple[str, Path]]:
             yield repository.repo_id, newest.snapshot_path
 
 
-def _found(name: str, folder: Path) -> Found:
+def _found(name: str, folder: Path) -> FoundModel:
     kind, refusal, schedule = "?", None, None
     try:
         kind = str(read_json(folder / "config.json").get("model_type", "?"))
@@ -69,4 +69,4 @@ def _found(name: str, folder: Path) -> Found:
     except (ModelError, ConfigError) as error:
         refusal = str(error)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return Found(name, size, kind, refusal, schedule)
+    return FoundModel(name, size, kind, refusal, schedule)

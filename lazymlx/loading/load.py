@@ -27,7 +27,7 @@ from .depth import INDEX, check_depth, missing_weights
 from .hub import find
 from .model_config import check_kinds, check_sizes, max_positions, respelled
 from .rhythm import in_rhythm, on_metal
-from .stored import Stored, find_stored, read_stored, stale
+from .stored import StoredSchedule, find_stored, read_stored, stale
 from .warm import warm_once
 
 log = logging.getLogger("lazymlx")  # what the user had better know; the command line shows it
@@ -177,7 +177,7 @@ def model_classes(config: dict[str, Any]) -> tuple[type[Model], type[Any]]:
     return Model, family.module.ModelArgs
 
 
-def _noted(stored: Stored | None, folder: Path) -> Stored | None:
+def _noted(stored: StoredSchedule | None, folder: Path) -> StoredSchedule | None:
     """What was found for a model; a calibration that is passed over is named."""
     if path := stale(folder):
         log.warning(
@@ -188,7 +188,7 @@ def _noted(stored: Stored | None, folder: Path) -> Stored | None:
     return stored
 
 
-def _scheduled(lazy: LazyConfig, stored: Stored | None, fixed: Collection[str]) -> LazyConfig:
+def _scheduled(lazy: LazyConfig, stored: StoredSchedule | None, fixed: Collection[str]) -> LazyConfig:
     """`lazy` with a stored schedule in place of "auto"; what was calibrated is named."""
     if lazy.schedule != "auto" or stored is None:
         return lazy
@@ -198,7 +198,7 @@ def _scheduled(lazy: LazyConfig, stored: Stored | None, fixed: Collection[str]) 
     return lazy
 
 
-def _look_with_stored(model: Model, stored: Stored | None, asked: bool) -> None:
+def _look_with_stored(model: Model, stored: StoredSchedule | None, asked: bool) -> None:
     """Give the model the maps that were stored for it.
 
     Args:

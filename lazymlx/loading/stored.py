@@ -25,7 +25,7 @@ SAMPLE = 1 << 20  # bytes at the end of a weights file that stand for all of it
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredSchedule:
     """A schedule that was found on the disk."""
 
     path: Path
@@ -43,15 +43,15 @@ class Stored:
             raise ConfigError(f"{error} (in {self.path}; calibrate the model again, or delete the file)") from None
 
 
-def find_stored(folder: Path) -> Stored | None:
+def find_stored(folder: Path) -> StoredSchedule | None:
     """The schedule to use for the model in a folder: the user's calibration, or the one that came with the model."""
     for path, own in ((user_file(folder), True), (folder / BESIDE, False)):
-        if path.is_file() and not _is_of_another(path, fingerprint(folder)):
+        if path.is_file() and not _is_of_another(path, folder_fingerprint(folder)):
             return _stored(path, own)
     return None
 
 
-def read_stored(place: Path, folder: Path, adapter: str | None = None) -> Stored:
+def read_stored(place: Path, folder: Path, adapter: str | None = None) -> StoredSchedule:
     """A calibration that the user names, for the model in a folder.
 
     Args:
@@ -64,7 +64,7 @@ def read_stored(place: Path, folder: Path, adapter: str | None = None) -> Stored
     path = place / BESIDE if place.is_dir() else place
     if not path.is_file():
         raise ConfigError(f"schedule: {path} is not there; expected what 'lazymlx calibrate --out' writes")
-    if _is_of_another(path, fingerprint(folder, adapter)):
+    if _is_of_another(path, folder_fingerprint(folder, adapter)):
         raise ConfigError(
             f"schedule: {path} was calibrated for another model, other weights or another quantisation than {folder} "
             "has; calibrate this one with 'lazymlx calibrate'"
@@ -75,7 +75,7 @@ def read_stored(place: Path, folder: Path, adapter: str | None = None) -> Stored
 def stale(folder: Path) -> Path | None:
     """The user's calibration under this model's name, if it was made for another model."""
     own = user_file(folder)
-    return own if own.is_file() and _is_of_another(own, fingerprint(folder)) else None
+    return own if own.is_file() and _is_of_another(own, folder_fingerprint(folder)) else None
 
 
 def _is_of_another(path: Path, model: str) -> bool:
@@ -83,12 +83,12 @@ def _is_of_another(path: Path, model: str) -> bool:
     return read(path).get("fingerprint", model) != model
 
 
-def _stored(path: Path, own: bool) -> Stored:
+def _stored(path: Path, own: bool) -> StoredSchedule:
     record = read(path)
     maps = maps_beside(path) if record.get("maps") else None
     if maps is not None and not maps.is_file():
         raise ConfigError(f"schedule: {path} needs the maps that were written beside it, and {maps} is not there")
-    return Stored(path, _settings(record, path), own, maps, str(record.get("fingerprint", "")))
+    return StoredSchedule(path, _settings(record, path), own, maps, str(record.get("fingerprint", "")))
 
 
 def maps_beside(path: Path) -> Path:
@@ -114,7 +114,7 @@ def name_of(folder: Path) -> str:
     return "--".join(folder.parts[1:][-2:]).lstrip(".") or "model"
 
 
-def fingerprint(folder: Path, adapter: str | None = None) -> str:
+def folder_fingerprint(folder: Path, adapter: str | None = None) -> str:
     """Changes with a model's configuration, weights or adapter; reads a small part of them."""
     digest = sha256(json.dumps(read(folder / "config.json"), sort_keys=True).encode())
     adapters = [] if adapter is None else sorted(Path(adapter).glob("*.safetensors"))

@@ -7,7 +7,7 @@ import mlx.core as mx
 from jaxtyping import Bool, Float
 
 from ..cache.masks import Mask
-from ..cache.rows import Quantized, Stored, unpacked
+from ..cache.rows import MaybePacked, Quantized, unpacked
 from .backend import ways
 
 FEW_ROWS = 8  # so many queries need no fused kernel, and read packed keys as they are
@@ -17,8 +17,8 @@ MOST_LOGITS = 1 << 27  # logits that exist at a time where they cannot stay insi
 
 def attend(
     queries: Float[mx.array, "B H L D_h"],
-    keys: Stored,
-    values: Stored,
+    keys: MaybePacked,
+    values: MaybePacked,
     *,
     scale: float,
     mask: Mask = None,
@@ -83,7 +83,7 @@ def by_group(x: Float[mx.array, "B H L N"], kv_heads: int) -> Float[mx.array, "B
 
 def probabilities(
     queries: Float[mx.array, "B H L D_h"],
-    keys: Stored,
+    keys: MaybePacked,
     visible: Bool[mx.array, "L S"] | None = None,
     *,
     softcap: float | None = None,
@@ -116,7 +116,7 @@ def products(
     return (mx.repeat(rows, 2, axis=2) @ keys.swapaxes(-1, -2))[:, :, :1]
 
 
-def weighted(probability: Float[mx.array, "B H L S"], values: Stored) -> Float[mx.array, "B H L D_h"]:
+def weighted(probability: Float[mx.array, "B H L S"], values: MaybePacked) -> Float[mx.array, "B H L D_h"]:
     """The values, averaged with these weights."""
     if isinstance(values, Quantized):
         return packed_product(probability, values, transpose=False)

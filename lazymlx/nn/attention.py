@@ -16,7 +16,7 @@ from jaxtyping import Float, Integer
 from mlx_lm.models.rope_utils import DynamicNTKScalingRoPE
 
 from ..cache.masks import Mask
-from ..cache.rows import Quantized, Stored, unpacked
+from ..cache.rows import MaybePacked, Quantized, unpacked
 from ..cache.stage import KeysValues, Span
 from .attend import FEW_ROWS, attend, attend_few
 from .backend import serves_few, ways
@@ -57,10 +57,10 @@ class Rows:
 
     def store(
         self, keys: Float[mx.array, "B H_kv L D_h"], values: Float[mx.array, "B H_kv L D_h"]
-    ) -> tuple[Stored, Stored]:
+    ) -> tuple[MaybePacked, MaybePacked]:
         """Put the rows' keys and values beside those of earlier ones, and return all that they may attend to."""
         if self.earlier is None:
-            stored: tuple[Stored, Stored] = keys, values
+            stored: tuple[MaybePacked, MaybePacked] = keys, values
         else:
             self.earlier.append(keys, values, self.span)
             stored = self.earlier.read(self.first, self.span.stop)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-FUSED_HEADS = (64, 96, 128, 256)  # head sizes that Metal's fused attention of few rows serves
-FUSED_ROWS = 32  # and how many rows the heads that share keys may have together
+FUSED_HEADS = (64, 80, 96, 128)  # head sizes for which a GPU's fused attention of many rows never holds all scores
+FEW_ROWS_HEADS = (64, 96, 128, 256)  # head sizes that Metal's fused attention of few rows serves
+FEW_ROWS_TOGETHER = 32  # and how many rows the heads that share keys may have together
 
 
 @dataclass(frozen=True)
@@ -61,4 +62,4 @@ def trying(given: Ways) -> Iterator[None]:
 
 def serves_few(rows: int, heads: int, kv_heads: int, head_size: int) -> bool:
     """Whether Metal's fused attention takes few rows with a mask."""
-    return head_size in FUSED_HEADS and rows * (heads // kv_heads) <= FUSED_ROWS
+    return head_size in FEW_ROWS_HEADS and rows * (heads // kv_heads) <= FEW_ROWS_TOGETHER

@@ -18,7 +18,7 @@ from ..explain import Trace, page
 from ..generation import LazyResponse, stream_generate
 from ..prefill import planned_work, read
 from .answer import End, Piece, Usage
-from .conversations import Conversation, Conversations
+from .conversations import Conversations, ServedConversation
 from .job import Job
 from .job_progress import JobProgress
 from .text import Text
@@ -70,7 +70,7 @@ class Answering:
         finally:
             self.conversations.shed()
 
-    def _tell(self, job: Job, conversation: Conversation) -> Piece:
+    def _tell(self, job: Job, conversation: ServedConversation) -> Piece:
         """All pieces but the last."""
         cached, queued_s, first_s = len(conversation.tokens), perf_counter() - job.since, None
         prompt, said, piece = job.prompt.tokens, list[int](), Piece()
@@ -103,7 +103,7 @@ class Answering:
             raise Cancelled(f"cancelled after {len(said)} tokens of the answer")
         return piece
 
-    def _read(self, job: Job, conversation: Conversation) -> dict[str, Any]:
+    def _read(self, job: Job, conversation: ServedConversation) -> dict[str, Any]:
         """Read the beginning of a prompt part by part: of each that was read, the conversation knows.
 
         Returns options for what is left.

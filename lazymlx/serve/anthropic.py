@@ -8,7 +8,20 @@ from uuid import uuid4
 from ..progress import Progress
 from .answer import Call, End, Piece, Usage, joined
 from .api import Api, event
-from .request import MOST_TOKENS, Body, Chat, Message, Refusal, Request, mapping, number, objects, shown, stops, switch
+from .request import (
+    MOST_TOKENS,
+    Body,
+    Chat,
+    ChatMessage,
+    Refusal,
+    Request,
+    mapping,
+    number,
+    objects,
+    shown,
+    stops,
+    switch,
+)
 
 TYPES = {
     401: "authentication_error",
@@ -44,7 +57,7 @@ def chat(body: Body) -> Chat:
     given = body.get("messages")
     if not isinstance(given, list) or not given:
         raise Refusal(400, f"messages: expected a list with at least one message, got {shown(given)}")
-    messages: list[Message] = []
+    messages: list[ChatMessage] = []
     if body.get("system"):
         messages.append({"role": "system", "content": _text(body["system"], "system")})
     for i, message in enumerate(given):
@@ -55,13 +68,13 @@ def chat(body: Body) -> Chat:
     return Chat(tuple(messages), _tools(body), (("enable_thinking", thinking),))
 
 
-def _messages(role: str, content: Any, where: str) -> list[Message]:
+def _messages(role: str, content: Any, where: str) -> list[ChatMessage]:
     """A message as one or several of a chat template: there a tool's result has a message of its own."""
     if isinstance(content, str):
         return [{"role": role, "content": content}]
     if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
         raise Refusal(400, f"{where}: expected a text or a list of blocks, got {shown(content)}")
-    results, texts, calls = list[Message](), list[Body](), list[Body]()
+    results, texts, calls = list[ChatMessage](), list[Body](), list[Body]()
     for block in content:
         if block.get("type") == "tool_result":
             said = _text(block.get("content") or "", where)
@@ -133,7 +146,7 @@ def usage(usage: Usage) -> Body:
     }
 
 
-class Reply:
+class AnthropicReply:
     """A message, whole or as events: each block of it is begun, gone on with and ended."""
 
     def __init__(self, model: str, request: Request, prompt_tokens: int):
@@ -200,4 +213,4 @@ def _ending(end: End) -> Body:
     return {"stop_reason": reason, "stop_sequence": end.stop}
 
 
-API = Api(request, Reply, refusal, "error")
+API = Api(request, AnthropicReply, refusal, "error")

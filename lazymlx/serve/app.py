@@ -18,7 +18,7 @@ from ..errors import PromptError
 from . import anthropic, chat, completions
 from .answering import Answering
 from .api import Api
-from .encoding import Encoder
+from .encoding import RequestEncoder
 from .page import page
 from .request import Body, Refusal
 from .responding import respond
@@ -37,7 +37,7 @@ class Service:
 
     worker: Worker
     answering: Answering
-    encoder: Encoder
+    encoder: RequestEncoder
     model: str
     api_key: str | None = None
 

@@ -25,7 +25,7 @@ def request(body: Body) -> Request:
     return Request(prompt, logprobs=alternatives if switch(body, "logprobs") else None, **wishes(body))
 
 
-class Reply:
+class ChatReply:
     """A chat completion, whole or in chunks."""
 
     def __init__(self, model: str, request: Request, prompt_tokens: int):
@@ -89,4 +89,4 @@ def _alternative(text: str, logprob: float) -> Body:
     return {"token": text, "logprob": logprob, "bytes": None if part else list(text.encode())}
 
 
-API = Api(request, Reply, refusal)
+API = Api(request, ChatReply, refusal)

@@ -36,7 +36,7 @@ def _prompt(given: Any) -> str | tuple[int, ...]:
     raise Refusal(400, f"prompt: expected one text or the tokens of one, not empty, got {shown(given)}")
 
 
-class Reply:
+class CompletionReply:
     """A completion, whole or in chunks."""
 
     def __init__(self, model: str, request: Request, prompt_tokens: int):
@@ -80,4 +80,4 @@ class Reply:
         }
 
 
-API = Api(request, Reply, refusal)
+API = Api(request, CompletionReply, refusal)

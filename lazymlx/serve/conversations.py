@@ -20,7 +20,7 @@ SMALL = 512  # tokens that are computed again in no time
 
 
 @dataclass(eq=False)
-class Conversation:
+class ServedConversation:
     """A cache, and the tokens that it holds, by position.
 
     Attributes:
@@ -53,10 +53,10 @@ class Conversations:
 
     def __init__(self, model: Model, most: int, disk: Disk | None = None):
         self._model, self._most, self._disk = model, most, disk
-        self.kept: list[Conversation] = []
+        self.kept: list[ServedConversation] = []
         self.listed: list[dict[str, Any]] = []
 
-    def take(self, tokens: Sequence[int], head: int = 0) -> Conversation:
+    def take(self, tokens: Sequence[int], head: int = 0) -> ServedConversation:
         """The conversation to go on with: it holds a beginning of `tokens`, and not all of them.
 
         One that continues is taken out. Of one that went another way a fork is made, so that both can go on.
@@ -69,28 +69,28 @@ class Conversations:
         conversation.cache.config = replace(config, sink=max(self._model.lazy.sink, head))
         return conversation
 
-    def _beginning(self, usable: Int32[np.ndarray, " N"]) -> Conversation:
+    def _beginning(self, usable: Int32[np.ndarray, " N"]) -> ServedConversation:
         shared = [common(kept.tokens, usable) for kept in self.kept]
         longest = max(shared, default=0)
         if (stored := self._stored(usable, longest + SMALL)) is not None:
             return stored
         if not longest:
-            return Conversation(self._model.make_cache()[0])
+            return ServedConversation(self._model.make_cache()[0])
         found = self.kept[shared.index(longest)]
         if longest == len(found.tokens):
             self.kept.remove(found)
             return found
         return _trimmed(replace(found, cache=found.cache.fork()), longest)
 
-    def _stored(self, usable: Int32[np.ndarray, " N"], least: int) -> Conversation | None:
+    def _stored(self, usable: Int32[np.ndarray, " N"], least: int) -> ServedConversation | None:
         """A conversation of the disk, if it has at least so many of the tokens."""
         if self._disk is None:
             return None
         path, shared = self._disk.find(usable)
         read = self._disk.read(path) if path is not None and shared >= least else None
-        return None if read is None else _trimmed(Conversation(*read), shared)
+        return None if read is None else _trimmed(ServedConversation(*read), shared)
 
-    def keep(self, conversation: Conversation) -> None:
+    def keep(self, conversation: ServedConversation) -> None:
         """Put a conversation back; `shed` makes sure that there are not too many."""
         if len(conversation.tokens):
             self.kept.append(conversation)
@@ -121,13 +121,13 @@ class Conversations:
         if small is None and self._disk is not None:
             self._disk.keep(gone.cache, gone.tokens)
 
-    def _own(self, conversation: Conversation) -> int:
+    def _own(self, conversation: ServedConversation) -> int:
         """Tokens that no other conversation has."""
         others = (common(kept.tokens, conversation.tokens) for kept in self.kept if kept is not conversation)
         return len(conversation.tokens) - max(others, default=0)
 
 
-def _trimmed(conversation: Conversation, length: int) -> Conversation:
+def _trimmed(conversation: ServedConversation, length: int) -> ServedConversation:
     """With no more than the first tokens."""
     cache = conversation.cache
     cache.trim(len(conversation.tokens) - length)

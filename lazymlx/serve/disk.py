@@ -15,7 +15,7 @@ from ..cache.conversation import LazyCache
 from ..engine.model import Model
 from ..errors import DocumentError
 from ..sealed import read_header
-from ..session.saved import FORMAT, fingerprint, load_document, save_document
+from ..session.saved import FORMAT, load_document, model_fingerprint, save_document
 from ..session.transcript import Transcript
 
 ENDING = ".lazymlx"
@@ -77,7 +77,7 @@ class Disk:
 def _tokens_of(path: Path, model: Model) -> Int32[np.ndarray, " N"] | None:
     """The tokens in a file, of which nothing else is read; None if it is another model's, or none that can be read."""
     try:
-        if read_header(path, FORMAT).get("model") != fingerprint(model):
+        if read_header(path, FORMAT).get("model") != model_fingerprint(model):
             return None
         arrays = mx.load(str(path), format="safetensors")
     except (DocumentError, RuntimeError):

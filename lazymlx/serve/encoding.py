@@ -1,4 +1,4 @@
-"""`Encoder`: a request becomes tokens, or is refused, before it waits for its turn."""
+"""`RequestEncoder`: a request becomes tokens, or is refused, before it waits for its turn."""
 
 from dataclasses import dataclass, replace
 
@@ -8,13 +8,13 @@ from ..errors import PromptError
 from ..messages import BREAK
 from ..session.transcript import common_prefix
 from ..templates import encodable, rendered
-from .request import Chat, Message, Refusal, Request
+from .request import Chat, ChatMessage, Refusal, Request
 
 SETTING = ("system",)  # roles of messages that say how to answer, and nothing to answer
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedRequest:
     """A prompt's tokens.
 
     Attributes:
@@ -27,7 +27,7 @@ class Encoded:
     most: int
 
 
-class Encoder:
+class RequestEncoder:
     """Knows the model's tokenizer and its limits.
 
     Args:
@@ -39,7 +39,7 @@ class Encoder:
         self._tokenizer, self._positions, self._most_tokens = tokenizer, positions, most_tokens
         self._longest = max(map(len, tokenizer.get_vocab()))  # letters of a token, at most
 
-    def encode(self, request: Request) -> Encoded:
+    def encode(self, request: Request) -> EncodedRequest:
         """The tokens of a prompt.
 
         Raises:
@@ -53,7 +53,7 @@ class Encoder:
         if room < 1:
             raise self._too_long(str(len(tokens)))
         head = self._head(prompt, tokens) if isinstance(prompt, Chat) else 0
-        return Encoded(tokens, head, min(request.max_tokens or self._most_tokens, self._most_tokens, room))
+        return EncodedRequest(tokens, head, min(request.max_tokens or self._most_tokens, self._most_tokens, room))
 
     def chat(self, chat: Chat) -> list[int]:
         """The tokens of a conversation; if its last message is the assistant's, of one to be gone on with."""
@@ -93,7 +93,7 @@ class Encoder:
 
     def _head(self, chat: Chat, tokens: list[int]) -> int:
         """What the prompt has in common with another one of the same system messages and tools."""
-        setting = list[Message]()
+        setting = list[ChatMessage]()
         for message in chat.messages:
             if message["role"] not in SETTING:
                 break

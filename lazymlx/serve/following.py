@@ -7,7 +7,7 @@ from ..errors import Cancelled, UsageError
 from ..ranks.group import Ranks
 from .answer import Told
 from .answering import Answering
-from .encoding import Encoded
+from .encoding import EncodedRequest
 from .job import Job
 from .request import Chat, Request
 
@@ -35,7 +35,7 @@ def follow(answering: Answering, ranks: Ranks) -> None:
 def _job_of(said: Described) -> Job:
     request, prompt = said["request"], said["request"]["prompt"]
     request = Request(**{**request, "prompt": Chat(**prompt) if isinstance(prompt, dict) else prompt})
-    return Job(request, Encoded(**said["prompt"]), _unheard)
+    return Job(request, EncodedRequest(**said["prompt"]), _unheard)
 
 
 def _unheard(told: Told) -> None:

@@ -6,7 +6,7 @@ from threading import Event
 from time import perf_counter
 
 from .answer import Told
-from .encoding import Encoded
+from .encoding import EncodedRequest
 from .request import Request
 
 
@@ -15,7 +15,7 @@ class Job:
     """A request in the queue; `tell` is called on the worker's thread with all that becomes known."""
 
     request: Request
-    prompt: Encoded
+    prompt: EncodedRequest
     tell: Callable[[Told], None]
     cancelled: Event = field(default_factory=Event)
     since: float = field(default_factory=perf_counter)

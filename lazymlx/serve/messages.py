@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from .request import Body, Message, Refusal, mapping, objects, refuse, shown
+from .request import Body, ChatMessage, Refusal, mapping, objects, refuse, shown
 
 PASSED_ON = ("name", "tool_call_id", "reasoning", "reasoning_content")
 RESERVED = (
@@ -12,7 +12,7 @@ RESERVED = (
 ).split()  # options of `apply_chat_template` itself
 
 
-def messages_of(body: Body) -> tuple[Message, ...]:
+def messages_of(body: Body) -> tuple[ChatMessage, ...]:
     """The messages of a body; a role that is not known is left to the chat template.
 
     Raises:
@@ -23,7 +23,7 @@ def messages_of(body: Body) -> tuple[Message, ...]:
     return tuple(_message(message, f"messages[{i}]") for i, message in enumerate(body["messages"]))
 
 
-def _message(message: Any, where: str) -> Message:
+def _message(message: Any, where: str) -> ChatMessage:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise Refusal(400, f"{where}: expected an object with a role, got {shown(message)}")
     calls = [_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(objects(message, "tool_calls"))]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Body = dict[str, Any]  # of JSON
-Message = dict[str, Any]  # in the form of chat templates
+ChatMessage = dict[str, Any]  # in the form of chat templates
 
 MOST_TOKENS = 2**31
 
@@ -26,7 +26,7 @@ class Chat:
         options: for the template, by name.
     """
 
-    messages: tuple[Message, ...]
+    messages: tuple[ChatMessage, ...]
     tools: tuple[Body, ...] = ()
     options: tuple[tuple[str, Any], ...] = ()
 

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from ..progress import Progress
 from .answer import Piece, Told
 from .api import Api, Reply, event
-from .encoding import Encoded
+from .encoding import EncodedRequest
 from .job import Job
 from .request import Refusal, Request
 from .worker import Worker
@@ -23,7 +23,7 @@ GONE = Refusal(499, "the client went away")
 
 
 async def respond(
-    request: HttpRequest, worker: Worker, api: Api, wanted: Request, prompt: Encoded, reply: Reply
+    request: HttpRequest, worker: Worker, api: Api, wanted: Request, prompt: EncodedRequest, reply: Reply
 ) -> Response:
     """The response to a request.
 

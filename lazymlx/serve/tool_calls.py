@@ -9,7 +9,7 @@ from .answer import Call
 from .request import Body
 from .stops import beginning
 
-Parser = Callable[[str, Any], Any]
+CallParser = Callable[[str, Any], Any]
 
 
 class ToolCalls:
@@ -20,7 +20,7 @@ class ToolCalls:
         parse: mlx-lm's, from the text between the two to a call or several.
     """
 
-    def __init__(self, start: str, end: str, parse: Parser, tools: Sequence[Body]):
+    def __init__(self, start: str, end: str, parse: CallParser, tools: Sequence[Body]):
         self._start, self._end, self._parse, self._tools = start, end, parse, list(tools)
         self._held, self._inside = "", False
 

@@ -11,7 +11,7 @@ from ..engine.model import Model
 from ..ranks.group import Ranks
 
 Arrays = dict[str, mx.array]
-Form = tuple[Sequence[int], str]
+ArrayForm = tuple[Sequence[int], str]
 ASKED = "asked"
 
 
@@ -46,7 +46,7 @@ def whole(model: Model, arrays: Arrays) -> Arrays:
     return together
 
 
-def part(model: Model, arrays: Arrays, forms: Mapping[str, Form]) -> Arrays:
+def part(model: Model, arrays: Arrays, forms: Mapping[str, ArrayForm]) -> Arrays:
     """This rank's part of a document's arrays.
 
     Args:
@@ -70,7 +70,7 @@ def part(model: Model, arrays: Arrays, forms: Mapping[str, Form]) -> Arrays:
     return kept | own.named(ASKED)
 
 
-def form_of(array: mx.array) -> Form:
+def form_of(array: mx.array) -> ArrayForm:
     """Shape and type, ready for JSON."""
     return list(array.shape), str(array.dtype).removeprefix("mlx.core.")
 

@@ -25,7 +25,7 @@ from ..errors import DocumentError, StateError
 from ..nn.identity import known, weights_of
 from ..sealed import is_sealed, read_header, read_sealed, write_sealed
 from .claims import Claims, Unbelievable, one_token
-from .heads import Form, form_of, part, whole
+from .heads import ArrayForm, form_of, part, whole
 from .transcript import Transcript
 
 FORMAT, VERSION = "lazymlx document", "4"
@@ -58,7 +58,7 @@ def save_document(
     header = {
         "format": FORMAT,
         "version": VERSION,
-        "model": fingerprint(model),
+        "model": model_fingerprint(model),
         "schedule": str(cache.config.schedule),
         "config": json.dumps(_config_values(cache.config)),
         "tokens": str(len(tokens)),
@@ -97,7 +97,7 @@ def load_document(path: str | os.PathLike, model: Model) -> tuple[LazyCache, lis
         claims = Claims.of(header, model)
     like = one_token(model, claims.config, claims.packed)
 
-    def forms() -> dict[str, Form]:
+    def forms() -> dict[str, ArrayForm]:
         with _believed(path):
             claims.check_arrays(held, like, model.vocab_size)
         if header.get("tokens_sha256") != _digest(held["tokens"]):
@@ -111,7 +111,7 @@ def load_document(path: str | os.PathLike, model: Model) -> tuple[LazyCache, lis
 def _read(path: str | os.PathLike, model: Model, held: dict[str, mx.array]) -> dict[str, str]:
     """The header of a file that was saved with this model; its arrays go to `held`."""
     arrays, header = read_sealed(path, FORMAT, VERSION)
-    if header.get("model") != fingerprint(model):
+    if header.get("model") != model_fingerprint(model):
         named = _about(header).get("model")
         raise DocumentError(
             f"document: {path} was saved with another model{f', {named}' if named else ''}; open it with that one"
@@ -155,7 +155,7 @@ def _cache_of(claims: Claims, arrays: dict[str, mx.array], model: Model) -> Lazy
     return cache
 
 
-def fingerprint(model: Model) -> str:
+def model_fingerprint(model: Model) -> str:
     """A hash of what a model is: its shape, and the names, types and first values of its weights."""
     digest = hashlib.sha256(json.dumps(dataclasses.asdict(model.args), sort_keys=True, default=str).encode())
     for name, kind, values in model.identity or known(weights_of(model.parameters())):

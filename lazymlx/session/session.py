@@ -17,7 +17,7 @@ import mlx.core as mx
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..cache.undo import Mark, cut_back
-from ..config import LazyConfig
+from ..config import STEP_SIZE, LazyConfig
 from ..ending import ENDING
 from ..engine.model import Model
 from ..errors import StateError
@@ -56,7 +56,7 @@ class Session:
         lazy: LazyConfig | None = None,
         *,
         max_memory: int | None = None,
-        step_size: int = 2048,
+        step_size: int = STEP_SIZE,
     ):
         """Begin a conversation.
 

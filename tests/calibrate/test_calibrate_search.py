@@ -9,7 +9,7 @@ import pytest
 
 from lazymlx.calibrate.kinds import Prompt
 from lazymlx.calibrate.loss import Loss, Outcome, quantile
-from lazymlx.calibrate.search import Found, Search
+from lazymlx.calibrate.search import Search, SearchResult
 from lazymlx.calibrate.trials import Book, Trials, describe, open_journal
 from lazymlx.config import Cut, LazyConfig, Schedule
 from lazymlx.errors import UsageError
@@ -105,7 +105,7 @@ def test_bad_candidates_leave_after_few_prompts() -> None:
 def test_a_speed_is_reached_at_the_least_loss(target: float) -> None:
     """Up to the planted schedule's own speed nothing is lost; beyond it, less than with the cut in a wrong layer."""
     truth = Truth(needs((4, 0.5), (8, 0.05)), graded=True)
-    found: Found = search(truth).safest(target)
+    found: SearchResult = search(truth).safest(target)
     assert speedup(found.config.cuts) >= target
     single = Cut(2, 0.3)
     assert found.loss.nats <= truth.outcome(PROMPTS[0], LazyConfig((single,))).rise
@@ -143,7 +143,7 @@ def journal(path: Path, resume: bool = False, model: str = "m") -> Book:
     return Book(open_journal(path, {"model": model}, resume), {"model": model})
 
 
-def run(truth: Truth, kept: Book) -> Found:
+def run(truth: Truth, kept: Book) -> SearchResult:
     return Search(LAYERS, range(1, LAYERS), speedup, Trials(truth, PROMPTS, 0.01, kept), BASE).fastest()
 
 

@@ -105,7 +105,7 @@ class Impatient(CtrlC):
 
 def test_a_cancelled_reading_goes_on(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
     straight = chat(f"/read {chat.book}", "Who lights it?")
-    monkeypatch.setattr("lazymlx.cli.conversation.CtrlC", Impatient)
+    monkeypatch.setattr("lazymlx.cli.chat_session.CtrlC", Impatient)
     monkeypatch.setattr(Impatient, "wishes", [True, False, False])
     out = chat(f"/read {chat.book}", "/docs", f"/read {chat.book}", "/docs", "Who lights it?", "/stats")
     assert out == straight

@@ -17,7 +17,7 @@ from mlx_lm.utils import load_tokenizer
 from lazymlx import demo
 from lazymlx.cli.ctrl_c import CtrlC
 from lazymlx.cli.main import main
-from lazymlx.cli.request import LONG_ANSWER
+from lazymlx.cli.prompt import LONG_ANSWER
 from lazymlx.config import LazyConfig
 from lazymlx.stats import LazyStats
 

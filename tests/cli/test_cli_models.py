@@ -9,7 +9,7 @@ from model_folder import write_model
 
 from lazymlx.cli.main import main
 from lazymlx.loading.pretrained import fetched_folder
-from lazymlx.loading.stored import fingerprint, user_file
+from lazymlx.loading.stored import folder_fingerprint, user_file
 
 Streams = pytest.CaptureFixture[str]
 
@@ -49,7 +49,7 @@ def test_models_are_listed(cached: Path, capsys: Streams) -> None:
     (place(cached, "org/words", kind="datasets") / "config.json").write_text("{}", encoding="utf-8")
     place(cached, "org/nothing")
     user_file(good).parent.mkdir(parents=True)
-    stored = {"schedule": "3:0.5", "fingerprint": fingerprint(good)}
+    stored = {"schedule": "3:0.5", "fingerprint": folder_fingerprint(good)}
     user_file(good).write_text(json.dumps(stored), encoding="utf-8")
     assert main(["models"]) == 0
     out, err = capsys.readouterr()

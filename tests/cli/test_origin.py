@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lazymlx import Session, load
-from lazymlx.cli.origin import THE_EMBEDDED, Document, documents_of, origin, own_model
+from lazymlx.cli.origin import THE_EMBEDDED, ReadDocument, documents_of, origin, own_model
 from lazymlx.errors import ModelError
 
 
@@ -55,8 +55,8 @@ def test_what_the_user_names_goes_first(session: Session, tmp_path: Path) -> Non
 def test_names_of_documents_come_back(tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tiny_model_folder.parent)
     args = argparse.Namespace(model=tiny_model_folder.name, adapter_path=None)
-    saved = origin(args, [Document("book", 7)])
-    assert saved["model"] == str(tiny_model_folder.resolve()) and documents_of(saved) == [Document("book", 7)]
+    saved = origin(args, [ReadDocument("book", 7)])
+    assert saved["model"] == str(tiny_model_folder.resolve()) and documents_of(saved) == [ReadDocument("book", 7)]
     assert (
         documents_of({}) == documents_of({"documents": 7}) == documents_of({"documents": [7, ["a"], ["a", "b"]]}) == []
     )

@@ -15,7 +15,7 @@ from lazymlx.engine.model import Model
 from lazymlx.eval.agreement import Reference, agreement, closeness, force, reference
 from lazymlx.eval.encoding import Encoded, Encoder
 from lazymlx.eval.intervals import interval
-from lazymlx.eval.policies import POLICIES, Answer, Forced, Options, Policy
+from lazymlx.eval.policies import POLICIES, Forced, Options, Policy, PolicyAnswer
 
 pytestmark = pytest.mark.unchecked
 
@@ -119,7 +119,7 @@ def test_an_answer_that_is_agreed_with_to_the_end_is_the_policys_own(name: str, 
 
 
 def test_agreement_compares_first_tokens_texts_and_words() -> None:
-    answer = Answer((5, 6), 1.0, 2.0, prefill_fraction=0.5, computed_fraction=0.5, nats=(0.2, 0.8))
+    answer = PolicyAnswer((5, 6), 1.0, 2.0, prefill_fraction=0.5, computed_fraction=0.5, nats=(0.2, 0.8))
     dense = Reference((answer,), "The red house")
     found = agreement(dense, Forced((1.0, 2.0), said=(7, 6), answer=answer), "a red door")
     assert found == {"nats_rise": 1.0, "first_agrees": False, "same_as_dense": False, "f1_to_dense": 0.5}

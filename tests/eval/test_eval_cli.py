@@ -244,7 +244,12 @@ def test_the_settings_that_a_calibration_brings_are_kept_with_the_answers(
     tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    record = {"schedule": "3:0.3", "pool": 5, "window": 4, "fingerprint": schedules.fingerprint(tiny_model_folder)}
+    record = {
+        "schedule": "3:0.3",
+        "pool": 5,
+        "window": 4,
+        "fingerprint": schedules.folder_fingerprint(tiny_model_folder),
+    }
     write_json(schedules.user_file(tiny_model_folder), record, "schedule")
     flags = ["eval", "--model", str(tiny_model_folder), "--tasks", "facts", "--policies", "lazy", "--n", "1"]
     assert main([*flags, "--lengths", LENGTH, "--no-plot", "--window", "16", "--out", str(tmp_path / "run")]) == 0
@@ -261,7 +266,7 @@ def test_a_calibration_of_another_quantisation_is_refused(
     config = json.loads((packed / "config.json").read_text(encoding="utf-8"))
     config["quantization"] = {"group_size": 32, "bits": 4}
     (packed / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    write_json(found, {"schedule": "3:0.3", "fingerprint": schedules.fingerprint(packed)}, "--out")
+    write_json(found, {"schedule": "3:0.3", "fingerprint": schedules.folder_fingerprint(packed)}, "--out")
     flags = ["eval", "--model", str(tiny_model_folder), "--schedule", str(found), "--out", str(tmp_path / "run")]
     assert main(flags) == 2
     error = capsys.readouterr().err

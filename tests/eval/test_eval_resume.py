@@ -10,13 +10,13 @@ import pytest
 from lazymlx.cli.main import main
 from lazymlx.eval import prose, structured
 from lazymlx.eval import run as asking
-from lazymlx.eval.policies.base import Conversation
+from lazymlx.eval.policies.base import PolicyConversation
 from lazymlx.eval.store import Store
 
 pytestmark = pytest.mark.unchecked
 
 FLAGS = ["--tasks", "facts,kv", "--policies", "dense,lazy", "--n", "1", "--lengths", "256", "--lazy", "on"]
-PLACES = [(Conversation, "ask"), (Conversation, "force"), (asking, "agreement"), (Store, "add")]
+PLACES = [(PolicyConversation, "ask"), (PolicyConversation, "force"), (asking, "agreement"), (Store, "add")]
 
 
 def evaluate(folder: Path, model: Path, *flags: str) -> int:

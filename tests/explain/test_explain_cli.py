@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import LAZY, TEXT, interrupted_answer
 
-from lazymlx.cli.conversation import PAGE
+from lazymlx.cli.chat_session import PAGE
 from lazymlx.cli.main import main
 
 

@@ -23,7 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def calibrated(folder: Path, **record: object) -> Path:
     path = schedules.user_file(folder)
-    write_json(path, {"fingerprint": schedules.fingerprint(folder), **record}, "schedule")
+    write_json(path, {"fingerprint": schedules.folder_fingerprint(folder), **record}, "schedule")
     return path
 
 
@@ -87,21 +87,21 @@ def test_an_empty_schedule_is_dense(folder: Path) -> None:
 
 def test_another_model_of_the_same_name_is_noticed(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = calibrated(folder, schedule="2:0.1")
-    before = schedules.fingerprint(folder)
+    before = schedules.folder_fingerprint(folder)
     write_model(folder, intermediate_size=64)
-    assert schedules.fingerprint(folder) != before
+    assert schedules.folder_fingerprint(folder) != before
     assert str(loaded(folder).schedule) == "4:0.25"
     [message] = caplog.messages
     assert str(path) in message and "another model" in message
 
 
 def test_other_weights_are_another_model(folder: Path) -> None:
-    before = schedules.fingerprint(folder)
-    assert schedules.fingerprint(folder) == before
+    before = schedules.folder_fingerprint(folder)
+    assert schedules.folder_fingerprint(folder) == before
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(weights)
-    assert schedules.fingerprint(folder) != before
+    assert schedules.folder_fingerprint(folder) != before
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,10 @@ def shared(folder: Path, place: Path, cuts: tuple[int, ...] = (2, 4), **record: 
     model, _ = load(str(folder), LazyConfig.dense())
     place.mkdir()
     chunks = [random_tokens(64, seed) for seed in range(12)]
-    fit_maps(model, chunks, cuts, fingerprint=schedules.fingerprint(folder)).save(place / "lazymlx.maps.safetensors")
-    about = {"fingerprint": schedules.fingerprint(folder), "schedule": "2:0.5,4:0.2", "maps": True}
+    fit_maps(model, chunks, cuts, fingerprint=schedules.folder_fingerprint(folder)).save(
+        place / "lazymlx.maps.safetensors"
+    )
+    about = {"fingerprint": schedules.folder_fingerprint(folder), "schedule": "2:0.5,4:0.2", "maps": True}
     write_json(place / "lazymlx.json", {**about, **record}, "schedule")
     return place
 

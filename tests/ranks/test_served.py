@@ -14,7 +14,7 @@ from lazymlx.ranks.group import ALONE, Ranks
 from lazymlx.serve.answer import Piece, Told
 from lazymlx.serve.answering import Answering
 from lazymlx.serve.conversations import Conversations
-from lazymlx.serve.encoding import Encoder
+from lazymlx.serve.encoding import RequestEncoder
 from lazymlx.serve.following import described, follow
 from lazymlx.serve.job import Job
 from lazymlx.serve.request import Chat, Request
@@ -26,7 +26,7 @@ ASKED = ["Who?", "Where?", "Who?"]  # the second client leaves
 def test_the_others_follow(monkeypatch: pytest.MonkeyPatch, tiny_model_folder: Path) -> None:
     def run(ranks: Ranks) -> list:
         model, tokenizer = load(str(tiny_model_folder), LAZY, ranks=ranks)
-        conversations, encoder = Conversations(model, 4), Encoder(tokenizer, None, 8)
+        conversations, encoder = Conversations(model, 4), RequestEncoder(tokenizer, None, 8)
         answering, heard = Answering(model, tokenizer, conversations, 512), list[str]()
 
         def serve(question: str, leaves: bool) -> None:

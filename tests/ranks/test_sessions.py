@@ -11,7 +11,7 @@ from lazymlx.config import LazyConfig
 from lazymlx.errors import ModelError, PromptError
 from lazymlx.loading.load import load
 from lazymlx.ranks.group import ALONE, Ranks
-from lazymlx.session.saved import fingerprint
+from lazymlx.session.saved import model_fingerprint
 from lazymlx.session.session import Session
 
 LAZY = LazyConfig("2:0.5,4:0.2", min_tokens=16, recent=2, window=2, round_to=1, pool=3)
@@ -44,7 +44,7 @@ def test_a_document_goes_from_any_number_of_ranks_to_any(
         undone = answer(session, "Where?")
         session.undo()
         session.save(tmp_path / f"{ranks.size}.lazydoc" if ranks.rank == 0 else "/nowhere")
-        return [first, undone, answer(session, "When?"), session.stats.computed, fingerprint(session.model)]
+        return [first, undone, answer(session, "When?"), session.stats.computed, model_fingerprint(session.model)]
 
     def opened(ranks: Ranks) -> list:
         model, tokenizer = load(str(folder), LAZY, ranks=ranks)

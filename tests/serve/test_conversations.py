@@ -8,7 +8,7 @@ import pytest
 from tiny import random_tokens, stock_model, tiny_args, twin_of
 
 from lazymlx.engine.model import Model
-from lazymlx.serve.conversations import SMALL, Conversation, Conversations
+from lazymlx.serve.conversations import SMALL, Conversations, ServedConversation
 from lazymlx.serve.disk import Disk, common
 
 LONG = SMALL + 40
@@ -28,7 +28,7 @@ class Fake:
 
 def kept(conversations: Conversations, *tokens: list[int]) -> None:
     for some in tokens:
-        conversations.keep(Conversation(Fake(len(some)), np.array(some, np.int32)))  # type: ignore[arg-type]
+        conversations.keep(ServedConversation(Fake(len(some)), np.array(some, np.int32)))  # type: ignore[arg-type]
         conversations.shed()
 
 
@@ -89,10 +89,10 @@ def test_what_two_runs_have_in_common() -> None:
 # --- on the disk -----------------------------------------------------------------------------------------
 
 
-def read(model: Model, conversations: Conversations, tokens: list[int]) -> Conversation:
+def read(model: Model, conversations: Conversations, tokens: list[int]) -> ServedConversation:
     """Goes on with a conversation. Returns what was there before."""
     found = conversations.take(tokens)
-    before = Conversation(found.cache, found.tokens)
+    before = ServedConversation(found.cache, found.tokens)
     model(mx.array([tokens[len(found.tokens) :]]), cache=[found.cache])
     found.took_in(tokens)
     conversations.keep(found)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from lazymlx.serve.encoding import Encoded
+from lazymlx.serve.encoding import EncodedRequest
 from lazymlx.serve.job import Job
 from lazymlx.serve.request import Refusal, Request
 from lazymlx.serve.worker import Worker
@@ -128,14 +128,14 @@ def test_first_in_is_first_out() -> None:
     worker = Worker(Noting())  # type: ignore[arg-type]
     told = []
     for n in range(20):
-        worker.submit(Job(Request(str(n)), Encoded([1], 0, 1), told.append))
+        worker.submit(Job(Request(str(n)), EncodedRequest([1], 0, 1), told.append))
     gate.set()
     while worker.waiting or len(order) < 20:
         time.sleep(0.001)
     assert order == [str(n) for n in range(20)]
     worker.close()
     with pytest.raises(Refusal):
-        worker.submit(Job(Request("late"), Encoded([1], 0, 1), told.append))
+        worker.submit(Job(Request("late"), EncodedRequest([1], 0, 1), told.append))
 
 
 def test_a_slow_reader_holds_nobody_up(address: str) -> None:

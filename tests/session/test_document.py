@@ -20,7 +20,7 @@ from lazymlx.config import LazyConfig
 from lazymlx.engine.selection import AttentionScorer
 from lazymlx.errors import DocumentError
 from lazymlx.sealed import is_sealed, read_sealed, write_sealed
-from lazymlx.session.saved import fingerprint
+from lazymlx.session.saved import model_fingerprint
 from lazymlx.session.session import Session
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +125,7 @@ def test_another_model_is_refused(saved):
     model.set_dtype(mx.float16)
     with pytest.raises(DocumentError, match="another model"):
         Session.open(saved, model, speller())
-    assert fingerprint(talker()) == fingerprint(talker(DENSE))
+    assert model_fingerprint(talker()) == model_fingerprint(talker(DENSE))
 
 
 def test_another_version_is_refused_before_anything_else(saved):

@@ -18,7 +18,7 @@ from lazymlx.serve.answer import Told
 from lazymlx.serve.answering import Answering
 from lazymlx.serve.app import Service, make_app
 from lazymlx.serve.conversations import Conversations
-from lazymlx.serve.encoding import Encoder
+from lazymlx.serve.encoding import RequestEncoder
 from lazymlx.serve.job import Job
 from lazymlx.serve.request import Request
 from lazymlx.serve.worker import Worker
@@ -34,7 +34,9 @@ class Served:
         real = Answering(self.model, self.tokenizer, self.conversations, 64)
         self.worker = Worker(answering or real, on_death=lambda: self.deaths.append(self.worker.died))
         self.deaths: list[str] = []
-        service = Service(self.worker, real, Encoder(self.tokenizer, self.model.max_positions, 2000), "tiny", "secret")
+        service = Service(
+            self.worker, real, RequestEncoder(self.tokenizer, self.model.max_positions, 2000), "tiny", "secret"
+        )
         self._server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="warning"))
         self._listener = listen("127.0.0.1", 0)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]})
@@ -65,7 +67,7 @@ class Answers:
     ):
         self.model, self.tokenizer = model, tokenizer
         self.conversations = conversations or Conversations(model, 4)
-        self.encoder = Encoder(tokenizer, model.max_positions, 2000)
+        self.encoder = RequestEncoder(tokenizer, model.max_positions, 2000)
         self._answering = Answering(model, tokenizer, self.conversations, 64, max_memory)
 
     def to(self, request: Request, leaves: Callable[[Told], bool] = lambda _: False) -> list[Told]:

@@ -1,6 +1,6 @@
 """lazymlx and its rivals, for comparison: one small file each, all behind `Policy`."""
 
-from .base import Answer, Conversation, Forced, Options, Policy
+from .base import Forced, Options, Policy, PolicyAnswer, PolicyConversation
 from .dense import Dense
 from .fastkv import FastKV
 from .gemfilter import GemFilter
@@ -24,4 +24,4 @@ KINDS: tuple[type[Policy], ...] = (
 )
 POLICIES: dict[str, type[Policy]] = {kind.name: kind for kind in KINDS}
 
-__all__ = ["POLICIES", "Answer", "Conversation", "Forced", "Options", "Policy"]
+__all__ = ["POLICIES", "PolicyAnswer", "PolicyConversation", "Forced", "Options", "Policy"]

@@ -1,6 +1,6 @@
 """What a policy is: how to read a prompt and answer it. The loop is here, and the same for all, so that times compare.
 
-A `Policy` begins a `Conversation`; a conversation reads prompts, makes one token of another, and accounts for its work.
+A `Policy` begins a `PolicyConversation`, which reads prompts, makes one token of another, and accounts for its work.
 """
 
 from abc import ABC, abstractmethod
@@ -19,11 +19,9 @@ from ...costs.flops import Sizes, prefill_flops
 from ...engine.model import Model
 from ...generation import to_int
 
-STEP_SIZE = 2048  # rows computed at a time in prefill, as in generation
-
 
 @dataclass(frozen=True)
-class Answer:
+class PolicyAnswer:
     """An answer and what it cost.
 
     Attributes:
@@ -64,10 +62,10 @@ class Forced:
 
     nats: tuple[float, ...]
     said: tuple[int, ...]
-    answer: Answer
+    answer: PolicyAnswer
 
 
-class Conversation(ABC):
+class PolicyConversation(ABC):
     """A prompt and its follow-ups under one policy."""
 
     def __init__(self, stop: Collection[int]):
@@ -85,19 +83,19 @@ class Conversation(ABC):
 
     @abstractmethod
     def prefill_fraction(self) -> float:
-        """See `Answer`."""
+        """See `PolicyAnswer`."""
 
     @abstractmethod
     def computed_fraction(self) -> float:
-        """See `Answer`."""
+        """See `PolicyAnswer`."""
 
-    def ask(self, tokens: list[int], max_tokens: int, tail: int = 0) -> Answer:
+    def ask(self, tokens: list[int], max_tokens: int, tail: int = 0) -> PolicyAnswer:
         """Read a prompt or a follow-up and answer it greedily."""
         with mx.stream(generation_stream):
             answer, last, nats, ttft_s, total_s = self._answer(self._to_read(tokens), max_tokens, tail)
         self._ended = last if last in self.stop else None
         fractions = self.prefill_fraction(), self.computed_fraction()
-        return Answer(tuple(answer), ttft_s, total_s, *fractions, end=self._ended, nats=nats)
+        return PolicyAnswer(tuple(answer), ttft_s, total_s, *fractions, end=self._ended, nats=nats)
 
     def force(self, tokens: list[int], answer: Sequence[int], tail: int = 0) -> Forced:
         """Read a prompt or a follow-up, and take in an answer as if it were one's own: at least one token."""
@@ -107,7 +105,7 @@ class Conversation(ABC):
         self._ended = answer[-1] if answer[-1] in self.stop else None
         own = tuple(answer[:-1] if self._ended is not None else answer)
         fractions = self.prefill_fraction(), self.computed_fraction()
-        return Forced(nats, said, Answer(own, ttft_s, total_s, *fractions, end=self._ended, nats=nats))
+        return Forced(nats, said, PolicyAnswer(own, ttft_s, total_s, *fractions, end=self._ended, nats=nats))
 
     def _force(
         self, tokens: list[int], answer: Sequence[int], tail: int
@@ -204,12 +202,12 @@ class Policy(ABC):
         """The policy at each of its points."""
 
     @abstractmethod
-    def begin(self, model: Model, stop: Collection[int]) -> Conversation:
+    def begin(self, model: Model, stop: Collection[int]) -> PolicyConversation:
         """A new conversation."""
 
     def answer(
         self, model: Model, tokenizer: TokenizerWrapper, prompt: list[int], max_tokens: int, tail: int = 0
-    ) -> Answer:
+    ) -> PolicyAnswer:
         """Answer a single prompt."""
         return self.begin(model, tokenizer.eos_token_ids).ask(prompt, max_tokens, tail)
 

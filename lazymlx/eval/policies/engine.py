@@ -3,14 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Collection
 
-from ...config import LazyConfig, Schedule
+from ...config import STEP_SIZE, LazyConfig, Schedule
 from ...costs.flops import Looking, Sizes, looking_flops, rows_by_layer
 from ...engine.model import Model
 from ...prefill import prefill
-from .base import STEP_SIZE, Conversation, Options, Policy, prefill_share
+from .base import Options, Policy, PolicyConversation, prefill_share
 
 
-class EngineConversation(Conversation):
+class EngineConversation(PolicyConversation):
     """A lazy cache and its model."""
 
     def __init__(self, model: Model, lazy: LazyConfig, stop: Collection[int]):

@@ -6,9 +6,9 @@ from jaxtyping import Float, Integer
 
 from ...cache.rows import unpacked
 from ...cache.stage import StageCache
+from ...config import STEP_SIZE
 from ...engine.model import Model
 from ...nn.loop import View, run_layers
-from .base import STEP_SIZE
 
 
 class Forward:

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from ...engine.model import Model
-from .base import Conversation, Policy, prefill_share
+from .base import Policy, PolicyConversation, prefill_share
 from .forward import Forward
 
 
@@ -64,7 +64,7 @@ class SubsetPolicy(Policy):
         return SubsetConversation(self, model, stop)
 
 
-class SubsetConversation(Conversation):
+class SubsetConversation(PolicyConversation):
     """What was kept of the first prompt, and all that came after it."""
 
     def __init__(self, policy: SubsetPolicy, model: Model, stop: Collection[int]):

@@ -4,12 +4,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..attention import Attention, Variant, heads_normed, separate
-from .family import Family, Linear
-
-
-def maybe_normed(args: Any, index: int, theirs: Any) -> Attention:
-    return Attention(args, theirs, Variant(project=heads_normed if args.use_qk_norm else separate))
+from ..attention import Attention, Variant
+from .family import Family, Linear, maybe_normed
 
 
 def windowed_or_nope(args: Any, index: int, theirs: Any) -> Attention:

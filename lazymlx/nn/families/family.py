@@ -14,7 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from jaxtyping import Float, Integer
 
-from ..attention import Attention
+from ..attention import Attention, Variant, heads_normed, separate
 from ..block import Block
 from ..merged import SwiGLU
 
@@ -26,6 +26,11 @@ Logits = Callable[[Any, mx.array, Linear], mx.array]
 def plain(args: Any, index: int, theirs: Any) -> Attention:
     """Attention as in Llama, with everything before a token in sight."""
     return Attention(args, theirs)
+
+
+def maybe_normed(args: Any, index: int, theirs: Any) -> Attention:
+    """Whether queries and keys are normalised, head by head, is up to the configuration."""
+    return Attention(args, theirs, Variant(project=heads_normed if args.use_qk_norm else separate))
 
 
 def listed_window(args: Any, index: int) -> int | None:

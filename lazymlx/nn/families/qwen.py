@@ -2,17 +2,12 @@
 
 from typing import Any
 
-from ..attention import Attention, Variant, heads_normed, separate
-from .family import Family
+from ..attention import Attention, Variant, heads_normed
+from .family import Family, maybe_normed
 
 
 def normed(args: Any, index: int, theirs: Any) -> Attention:
     return Attention(args, theirs, Variant(project=heads_normed))
-
-
-def maybe_normed(args: Any, index: int, theirs: Any) -> Attention:
-    """Whether it normalises is up to the configuration."""
-    return Attention(args, theirs, Variant(project=heads_normed if args.use_qk_norm else separate))
 
 
 LIKE_QWEN3 = {

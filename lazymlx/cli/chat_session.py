@@ -1,4 +1,4 @@
-"""`Conversation`: a session as a chat shows it. Importing this loads MLX.
+"""`ChatSession`: a session as a chat shows it. Importing this loads MLX.
 
 Answers go to stdout; all that is said about them goes to stderr. It knows nothing of commands, nor where messages come
 from.
@@ -26,17 +26,18 @@ from ..progress import Progress
 from ..session.saved import about, is_document
 from ..session.session import Session
 from ..stats import LazyStats
+from ..units import megabytes
 from . import chat_settings, options
 from .answering import check_drawing, drawing, open_model
 from .bar import PrefillBar
 from .ctrl_c import CtrlC
 from .documents import as_source, path_of, sources_of
 from .notes import beyond_positions, notes
-from .origin import Document, documents_of, origin
+from .origin import ReadDocument, documents_of, origin
 from .outputs import check_document, check_page
 from .party import decided, speaks
-from .request import count_tokens
-from .statistics import computed, megabytes
+from .prompt import count_tokens
+from .statistics import computed
 from .terminal import confirm
 from .type_ahead import kept_for_the_prompt
 from .typeset import answer_text
@@ -53,7 +54,7 @@ class Asked(NamedTuple):
     stats: LazyStats
 
 
-class Conversation:
+class ChatSession:
     """A session, the documents that were read in it, and how both are shown."""
 
     def __init__(
@@ -76,9 +77,9 @@ class Conversation:
         self.said: set[str] = set()  # notes that need no repetition
         self.warned_of_length = False
         self.session = self._begun(self.config_for(args.lazy))
-        self.opened: list[Document] = []  # what the session began with
-        self.turns: list[Document | Asked] = []  # documents and questions since, as they can be undone
-        self.saved: list[Document | Asked] = []  # the turns when the session was last saved
+        self.opened: list[ReadDocument] = []  # what the session began with
+        self.turns: list[ReadDocument | Asked] = []  # documents and questions since, as they can be undone
+        self.saved: list[ReadDocument | Asked] = []  # the turns when the session was last saved
         self.own: set[Path] = set()  # files that this conversation was saved to or opened from
 
     # what happens
@@ -102,7 +103,7 @@ class Conversation:
 
     def retry(self) -> None:
         """Answer the newest question once more."""
-        if not self.turns or isinstance(self.turns[-1], Document):
+        if not self.turns or isinstance(self.turns[-1], ReadDocument):
             raise StateError("retry: there is no answer to replace; ask a question first")
         question = self.turns[-1].question
         self.session.undo()
@@ -118,7 +119,7 @@ class Conversation:
         """Forget the newest question or document."""
         self.session.undo()
         forgotten = self.turns.pop()
-        note(f"forgot {forgotten.name if isinstance(forgotten, Document) else _shortened(forgotten.question)}")
+        note(f"forgot {forgotten.name if isinstance(forgotten, ReadDocument) else _shortened(forgotten.question)}")
 
     def read(self, words: str) -> None:
         """Read files, folders or addresses, for the questions to come."""
@@ -135,7 +136,7 @@ class Conversation:
         except Cancelled as stopped:
             raise Cancelled(f"{stopped}; /read {source} goes on from there") from None
         tokens = self.session.stats.context_tokens
-        self.turns.append(Document(name, tokens - before))
+        self.turns.append(ReadDocument(name, tokens - before))
         note(f"read {name}: {tokens - before} tokens, {megabytes(self.session.nbytes)} held")
         self._warn(tokens)
 
@@ -168,7 +169,8 @@ class Conversation:
         session = Session.open(path, self.model, self.tokenizer, **self._limits)
         self._change(session)
         tokens = session.stats.context_tokens
-        self.opened = documents_of(decided(self.args, "about", lambda: about(path))) or [Document(path.name, tokens)]
+        listed = documents_of(decided(self.args, "about", lambda: about(path)))
+        self.opened = listed or [ReadDocument(path.name, tokens)]
         self.own.add(path.resolve())
         note(f"opened {path.name}: {tokens} tokens; {described(session.config)}")
 
@@ -212,9 +214,9 @@ class Conversation:
     # what there is
 
     @property
-    def documents(self) -> list[Document]:
+    def documents(self) -> list[ReadDocument]:
         """What was read so far."""
-        return [*self.opened, *(turn for turn in self.turns if isinstance(turn, Document))]
+        return [*self.opened, *(turn for turn in self.turns if isinstance(turn, ReadDocument))]
 
     @property
     def unsaved(self) -> bool:

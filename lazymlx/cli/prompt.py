@@ -21,7 +21,7 @@ LONG_ANSWER = 6  # the demonstration's question: its answer is long enough to te
 
 
 @dataclass(frozen=True)
-class Request:
+class UserPrompt:
     """What the user asks: a text, or a question about it. `name` is what the text is called when it is talked about."""
 
     text: str
@@ -83,7 +83,7 @@ def is_demo(args: argparse.Namespace) -> bool:
     return args.model is None and args.prompt is None and args.prompt_file is None and args.document is None
 
 
-def read_request(args: argparse.Namespace) -> Request:
+def read_prompt(args: argparse.Namespace) -> UserPrompt:
     """The prompt that the flags name.
 
     Raises:
@@ -101,24 +101,24 @@ def read_request(args: argparse.Namespace) -> Request:
         return _about_saved(args, question)
     if is_demo(args):
         asked = demo.questions()[LONG_ANSWER]["question"] if question is None else question
-        request = Request(demo.document(), "the embedded document", asked)
+        prompt = UserPrompt(demo.document(), "the embedded document", asked)
     elif args.prompt_file is not None:
         text = BREAK.join(_read(file) for file in args.prompt_file)
-        request = Request(text, ", ".join(args.prompt_file), question)
+        prompt = UserPrompt(text, ", ".join(args.prompt_file), question)
     elif args.prompt == "-":
-        request = Request(read_stdin(), "stdin", question)
+        prompt = UserPrompt(read_stdin(), "stdin", question)
     elif args.prompt is None and question is not None:
         raise UsageError("--question: there is no document to ask; give it with --prompt-file, or with --prompt -")
     else:
-        request = Request(unescape(DEFAULT_PROMPT if args.prompt is None else args.prompt), "the prompt", question)
-    if not request.text.strip():
-        raise PromptError(f"prompt: {request.name} is empty; expected some text")
+        prompt = UserPrompt(unescape(DEFAULT_PROMPT if args.prompt is None else args.prompt), "the prompt", question)
+    if not prompt.text.strip():
+        raise PromptError(f"prompt: {prompt.name} is empty; expected some text")
     if question is not None and not question.strip():
         raise PromptError("question: it is empty; expected some text")
-    return request
+    return prompt
 
 
-def _about_saved(args: argparse.Namespace, question: str | None) -> Request:
+def _about_saved(args: argparse.Namespace, question: str | None) -> UserPrompt:
     """A question about a saved document, which says how it was read; what would change that is refused."""
     settled = ("prompt", "prompt_file", "prefill_response", "ignore_chat_template", "chat_template_config", "compare")
     given = args.given | ({"compare"} if args.compare else set())
@@ -129,7 +129,7 @@ def _about_saved(args: argparse.Namespace, question: str | None) -> Request:
     refuse_settled(args)
     if question is None or not question.strip():
         raise UsageError("--document: there is no question about it; give one with --question")
-    return Request("", str(args.document), question)
+    return UserPrompt("", str(args.document), question)
 
 
 def _read(file: str) -> str:
@@ -165,14 +165,14 @@ def read_stdin() -> str:
     return text
 
 
-def encode_request(request: Request, tokenizer: Any, args: argparse.Namespace) -> list[int]:
+def encode_prompt(prompt: UserPrompt, tokenizer: Any, args: argparse.Namespace) -> list[int]:
     """Token ids of the prompt, as mlx_lm.generate makes them: a template brings its special tokens along.
 
     `verbose=False` quiets what Transformers has to say about long texts, which is true of its own models alone.
     """
     if args.ignore_chat_template or not tokenizer.has_chat_template:
-        return tokenizer.encode(encodable(request.message), add_special_tokens=True, verbose=False)
-    return tokenizer.encode(_templated(request, tokenizer, args), add_special_tokens=False, verbose=False)
+        return tokenizer.encode(encodable(prompt.message), add_special_tokens=True, verbose=False)
+    return tokenizer.encode(_templated(prompt, tokenizer, args), add_special_tokens=False, verbose=False)
 
 
 def count_tokens(text: str, tokenizer: Any) -> int:
@@ -180,12 +180,12 @@ def count_tokens(text: str, tokenizer: Any) -> int:
     return len(tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
 
-def _templated(request: Request, tokenizer: Any, args: argparse.Namespace) -> str:
+def _templated(prompt: UserPrompt, tokenizer: Any, args: argparse.Namespace) -> str:
     messages = [
         {"role": role, "content": text}
         for role, text in (
             ("system", args.system_prompt),
-            ("user", request.message),
+            ("user", prompt.message),
             ("assistant", args.prefill_response),
         )
         if text is not None
