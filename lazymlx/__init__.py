@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import demo, errors, explain
-    from .config import LazyConfig, Schedule
+    from .config import LazyConfig
     from .costs.memory import estimate_memory
     from .documents import read_document
     from .engine.selection import Scorer, attention
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .loading.load import load
     from .prefill import cache_for
     from .progress import Progress
+    from .schedule import Schedule
     from .session.session import Session
     from .stats import LazyStats
 
@@ -29,7 +30,7 @@ _HOME = {
     "LazyMLXError": "errors",
     "LazyStats": "stats",
     "Progress": "progress",
-    "Schedule": "config",
+    "Schedule": "schedule",
     "Scorer": "engine.selection",
     "Session": "session.session",
     "attention": "engine.selection",

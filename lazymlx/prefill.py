@@ -146,8 +146,7 @@ def planned_work(cache: LazyCache, tokens: int) -> list[int]:
     config, N = cache.config, cache.offset + tokens
     rows = [tokens]
     for cut, stage in zip(config.cuts, cache.stages[1:], strict=True):
-        kept = N if N < config.min_tokens else cut.count(N) + config.sink + config.recent
-        rows.append(min(max(kept - stage.filled, config.window), N))
+        rows.append(min(max(config.let_through(cut, N) - stage.filled, config.window), N))
     return [n * len(stage.layers) for n, stage in zip(rows, cache.stages, strict=True)]
 
 

@@ -1,7 +1,6 @@
 """What a schedule and a configuration accept, what they refuse, and with which words."""
 
 import dataclasses
-import importlib.util
 from fractions import Fraction
 from math import ceil
 
@@ -10,21 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazymlx import config as checked
+from lazymlx.config import LazyConfig
 from lazymlx.errors import ConfigError, LazyMLXError
-
-
-def unchecked(module):
-    """The module as users have it: the type checks of the tests would refuse a value before the module can."""
-    spec = importlib.util.spec_from_file_location(module.__name__, module.__file__)
-    plain = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(plain)
-    return plain
-
-
-config = unchecked(checked)
-DEFAULT_PRESET, PRESETS = config.DEFAULT_PRESET, config.PRESETS
-Cut, LazyConfig, Schedule = config.Cut, config.LazyConfig, config.Schedule
+from lazymlx.schedule import DEFAULT_PRESET, PRESETS, Cut, Schedule
 
 # --- schedules ---------------------------------------------------------------------------------------
 
@@ -281,6 +268,21 @@ def test_a_configuration_is_frozen_and_hashable():
 
 def test_every_field_says_what_it_is():
     assert all(field.metadata["help"] for field in dataclasses.fields(LazyConfig))
+
+
+@pytest.mark.parametrize(
+    "context, options, count",
+    [
+        (1000, {}, 256),  # 200, and 52 that are protected, rounded up
+        (1000, {"protected": 60}, 320),
+        (1000, {"protected": 20, "rounded": False}, 220),
+        (100, {"protected": 90}, 100),  # never more than there are
+        (99, {}, 99),  # too short to be cut
+    ],
+)
+def test_a_cut_lets_its_share_through_and_what_is_protected(context, options, count):
+    lazy = LazyConfig("8:0.2", sink=4, recent=32, window=16, min_tokens=100, round_to=64)
+    assert lazy.let_through(lazy.cuts[0], context, **options) == count
 
 
 def test_a_configurations_error_is_the_callers():

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "lazymlx"
 ORDER = [
     {"errors"},
     {"demo", "ending", "files", "journal", "messages", "places", "templates", "units"},
+    {"schedule"},
     {"config", "progress", "stats", "sealed", "documents", "ranks"},
     {"cache"},
     {"nn"},

@@ -13,12 +13,13 @@ from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from ..config import Cut, LazyConfig, Schedule
+from ..config import LazyConfig
 from ..costs.flops import Looking, Sizes, ideal_speedup, rows_by_layer
 from ..engine.model import Model
 from ..errors import RunError
 from ..nn.maps import Maps
 from ..nn.windows import possible
+from ..schedule import Cut, Schedule
 from .kinds import Writer
 from .loss import Loss, LossMeter
 from .plan import CalibrationPlan

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ..config import Cut
 from ..errors import UsageError
+from ..schedule import Cut
 from .kinds import KINDS, OVERHEAD, check_kinds
 
 SHORTEST = 4 * OVERHEAD  # a shorter prompt has no text to speak of

@@ -13,8 +13,9 @@ from math import inf
 
 import numpy as np
 
-from ..config import Cut, LazyConfig
+from ..config import LazyConfig
 from ..errors import UsageError
+from ..schedule import Cut
 from .loss import Loss
 from .plan import LEAST_KEPT
 from .trials import Trials

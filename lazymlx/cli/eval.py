@@ -9,9 +9,10 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import LazyConfig, Schedule
+from ..config import LazyConfig
 from ..demo import MODEL
 from ..errors import ModelError, UsageError
+from ..schedule import Schedule
 from . import options, values
 from .terminal import say
 from .values import lengths, words

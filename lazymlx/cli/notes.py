@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ..config import BOLD, Cut, LazyConfig, Schedule
+from ..config import LazyConfig
+from ..schedule import BOLD, Cut, Schedule
 
 if TYPE_CHECKING:
     from ..engine.model import Model

@@ -7,9 +7,10 @@ from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import BOLD, MOST, STEP_SIZE, STORAGE, LazyConfig
+from ..config import MOST, STEP_SIZE, STORAGE, LazyConfig
 from ..demo import MODEL
 from ..errors import UsageError
+from ..schedule import BOLD
 from .values import memory_size, named, number, number_or_all, rows_that_look, schedule_or_place, token_limit
 
 # mlx_lm.generate's defaults

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..config import Cut, LazyConfig, Schedule
+from ..config import LazyConfig
+from ..schedule import Cut, Schedule
 from ..stats import LazyStats
 from ..units import megabytes
 from .answering import TRACING, Answer

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ..config import Cut, LazyConfig
+from ..config import LazyConfig
 from ..nn.maps import Maps
 from ..nn.network import Network
+from ..schedule import Cut
 
 RowCount = float | int  # tokens computed in a layer; a share of a length need not be whole
 

@@ -15,13 +15,14 @@ from mlx.utils import tree_flatten
 
 from ..cache.conversation import LazyCache
 from ..cache.rows import STEP
-from ..config import PRESETS, STEP_SIZE, LazyConfig
+from ..config import STEP_SIZE, LazyConfig
 from ..engine.links import BITS, GROUP_SIZE
 from ..engine.lookahead import LAYERS_IN_HAND
 from ..engine.model import Model
 from ..errors import TooLargeError
 from ..nn.backend import FUSED_HEADS
 from ..nn.loop import IN_HAND
+from ..schedule import PRESETS
 from ..units import size
 from .flops import rows_by_layer
 
@@ -65,7 +66,7 @@ def estimate_memory(
     config = model.resolve(config or model.lazy)
     N = context + n_tokens
     edges = [*(cut.layer for cut in config.cuts), shape.layers]
-    rows = [_kept(config, keep, N) for _, keep in config.cuts]
+    rows = [config.let_through(cut, N) for cut in config.cuts]
     depths = [stop - start for start, stop in pairwise(edges)]
     kv_bits = config.kv_bits if context + n_tokens > config.quantized_kv_start else None
     kv, hidden = (shape.share(bits, config.kv_group_size) for bits in (kv_bits, config.aux_bits))
@@ -132,14 +133,6 @@ def _feed_forward(args: Any) -> int:
     experts = getattr(args, "num_experts_per_tok", None) or 1
     of_an_expert = getattr(args, "moe_intermediate_size", None) or args.intermediate_size
     return max(args.intermediate_size, experts * of_an_expert)
-
-
-def _kept(config: LazyConfig, keep: float, N: int) -> int:
-    """Tokens that are computed behind a cut, about."""
-    if N < config.min_tokens:
-        return N
-    extra = config.sink + config.recent + config.window + config.round_to
-    return min(int(keep * N) + extra, N)
 
 
 def _rounded(rows: int) -> int:

@@ -20,12 +20,12 @@ from jaxtyping import Bool, Float, Integer
 
 from ..cache.aux_cache import Moved
 from ..cache.conversation import CacheForm, LazyCache, Step, mask_of
-from ..config import Cut
 from ..nn.backend import ways
 from ..nn.compiling import Replay
 from ..nn.loop import View
 from ..nn.maps import Maps
 from ..nn.network import Network
+from ..schedule import Cut
 from .beside import run_beside
 from .lookahead import OWN, POOL_AHEAD, FilledTokens, importance_ahead, looking_rows, looks
 from .scoring import add_links, importance_at, scoring_of
@@ -97,14 +97,10 @@ def exactly(
 
 
 def how_many(model: Network, cache: LazyCache, cut: Cut, step: Step, candidates: int, protected: int) -> int:
-    """Candidates that a cut lets through; in prefill such that all rows are a multiple of `round_to`."""
-    beyond_sight = model.sight is not None and step.stop > model.sight and not step.decode
-    if beyond_sight or step.stop < cache.config.min_tokens:
+    """Candidates that a cut lets through, beside the protected tokens."""
+    if model.sight is not None and step.stop > model.sight and not step.decode:
         return candidates
-    k = cut.count(step.stop)
-    if not step.decode:
-        k += -(k + protected) % cache.config.round_to
-    return min(k, candidates)
+    return min(cache.config.let_through(cut, step.stop, protected, rounded=not step.decode) - protected, candidates)
 
 
 def _missing(
@@ -188,7 +184,7 @@ def budgeted(
     slots = [mx.arange(s.filled, s.filled + 1 + n, dtype=mx.int32) for s, n in zip(stages, back, strict=True)]
     kept = None
     if config.attend == "selected":
-        kept = [step.stop if step.stop < config.min_tokens else cut.count(step.stop) for cut in config.cuts]
+        kept = [config.let_through(cut, step.stop, protected=0, rounded=False) for cut in config.cuts]
     context = step.stop if stretched else cache.aux.places  # the latter is the same for many steps
     known = BudgetedStep(cache.form, back, kept, context)
     sizes = context, cache.aux.rows.capacity, *(stage.capacity for stage in cache.stages)

@@ -12,8 +12,9 @@ in full.
 
 from collections.abc import Sequence
 
-from ..config import Cut, LazyConfig, Schedule
+from ..config import LazyConfig
 from ..errors import ConfigError
+from ..schedule import Cut, Schedule
 
 Windows = Sequence[int | None]  # of each layer; None sees everything
 

@@ -17,11 +17,12 @@ from lazymlx.bench.plan import BenchPlan
 from lazymlx.bench.results import document, file_name, read, rows, summary
 from lazymlx.bench.runs import timed
 from lazymlx.bench.shapes import SHAPES, shape_args
-from lazymlx.config import LazyConfig, Schedule
+from lazymlx.config import LazyConfig
 from lazymlx.costs.flops import Sizes, cache_share, ideal_speedup, layer_flops
 from lazymlx.errors import UsageError
 from lazymlx.files import write_json
 from lazymlx.machine import has_openblas
+from lazymlx.schedule import Schedule
 
 MACHINE = {"date": "2026-01-02T03:04:05+00:00", "chip": "Some Chip", "device": "metal", "cores": 8}
 MACHINE |= {"mlx": "1", "mlx_lm": "2", "lazymlx": "3", "commit": "abc", "blas": None}

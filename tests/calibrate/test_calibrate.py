@@ -24,10 +24,11 @@ from lazymlx.calibrate.material import read_texts
 from lazymlx.calibrate.plan import CalibrationPlan
 from lazymlx.calibrate.shared import Continued, SharedPrompt
 from lazymlx.cli.main import main
-from lazymlx.config import LazyConfig, Schedule
+from lazymlx.config import LazyConfig
 from lazymlx.errors import PromptError, RunError, UsageError
 from lazymlx.loading import stored as schedules
 from lazymlx.loading.load import load
+from lazymlx.schedule import Schedule
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ from lazymlx.calibrate.kinds import Prompt
 from lazymlx.calibrate.loss import Loss, Outcome, quantile
 from lazymlx.calibrate.search import Search, SearchResult
 from lazymlx.calibrate.trials import Book, Trials, describe, open_journal
-from lazymlx.config import Cut, LazyConfig, Schedule
+from lazymlx.config import LazyConfig
 from lazymlx.errors import UsageError
+from lazymlx.schedule import Cut, Schedule
 
 LAYERS = 12
 BASE = LazyConfig((), min_tokens=0)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from lazymlx.config import Cut, LazyConfig
+from lazymlx.config import LazyConfig
 from lazymlx.costs.flops import Looking, Sizes, ideal_speedup, looking_flops, prefill_flops
+from lazymlx.schedule import Cut
 
 QWEN = Sizes(layers=28, D=1536, D_ff=8960, H=12, H_kv=2, D_h=128, vocab=151936)
 LLAMA_2_7B = Sizes(layers=32, D=4096, D_ff=11008, H=32, H_kv=32, D_h=128, vocab=32000)

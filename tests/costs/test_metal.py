@@ -2,9 +2,10 @@
 
 import pytest
 
-from lazymlx.config import PRESETS, LazyConfig
+from lazymlx.config import LazyConfig
 from lazymlx.costs.metal import M1, M3, M5, Chip, chip_of, decode_cost, kernel, step_cost
 from lazymlx.nn.attend import FEW_ROWS
+from lazymlx.schedule import PRESETS
 
 NAMES = {"M1 and M2": M1, "M3 and M4": M3, "M5": M5}
 ULTRA = chip_of("Apple M2 Ultra")

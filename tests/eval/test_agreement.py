@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from tiny import random_tokens, stock_model, tiny_args, twin_of
 
-from lazymlx.config import LazyConfig, Schedule
+from lazymlx.config import LazyConfig
 from lazymlx.engine.model import Model
 from lazymlx.eval.agreement import Reference, agreement, closeness, force, reference
 from lazymlx.eval.encoding import Encoded, Encoder
 from lazymlx.eval.intervals import interval
 from lazymlx.eval.policies import POLICIES, Forced, Options, Policy, PolicyAnswer
+from lazymlx.schedule import Schedule
 
 pytestmark = pytest.mark.unchecked
 

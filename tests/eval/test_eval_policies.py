@@ -8,7 +8,7 @@ import pytest
 from tiny import random_tokens, stock_model, tiny_args, twin_of
 
 from lazymlx import demo
-from lazymlx.config import LazyConfig, Schedule
+from lazymlx.config import LazyConfig
 from lazymlx.engine.model import Model
 from lazymlx.eval.policies import POLICIES, Options, Policy, engine
 from lazymlx.eval.policies import forward as passes
@@ -19,6 +19,7 @@ from lazymlx.eval.policies.random_drop import RandomScorer
 from lazymlx.eval.policies.specprefill import CHUNK, LOOK_AHEAD, SpecPrefill
 from lazymlx.eval.policies.subset import pooled
 from lazymlx.loading.load import load
+from lazymlx.schedule import Schedule
 
 pytestmark = pytest.mark.unchecked
 

@@ -14,10 +14,11 @@ from jaxtyping import Float, Integer
 from mlx_lm.generate import generation_stream
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from ...config import Cut, LazyConfig, Schedule
+from ...config import LazyConfig
 from ...costs.flops import Sizes, prefill_flops
 from ...engine.model import Model
 from ...generation import to_int
+from ...schedule import Cut, Schedule
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from abc import abstractmethod
 from collections.abc import Collection
 
-from ...config import STEP_SIZE, LazyConfig, Schedule
+from ...config import STEP_SIZE, LazyConfig
 from ...costs.flops import Looking, Sizes, looking_flops, rows_by_layer
 from ...engine.model import Model
 from ...prefill import prefill
+from ...schedule import Schedule
 from .base import Options, Policy, PolicyConversation, prefill_share
 
 

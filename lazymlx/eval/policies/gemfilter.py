@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 
-from ...config import Cut
+from ...schedule import Cut
 from .forward import Forward
 from .subset import SubsetPolicy, closed_up, pooled
 

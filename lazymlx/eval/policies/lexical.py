@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from ...config import Cut
+from ...schedule import Cut
 from .subset import SubsetPolicy, closed_up
 
 # Of 32,768 tokens PFlash keeps 256 at the start and 2,048 at the end, and scores blocks of 128 against the last 512:
