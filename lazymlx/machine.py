@@ -51,7 +51,7 @@ def device() -> str:
 
 
 def matrix_units(chip: str, macos: str, tags: str) -> bool | None:
-    """Whether the matrix units of an M5 or later are used, without which prefill takes three times as long.
+    """Whether the matrix units of an M5 or later are used, which prefill is bound by.
 
     Args:
         chip: as Metal names it.
@@ -102,7 +102,7 @@ def commit() -> str | None:
 
 
 def blas() -> str:
-    """The library that computes float32 products on a CPU; MLX's Linux wheel brings one that is 50 times slower."""
+    """The library that computes float32 products on a CPU; MLX's Linux wheel brings one that is far slower."""
     if platform.system() == "Darwin":
         return "Accelerate"
     maps = Path("/proc/self/maps")

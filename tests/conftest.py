@@ -39,7 +39,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-# Checking the shapes of every call takes two thirds of a decode step. So tests that come through a door (a command, an
+# Checking the shapes of every call takes most of a decode step. So tests that come through a door (a command, an
 # example, a session, a whole model) do without, and so do those that repeat a conversation for every setting and carry
 # the mark `unchecked`: the functions below them are called with checks by the other tests of engine/, nn/ and cache/.
 DOORS = {"bench", "calibrate", "cli", "demo", "examples", "explain", "loading", "pretrained"}

@@ -109,8 +109,8 @@ def probabilities(
 def products(
     rows: Float[mx.array, "B H_kv R D_h"], keys: Float[mx.array, "B H_kv S D_h"]
 ) -> Float[mx.array, "B H_kv R S"]:
-    """Of rows and keys. One row goes twice where it pays: CUDA's product of one reads keys at a third of the memory's
-    speed, that of several at half of it, but at an eighth where the number of keys is odd."""
+    """Of rows and keys. One row goes twice where it pays: CUDA's product of one reads keys more slowly than that of
+    several, unless their number is odd (log of 2026-11-26, "one row that is asked twice")."""
     if rows.shape[2] > 1 or keys.shape[2] % ALIGNED or not ways().doubled:
         return rows @ keys.swapaxes(-1, -2)
     return (mx.repeat(rows, 2, axis=2) @ keys.swapaxes(-1, -2))[:, :, :1]

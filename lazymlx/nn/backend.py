@@ -1,9 +1,10 @@
 """How few rows attend, where backends differ: chosen here, and nowhere else.
 
-CUDA's fused attention is planned anew for each shape of a mask, 60 ms a time, so few rows go in split products there.
-Metal's takes up to eight rows with a mask as they are, and has no split over keys in a product of rows with values; of
-packed keys its matrix-vector kernels take the rows of one head, not those of all heads that share the keys. On a CPU
-nothing of that matters, and both ways give the same.
+CUDA's fused attention is planned anew for each shape of a mask, which takes longer than a decode step (log of
+2026-11-25, "one H200, CUDA backend"), so few rows go in split products there. Metal's takes up to eight rows with a
+mask as they are, and has no split over keys in a product of rows with values; of packed keys its matrix-vector kernels
+take the rows of one head, not those of all heads that share the keys. On a CPU nothing of that matters, and both ways
+give the same.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Llama's layer, of upstream's parts: what attention and feed-forward return is added within their last products.
 
-A sum of its own is a kernel that reads two rows and writes one, twice a layer: 1% of a dense prefill on an H100. Where
-tokens come back, a layer takes fifteen kernels then, and not seventeen.
+A sum of its own is a kernel that reads two rows and writes one, twice a layer: what that costs is in the log of
+2026-11-26, "sums within products". Where tokens come back, a layer takes fifteen kernels then, and not seventeen.
 """
 
 import mlx.core as mx

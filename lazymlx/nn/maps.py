@@ -254,7 +254,7 @@ def kv_width(network: Network, layer: int) -> int:
 
 
 def rank_of(network: Network) -> int | None:
-    """None for full maps, where key heads are shared; else a rank, or they would take 10% of a prefill."""
+    """None for full maps, where key heads are shared; else a rank, or they would take a good part of a prefill."""
     width = max(kv_width(network, layer) for layer in range(len(network.layers)))
     return network.hidden_size // VALUES_A_RANK if width > network.hidden_size else None
 
