@@ -32,7 +32,7 @@ class Ending:
             return
         with self._changed:
             if not self._asked:
-                atexit.register(self._at_end)
+                atexit.register(self.end)
                 self._asked = True
             self._changed.wait_for(lambda: not self._over or current_thread() is main_thread())
             self._computing += 1
@@ -46,7 +46,8 @@ class Ending:
                 self._computing -= 1
                 self._changed.notify_all()
 
-    def _at_end(self) -> None:
+    def end(self) -> None:
+        """Wait for what is under way, and let no other thread begin anything: the process ends."""
         with self._changed:
             self._over = True
             self._changed.wait_for(lambda: not self._computing, LONGEST_S)

@@ -68,7 +68,7 @@ def test_the_end_waits_for_what_is_under_way_and_lets_nothing_begin() -> None:
 
     threading.Thread(target=work, daemon=True).start()
     inside.wait()
-    end = threading.Thread(target=ending._at_end)
+    end = threading.Thread(target=ending.end)
     end.start()
     end.join(0.05)
     assert end.is_alive() and not steps

@@ -36,9 +36,11 @@ RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}
 FACADE = "__init__"  # lazymlx itself, which hands out the names of everything up to the session
 FACADE_RANK = RANK["session"]
 MOST_LINES = 350
+SEES_PRIVATE = {"support/talking.py"}  # a session's cache and marks, bit by bit, which are nobody's but its tests'
 HEAVY = ("mlx", "mlx_lm", "transformers")
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+TESTS = Path(__file__).parent
 
 
 def relative(path: Path) -> str:
@@ -91,6 +93,18 @@ def types_of(path: Path) -> Iterator[str]:
         yield from (name for name in named if name[0].isupper() and not name.isupper())
 
 
+def private_names(path: Path) -> Iterator[str]:
+    """Names that begin with an underscore and are imported, or asked of something else than the test itself."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+            names = [node.attr]
+        else:
+            continue
+        yield from (name for name in names if name.startswith("_") and not name.startswith("__"))
+
+
 def target_rank(name: str) -> int:
     below = name.split(".")[1:]
     return RANK[below[0]] if below and below[0] in modules() else FACADE_RANK
@@ -132,6 +146,11 @@ def test_a_type_has_a_name_of_its_own() -> None:
             homes.setdefault(name, []).append(relative(path))
     shared = {name: paths for name, paths in homes.items() if len(paths) > 1}
     assert not shared, "one name, one thing: rename all but one of these, by what they are for"
+
+
+def test_tests_go_by_what_is_public() -> None:
+    found = {path.relative_to(TESTS).as_posix(): sorted(private_names(path)) for path in sorted(TESTS.rglob("*.py"))}
+    assert {path for path, names in found.items() if names} <= SEES_PRIVATE, found
 
 
 def test_importing_the_package_loads_no_framework() -> None:

@@ -61,23 +61,23 @@ class PrefillBar:
         bar = make_bar("tokens", shown=shown, kind=GuessingBar)
         assert isinstance(bar, GuessingBar)
         bar.guess = self._guess
-        self._bar = bar
-        self._task = self._bar.add_task(what, total=None)
+        self.bar = bar
+        self._task = bar.add_task(what, total=None)
 
     def __enter__(self) -> "PrefillBar":
-        self._bar.start()
+        self.bar.start()
         return self
 
     def __call__(self, progress: Progress) -> None:
         self._guess.report(progress)
-        self._bar.update(self._task, completed=progress.processed, total=progress.total)
+        self.bar.update(self._task, completed=progress.processed, total=progress.total)
         if progress.processed == progress.total:
-            self._bar.stop()
+            self.bar.stop()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self.bar.stop()
 
 
 class Steps:

@@ -18,7 +18,7 @@ from ..sealed import read_header
 from ..session.saved import FORMAT, load_document, model_fingerprint, save_document
 from ..session.transcript import Transcript
 
-ENDING = ".lazymlx"
+SUFFIX = ".lazymlx"
 
 
 class Disk:
@@ -35,7 +35,7 @@ class Disk:
 
     def keep(self, cache: LazyCache, tokens: Int32[np.ndarray, " N"]) -> None:
         """Write a conversation; earlier states of it are removed."""
-        path = self._folder / f"{hashlib.sha256(tokens.tobytes()).hexdigest()[:32]}{ENDING}"
+        path = self._folder / f"{hashlib.sha256(tokens.tobytes()).hexdigest()[:32]}{SUFFIX}"
         if path in self._tokens:
             return
         try:
@@ -67,7 +67,7 @@ class Disk:
 
     def _paths(self) -> list[Path]:
         """The one used longest ago first."""
-        return sorted(self._folder.glob(f"*{ENDING}"), key=lambda path: path.stat().st_mtime)
+        return sorted(self._folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
 
     def _remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)

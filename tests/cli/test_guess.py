@@ -35,12 +35,13 @@ def test_between_reports_it_goes_on_at_the_rate_so_far() -> None:
 
 
 def test_the_bar_shows_it_with_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = io.StringIO()
+    screen, seconds = io.StringIO(), [0.0]
     console = Console(file=screen, width=100)
+    monkeypatch.setattr("lazymlx.cli.bar.Guess", lambda: Guess(lambda: seconds[0]))
     with PrefillBar("reading") as bar:
-        bar._bar.live.console = console
+        bar.bar.live.console = console
         bar(Progress(1000, 0, 0, 0))
         bar(Progress(1000, 0, 400, 4000))
-        bar._guess._at -= 2  # two seconds ago
-        console.print(bar._bar.get_renderable())
+        seconds[0] += 2
+        console.print(bar.bar.get_renderable())
     assert re.search(r"reading .* 600/1000\s+tokens .*\d:\d\d", screen.getvalue())

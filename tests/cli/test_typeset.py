@@ -51,16 +51,16 @@ class Screen(io.StringIO):
 
     def __init__(self, rows: int):
         super().__init__()
-        self._screen = pyte.HistoryScreen(30, rows, history=100)
-        self._stream = pyte.Stream(self._screen)
+        self.screen = pyte.HistoryScreen(30, rows, history=100)
+        self._stream = pyte.Stream(self.screen)
 
     def write(self, text: str) -> int:
         return self._stream.feed(text.replace("\n", "\r\n")) or len(text)
 
     @property
     def lines(self) -> list[str]:
-        past = ["".join(line[column].data for column in range(30)) for line in self._screen.history.top]
-        return "\n".join(line.rstrip() for line in [*past, *self._screen.display]).rstrip().split("\n")
+        past = ["".join(line[column].data for column in range(30)) for line in self.screen.history.top]
+        return "\n".join(line.rstrip() for line in [*past, *self.screen.display]).rstrip().split("\n")
 
 
 def plain(line: str) -> str:
@@ -104,7 +104,7 @@ def test_an_interruption_leaves_what_was_said_and_the_cursor() -> None:
     with pytest.raises(KeyboardInterrupt), Typeset(Console(file=screen, force_terminal=True, width=30)) as answer:
         answer.add("half a word\x1b[2J\x07")
         raise KeyboardInterrupt
-    assert screen.lines == ["half a word[2J"] and not screen._screen.cursor.hidden
+    assert screen.lines == ["half a word[2J"] and not screen.screen.cursor.hidden
 
 
 @pytest.mark.parametrize(

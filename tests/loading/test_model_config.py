@@ -172,6 +172,6 @@ def test_weights_that_the_device_has_no_room_for_are_a_sentence(tmp_path: Path, 
     def full(*given: Any) -> None:
         raise RuntimeError("[malloc] Unable to allocate 123 bytes.")
 
-    monkeypatch.setattr("lazymlx.loading.load._settle_weights", full)
+    monkeypatch.setattr("lazymlx.loading.load.shard", full)
     with pytest.raises(TooLargeError, match="^memory: the device has no room for the weights in .*; close other"):
         load(str(write_model(tmp_path)))

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
-from mlx_lm.utils import MODEL_REMAPPING, _get_classes
+from mlx_lm.utils import MODEL_REMAPPING
 from reference import SETTINGS, Shape
 from tiny import WatchedReference, by_rows
+from upstream import classes_of
 from zoo import CONFIGS, LAYERS, SEEING, VOCAB, WINDOW, configuration, pair
 
 from lazymlx.cache.masks import causal
@@ -170,7 +171,7 @@ def test_checkpoints_are_prepared_as_upstream_does(name):
 def twins(name: str, weights: dict[str, mx.array] | None = None, **changes) -> tuple[nn.Module, Model]:
     """mlx-lm's model and ours, with some weights and entries of the configuration changed."""
     config = {**configuration(name), **changes}
-    their_class, args_class = _get_classes(config)
+    their_class, args_class = classes_of(config)
     theirs, ours = their_class(args_class.from_dict(config)), Model(args_class.from_dict(config))
     for model in (theirs, ours):
         model.load_weights(list({**dict(tree_flatten(pair(name)[0].parameters())), **(weights or {})}.items()))

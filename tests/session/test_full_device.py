@@ -5,7 +5,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from talking import DOCUMENT, answer, session, speller, talker
+from talking import DOCUMENT, answer, cache_of, session, speller, talker
 from test_session import QUESTION, assert_same, read_session, state_of
 
 from lazymlx.engine.model import Model
@@ -69,4 +69,4 @@ def test_a_prompt_without_a_session_leaves_the_cache_as_it_was(monkeypatch: pyte
         list(stream_generate(model, tokenizer, DOCUMENT, prompt_cache=cache, prefill_step_size=16))
     assert cache[0].empty() and cache[0].expected == 0
     mx.eval(cache[0].state)
-    assert session()._cache.size() == cache[0].size()
+    assert cache_of(session()).size() == cache[0].size()

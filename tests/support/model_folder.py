@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
-from mlx_lm.utils import _get_classes
+from upstream import classes_of
 
 from lazymlx.demo import MODEL
 
@@ -38,7 +38,7 @@ CONFIG = {
 def write_model(folder: Path, **changes: Any) -> Path:
     """A 6-layer model in `folder`, a Llama if not said otherwise; `changes` are entries of config.json. Returns it."""
     config = {**CONFIG, **changes}
-    model_class, args_class = _get_classes({**config, "model_type": "llama"} if "model_file" in config else config)
+    model_class, args_class = classes_of({**config, "model_type": "llama"} if "model_file" in config else config)
     model, rng = model_class(args_class.from_dict(config)), np.random.default_rng(0)
     weights = {
         name: mx.array(rng.normal(1.0 if "norm" in name else 0.0, 0.3, size=w.shape).astype(np.float32))

@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 from mlx.utils import tree_flatten
-from mlx_lm.utils import _get_classes
+from upstream import classes_of
 
 from lazymlx.engine.model import Model
 
@@ -186,7 +186,7 @@ def configuration(name: str) -> dict[str, Any]:
 def pair(name: str) -> tuple[nn.Module, Model]:
     """mlx-lm's model with random weights, large enough for peaked attention, and ours with the same."""
     config = configuration(name)
-    their_class, args_class = _get_classes(config)
+    their_class, args_class = classes_of(config)
     theirs = their_class(args_class.from_dict(config))
     rng = np.random.default_rng(0)
     weights = {
