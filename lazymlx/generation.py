@@ -89,9 +89,9 @@ def stream_generate(
     tail = template_tail(tokenizer, tokens)
     steps = generate_step(tokens, model, prompt_cache=cache, tail=tail, max_tokens=max_tokens, **options)
     detokenizer, prompt_tps = tokenizer.detokenizer, 0.0
-    with WIRED.held(), closing(model.ranks.heard(steps)) as heard:
+    with WIRED.held(), closing(model.ranks.while_wanted(steps)) as wanted:
         start = time.perf_counter()
-        for n, (token, logprobs) in enumerate(heard, 1):
+        for n, (token, logprobs) in enumerate(wanted, 1):
             if n == 1:
                 prompt_tps = len(tokens) / (time.perf_counter() - start)
                 start = time.perf_counter()
@@ -186,7 +186,7 @@ def generate_step(
     sampler = sampler or greedy_sampler
     history = mx.array(prompt if logits_processors else [])  # nobody else looks at it
 
-    def tell(progress: Progress) -> bool | None:
+    def report(progress: Progress) -> bool | None:
         if prompt_progress_callback is not None:
             prompt_progress_callback(progress.processed - progress.cache, progress.total - progress.cache)
         return None if on_progress is None else on_progress(progress)
@@ -213,7 +213,7 @@ def generate_step(
     if on_step is not None:
         on_step(cache[0], (), None)
     limits, held = {"step_size": prefill_step_size, "max_memory": max_memory}, cache[0].offset
-    logits = prefill(model, prompt, cache, tail=tail, on_progress=tell, **limits)
+    logits = prefill(model, prompt, cache, tail=tail, on_progress=report, **limits)
     if logits is None or max_tokens == 0:
         mx.eval(logits, cache[0].state)
         return

@@ -1,6 +1,6 @@
 """How a prompt gets into the cache: from text to tokens, and from tokens to the last one's logits.
 
-mlx-lm's loop feeds a prompt in chunks and its last token alone. This one tells the cache how long the prompt is,
+mlx-lm's loop feeds a prompt in chunks and its last token alone. This one announces to the cache how long the prompt is,
 computes the last token together with the last chunk, and prepares a chunk while the device works on the one before.
 """
 
@@ -106,7 +106,7 @@ def prefill(
 
 
 def agreed(ranks: Ranks, on_progress: OnProgress | None) -> OnProgress:
-    """Progress that all ranks make, of which rank 0's listener alone hears, and may cancel it."""
+    """Progress that all ranks make; rank 0's alone is reported, and may be cancelled."""
 
     def watch(progress: Progress) -> bool:
         return ranks.decided("read on", lambda: on_progress is None or on_progress(progress) is not False)
@@ -175,8 +175,8 @@ def token_ids(tokens: mx.array | Sequence[int]) -> list[int]:
 def cache_for(
     model: Model, tokenizer: TokenizerWrapper, prompt: str | mx.array | Sequence[int], lazy: LazyConfig | None = None
 ) -> list[LazyCache]:
-    """A prompt cache that knows a prompt, for loops that would not tell it: `mlx_lm.generate`, for example, chooses the
-    tokens of `stream_generate` with it.
+    """A prompt cache that knows a prompt, for loops that would not announce it: with it `mlx_lm.generate`, for example,
+    chooses the tokens of `stream_generate`.
 
     Args:
         prompt: the one that the loop will read, text or token ids.

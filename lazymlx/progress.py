@@ -58,11 +58,11 @@ class Meter:
     def report(self, stage: int, done: int, rows: int) -> None:
         """`done` of `rows` rows have been computed in `stage`, and all of those before it."""
         work = sum(self.work[:stage]) + self.work[stage] * done / max(rows, 1)
-        self._tell(min(int(self.tokens * work / sum(self.work)), self.tokens - 1))
+        self._report(min(int(self.tokens * work / sum(self.work)), self.tokens - 1))
 
     def finish(self) -> None:
         """The prompt has been read."""
-        self._tell(self.tokens)
+        self._report(self.tokens)
         self.heed()
 
     def heed(self) -> None:
@@ -74,7 +74,7 @@ class Meter:
         if self.cancelled:
             raise Cancelled(f"cancelled after {self.processed} of {self.tokens} tokens")
 
-    def _tell(self, processed: int) -> None:
+    def _report(self, processed: int) -> None:
         if self.on_progress is None or self.cancelled:
             return
         self.processed = max(self.processed, processed)

@@ -66,7 +66,7 @@ def timed(pair: Pair, variant: BenchVariant, prompt: mx.array, tokens: int = 0) 
     """
     mx.clear_cache()
     loop, cache = start(pair, variant, prompt, tokens + 3)
-    pair.ours.ranks.told("ready", None)  # none waits for another while it is timed
+    pair.ours.ranks.gather("ready", None)  # none waits for another while it is timed
     begin = perf_counter()
     next(loop)
     ttft, rate = perf_counter() - begin, None
@@ -90,7 +90,7 @@ def measured_memory(pair: Pair, variant: BenchVariant, prompt: mx.array, record:
     for _ in loop:
         pass
     seconds = perf_counter() - begin
-    peaks = pair.ours.ranks.told("peak", mx.get_peak_memory() - before)
+    peaks = pair.ours.ranks.gather("peak", mx.get_peak_memory() - before)
     record.peak_bytes, record.peaks = max(peaks), peaks if len(peaks) > 1 else []
     if variant.lazy is None:
         record.kv_bytes, record.aux_bytes = sum(c.nbytes for c in cache), 0

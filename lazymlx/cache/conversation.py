@@ -77,7 +77,7 @@ class LazyCache:
     def __init__(self, config: LazyConfig, layers: int):
         self.config = config
         self.edges = [0, *(cut.layer for cut in config.cuts), layers]
-        self.stages = [StageCache(stop - start, whole=start == 0) for start, stop in pairwise(self.edges)]
+        self.stages = [StageCache(stop - start, contiguous=start == 0) for start, stop in pairwise(self.edges)]
         self.aux = AuxCache(len(config.cuts), config.aux_bits, config.kv_group_size)
         self.packed = False  # keys and values are kept in few bits
         self.offset = 0
@@ -290,10 +290,10 @@ class LazyCache:
         """What this conversation has cost so far (waits for the device)."""
         computed = self.computed()
         layers = [len(stage.layers) for stage in self.stages]
-        whole = sum(layers) * max(self.offset, 1)
+        total = sum(layers) * max(self.offset, 1)
         done = sum(n * tokens for n, tokens in zip(layers, computed, strict=True))
         return LazyStats(
-            mode="lazy" if done < whole or any(kept < self.turn.end for kept in self.turn.kept) else "dense",
+            mode="lazy" if done < total or any(kept < self.turn.end for kept in self.turn.kept) else "dense",
             schedule=str(self.config.schedule),
             prompt_tokens=self.turn.end - self.turn.start,
             prompt_end=self.turn.end,
@@ -301,9 +301,9 @@ class LazyCache:
             ttft_s=ttft_s,
             kept=self.turn.kept,
             computed=computed,
-            computed_fraction=done / whole,
+            computed_fraction=done / total,
             revived=self.turn.revived,
-            revived_fraction=self.turn.revived_layers / whole,
+            revived_fraction=self.turn.revived_layers / total,
             kv_bytes=sum(a.nbytes for stage in self.stages for a in stage.arrays),
             aux_bytes=sum(a.nbytes for a in self.aux.arrays) + self.prompt_queries.nbytes,
         )

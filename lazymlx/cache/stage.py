@@ -89,9 +89,9 @@ class KeysValues:
 class StageCache:
     """Keys and values of the layers between two cuts, and the position held by each of their slots."""
 
-    def __init__(self, layers: int, whole: bool = False):
+    def __init__(self, layers: int, contiguous: bool = False):
         self.layers = [KeysValues() for _ in range(layers)]
-        self.whole = whole  # every position is here, in its own slot
+        self.contiguous = contiguous  # every position is here, in the slot of its number
         self.positions = mx.zeros((0,), mx.int32)
         self.filled = 0  # slots in use
         self.gaps = False  # some of these may be empty
@@ -147,14 +147,14 @@ class StageCache:
     ) -> tuple[int, Mask]:
         """The same for the newest rows in a layer with a window: the slot from which on to look, and the mask."""
         rows = positions.shape[0]
-        first = max(self.filled - rows - window + 1, 0) if self.whole else 0
-        if rows == 1 and selected is None and self.whole:
+        first = max(self.filled - rows - window + 1, 0) if self.contiguous else 0
+        if rows == 1 and selected is None and self.contiguous:
             return first, None  # neighbours without a gap
         return first, self.visible(positions, selected, window, first)
 
     def by_position(self, importance: Float[mx.array, " S"], places: int) -> Float[mx.array, " P"]:
         """Bring values of the slots into the order of the positions; 0 where nothing was computed."""
-        if self.whole:
+        if self.contiguous:
             held = importance[:places]
             return mx.pad(held, (0, places - len(held))) if len(held) < places else held
         scattered = mx.zeros((places,), importance.dtype)

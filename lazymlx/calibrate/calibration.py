@@ -108,7 +108,7 @@ class Calibrator:
         maps: of the cuts that are considered, to look ahead with; None: every cut is, and nothing looks ahead.
         book: keeps what was measured, and knows what was measured before.
         on_prompt: called with every prompt.
-        say: is told, in a line, what each part of the search came to.
+        say: called with a line on what each part of the search came to.
 
     Raises:
         UsageError: the plan does not fit the model.

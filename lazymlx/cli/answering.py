@@ -154,7 +154,7 @@ def _heard(
     """Listen to an answer.
 
     Args:
-        tokens: the prompt's length, as long as no response has told it.
+        tokens: the prompt's length, as long as no response has said it.
         before: of a conversation that goes on, the tokens computed in each stage so far.
     """
     pieces: list[str] = []
@@ -181,7 +181,7 @@ def _heard(
             reason = INTERRUPTED
         responses.close()
     reason = ranks.decided("reason", lambda: reason)
-    peaks = ranks.told("peak", mx.get_peak_memory() / 1e9)
+    peaks = ranks.gather("peak", mx.get_peak_memory() / 1e9)
     return Answer(
         text="".join(pieces),
         finish_reason=reason,

@@ -94,13 +94,13 @@ def run(args: argparse.Namespace) -> int:
 def _next(args: argparse.Namespace, lines: InputLines) -> str:
     """The next message; raises EOFError at the end."""
 
-    def heard() -> str | None:
+    def next_message() -> str | None:
         try:
             return lines.message()
         except EOFError:
             return None
 
-    message = decided(args, "message", heard)
+    message = decided(args, "message", next_message)
     if message is None:
         raise EOFError
     return message

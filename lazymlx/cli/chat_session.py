@@ -290,7 +290,7 @@ class ChatSession:
 
     @contextmanager
     def _watching(self, what: str) -> Iterator[tuple[CtrlC, Callable[[Progress], bool]]]:
-        """A bar, and an ear for Ctrl-C, while something is read."""
+        """A bar, and a handler of Ctrl-C, while something is read."""
         with kept_for_the_prompt(), CtrlC() as ctrl_c, PrefillBar(what) as bar:
             ctrl_c.patient = self.interactive
 

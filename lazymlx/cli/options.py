@@ -18,7 +18,7 @@ MAX_TOKENS = 100
 CONTEXT_SIZE = 20  # of its penalties
 MODEL_VARIABLE = "LAZYMLX_MODEL"
 HOTTEST = 1000  # all tokens are equally likely long before
-SHORT_STEP_SIZE = 512  # a slow CPU hears Ctrl-C and moves its bar between two chunks, and loses no time by it
+SHORT_STEP_SIZE = 512  # a slow CPU handles Ctrl-C and moves its bar between two chunks, and loses no time by it
 
 LAZY_FIELDS: tuple[Field, ...] = tuple(f for f in fields(LazyConfig) if f.name != "scorer")  # a scorer is Python
 

@@ -1,4 +1,4 @@
-"""A command as one of several ranks: rank 0 speaks and is spoken to, the others do the same in silence.
+"""A command as one of several ranks: rank 0 reads input and prints, the others compute the same and print nothing.
 
 Nothing heavy is loaded where nobody has launched several.
 """
@@ -59,7 +59,7 @@ class Party:
             try:
                 self.ranks = join(self._say, {"lazymlx": __version__})
             except RunError as error:
-                if self._rank:  # rank 0 may not have heard of it
+                if self._rank:  # rank 0 may not know of it
                     self._say(f"error: {error}")
                 raise
         return self.ranks
@@ -70,7 +70,7 @@ class Party:
             self.ranks.channel.end(code, reason)
 
     def fail(self, error: BaseException) -> None:
-        """The same after what should not have happened; it may be another rank's end, which is told then."""
+        """The same after what should not have happened; it may be another rank's end, whose reason comes first then."""
         if self.ranks is not None and self.ranks.channel is not None:
             self.ranks.channel.let_others_end()
             self.end(1, f"{type(error).__name__}: {error}")

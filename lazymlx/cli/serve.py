@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         with WIRED.held():
             server.run(sockets=[listener])
     except KeyboardInterrupt:
-        pass  # what the server has heard already, and done
+        pass  # which the server has handled already
     finally:
         worker.close()
     if worker.died:

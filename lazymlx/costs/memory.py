@@ -166,7 +166,7 @@ def ensure_fits(model: Model, cache: LazyCache, n_tokens: int, *, step_size: int
     if max_memory is None:
         limit -= max(mx.get_active_memory() - need.weights - cache.nbytes, 0)
         whose = "the device has room for"
-    limit = min(model.ranks.told("room", limit))
+    limit = min(model.ranks.gather("room", limit))
     if need.total > limit:
         advice = _advice(cache.config, step_size, lambda *change: needed(*change).total <= limit)
         raise TooLargeError(

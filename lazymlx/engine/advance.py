@@ -90,5 +90,5 @@ def _run(model: Network, cache: LazyCache, step: Step, x: mx.array) -> tuple[mx.
     span = cache.stages[0].append(positions, step.stop, ahead=1 if step.decode else cache.expected)
     # rotated one by one, many rows lie as the projection left them, which CUDA's fused attention reads faster
     at = positions if x.shape[1] > FEW_ROWS else step.start
-    heard = None if step.decode else lambda done: step.report(0, done, x.shape[1])
-    return run_stage(model, cache, 0, x, View(at, mask, span), last_only=last_only, at_once=heard)
+    report = None if step.decode else lambda done: step.report(0, done, x.shape[1])
+    return run_stage(model, cache, 0, x, View(at, mask, span), last_only=last_only, at_once=report)

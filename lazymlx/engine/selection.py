@@ -147,10 +147,10 @@ def averages(each: Float[mx.array, "2 N"], pool: int) -> Float[mx.array, " P"]:
     few, places = round(pool**0.5), each.shape[1] - pool + 1
     width = each.shape[1] - few + 1
     some = reduce(mx.add, [each[:, at : at + width] for at in range(few)])
-    wholes = [some[:, at : at + places] for at in range(0, pool - few + 1, few)]
+    full = [some[:, at : at + places] for at in range(0, pool - few + 1, few)]
     rest = [each[:, at : at + places] for at in range(pool - pool % few, pool)]
     # by slices: an index would be a kernel, and so would a sum that both rows are taken from
-    total, count = (reduce(mx.add, [part[row : row + 1].squeeze(0) for part in wholes + rest]) for row in (0, 1))
+    total, count = (reduce(mx.add, [part[row : row + 1].squeeze(0) for part in full + rest]) for row in (0, 1))
     return total / mx.maximum(count, 1)
 
 

@@ -33,7 +33,7 @@ class Reference:
     @property
     def answers(self) -> tuple[tuple[int, ...], ...]:
         """With the tokens that ended them."""
-        return tuple(answer.whole for answer in self.given)
+        return tuple(answer.with_end for answer in self.given)
 
     @property
     def nats(self) -> float:
@@ -44,7 +44,7 @@ class Reference:
     def forced(self) -> Forced:
         """What the dense model thinks of its last answer."""
         last = self.given[-1]
-        return Forced(last.nats, last.whole, last)
+        return Forced(last.nats, last.with_end, last)
 
     def rise(self, forced: Forced) -> float:
         """Nats a token that the last answer surprises a policy more than the dense model."""

@@ -2,7 +2,7 @@
 
 A decode step is bound by reading weights and by starting kernels, one a product. The weights of projections that read
 the same rows are laid one behind the other in one buffer, of which each projection keeps its own part under its own
-name. Few rows then take the whole buffer at once; many take the parts, as ever.
+name. Few rows are multiplied with all of the buffer at once; many with the parts, as ever.
 """
 
 import copy
@@ -28,13 +28,13 @@ class Joined:
 
     def __init__(self, parts: Sequence[nn.Module]):
         self.parts = list(parts)
-        self.whole = copy.copy(parts[0])
+        self.linear = copy.copy(parts[0])
         self.ends = [sum(part["weight"].shape[0] for part in parts[: i + 1]) for i in range(len(parts) - 1)]
         for name in (name for name in ARRAYS if name in parts[0]):
-            self.whole[name] = mx.concatenate([part[name] for part in parts])
-            for part, view in zip(parts, mx.split(self.whole[name], self.ends), strict=True):
+            self.linear[name] = mx.concatenate([part[name] for part in parts])
+            for part, view in zip(parts, mx.split(self.linear[name], self.ends), strict=True):
                 part[name] = view
-        mx.eval(self.whole.parameters(), [part.parameters() for part in parts])
+        mx.eval(self.linear.parameters(), [part.parameters() for part in parts])
         self.views = [part["weight"] for part in parts]
 
     def serves(self, x: Float[mx.array, "B L D"], parts: Sequence[nn.Module]) -> bool:
@@ -48,7 +48,7 @@ class Joined:
 
     def __call__(self, x: Float[mx.array, "B L D"]) -> Float[mx.array, "B L N"]:
         """The outputs of all parts, one behind the other."""
-        return self.whole(x)
+        return self.linear(x)
 
     def apart(self, x: Float[mx.array, "B L D"]) -> list[Float[mx.array, "B L _"]]:
         """The output of each part."""

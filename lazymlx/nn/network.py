@@ -42,7 +42,7 @@ class Network(nn.Module):
         self.windows: tuple[int | None, ...] = tuple(self.family.attention_of(layer).window for layer in self.layers)
         self.sight = sight(self.windows)
         self.ranks: Ranks = ALONE  # that hold it together
-        self.identity: tuple[Known, ...] = ()  # of the whole of its weights, where this rank has a part of them
+        self.identity: tuple[Known, ...] = ()  # of all of its weights, where this rank has a part of them
         # that it was made for, where upstream's configuration says it; not every one does, `load` looks itself
         self.max_positions: int | None = getattr(self.family.core(self).args, "max_position_embeddings", None)
 

@@ -1,6 +1,6 @@
 """`Channel`: a line from rank 0 to each of the others, beside MLX's own; JSON over TCP, one object a line.
 
-Decisions go over it without waiting for a device. And it tells who is there: where a process ends, its connection does,
+Decisions go over it without waiting for a device. And it shows who is there: where a process ends, its connection does,
 however it ended, while whoever waits for its arrays might wait for ever. So each connection has a thread that reads it,
 and a rank that has lost another one ends at once, wherever it is.
 """
@@ -35,7 +35,7 @@ class Channel:
 
     def __init__(self, rank: int, hosts: Sequence[str], sockets: dict[int, socket.socket], say: Say):
         self.rank, self.hosts, self._say = rank, hosts, say
-        self._sockets, self._heard = sockets, {other: Queue[dict[str, Any]]() for other in sockets}
+        self._sockets, self._received = sockets, {other: Queue[dict[str, Any]]() for other in sockets}
         self._ending, self._writing, self._listeners = Event(), Lock(), list[Thread]()
         for other, connection in sockets.items():
             keep_asking(connection)
@@ -44,25 +44,26 @@ class Channel:
             listener.start()
 
     def send(self, what: str, value: Any) -> None:
-        """Tell the others."""
+        """To the others."""
         self._write({"what": what, "value": value})
 
     def receive(self, what: str, other: int = 0) -> Any:
-        """What another rank has to say of this.
+        """The value that another rank has sent under this name.
 
         Raises:
-            RunError: it speaks of something else.
+            RunError: it has sent something else.
         """
-        said = self._heard[other].get()
-        if said["what"] != what:
+        message = self._received[other].get()
+        found = message["what"]
+        if found != what:
             raise RunError(
-                f"rank {self.rank} waits for {what!r}, and rank {other} speaks of {said['what']!r}; all ranks must run "
+                f"rank {self.rank} waits for {what!r}, and rank {other} speaks of {found!r}; all ranks must run "
                 "the same program"
             )
-        return said["value"]
+        return message["value"]
 
     def gather(self, what: str, value: Any) -> list[Any]:
-        """What each rank has to say, in their order."""
+        """The values of all ranks, in their order."""
         if self.rank:
             self.send(what, value)
             return self.receive(what)
@@ -71,7 +72,7 @@ class Channel:
         return values
 
     def end(self, code: int, reason: str = "") -> None:
-        """Say that this rank ends, and how, and wait a little for the others to say so.
+        """Send that this rank ends, and how, and wait a little for the others to send the same.
 
         Args:
             reason: of a failure that the others do not know of.
@@ -84,7 +85,7 @@ class Channel:
             connection.close()
 
     def let_others_end(self) -> None:
-        """Behind a failure: it may only show that another rank has ended, and that one's end is told then."""
+        """Behind a failure: it may only show that another rank has ended, and that one's reason comes first then."""
         time.sleep(GRACE_S)
 
     def _write(self, message: dict[str, Any]) -> None:
@@ -93,18 +94,18 @@ class Channel:
             for connection in self._sockets.values():
                 try:
                     connection.sendall(line)
-                except OSError:  # whoever listens will hear of it
+                except OSError:  # the thread that reads it will notice
                     pass
 
     def _listen(self, other: int, connection: socket.socket) -> None:
         try:
             with connection.makefile("r", encoding="utf-8") as lines:
                 for line in lines:
-                    said = json.loads(line)
-                    if "code" in said:
-                        self._follow(other, said["code"], said["reason"])
+                    message = json.loads(line)
+                    if "code" in message:
+                        self._follow(other, message["code"], message["reason"])
                         return
-                    self._heard[other].put(said)
+                    self._received[other].put(message)
         except OSError:
             pass
         self._lost(other)

@@ -1,7 +1,7 @@
 """`Ranks`: the processes that hold one model together, and this one's place among them.
 
 All of them run the same program on the same tokens. Two things go between them. Arrays: each rank has some of the
-heads, and what heads have to say of a token is brought together. Decisions: only rank 0 has the user before it, so what
+heads, and what they contribute to a token is combined. Decisions: only rank 0 has the user before it, so what
 depends on the user, a clock or a disk is decided there, and every rank learns it. One process is a group too: nothing
 is sent then, and no operation is added.
 """
@@ -55,7 +55,7 @@ class Ranks:
         """Rank 0's array."""
         return self.sum(x if self.rank == 0 else mx.zeros_like(x))
 
-    def whole(self, x: Shaped[mx.array, "..."], axis: int) -> Shaped[mx.array, "..."]:
+    def concatenate(self, x: Shaped[mx.array, "..."], axis: int) -> Shaped[mx.array, "..."]:
         """The parts that the ranks have of an array, put together."""
         return x if self.size == 1 else mx.concatenate(list(self.each(x)), axis=axis)
 
@@ -72,7 +72,7 @@ class Ranks:
         """What rank 0 decides; only there `decide` is called. An error of ours is raised on all ranks.
 
         Args:
-            what: names the decision, and tells a rank that has lost its way.
+            what: names the decision; a rank that expects another one fails.
         """
         if self.channel is None:
             return decide()
@@ -86,8 +86,8 @@ class Ranks:
         self.channel.send(what, {"value": value})
         return value
 
-    def told(self, what: str, value: T) -> list[T]:
-        """What each rank has to say."""
+    def gather(self, what: str, value: T) -> list[T]:
+        """The values of all ranks, in their order."""
         return [value] if self.channel is None else self.channel.gather(what, value)
 
     def same(self, whose: str, facts: Mapping[str, object], error: type[LazyMLXError]) -> None:
@@ -99,17 +99,17 @@ class Ranks:
         Raises:
             LazyMLXError: this `error`, on all ranks, if they differ; the message says in what, and what each has.
         """
-        every = self.told(whose, dict(facts))
+        every = self.gather(whose, dict(facts))
         for name in facts:
             if len({str(each[name]) for each in every}) > 1:
                 values = self.by_rank(each[name] for each in every)
                 raise error(f"{whose}: all ranks need the same {name}, and have {values}")
 
-    def heard(self, items: Generator[T, None, None]) -> Generator[T, None, None]:
+    def while_wanted(self, items: Generator[T, None, None]) -> Generator[T, None, None]:
         """Items for as long as rank 0 wants more of them. On another rank they just end."""
-        return items if self.channel is None else self._heard(items)
+        return items if self.channel is None else self._while_wanted(items)
 
-    def _heard(self, items: Generator[T, None, None]) -> Generator[T, None, None]:
+    def _while_wanted(self, items: Generator[T, None, None]) -> Generator[T, None, None]:
         with closing(items):
             for item in items:
                 wanted = False

@@ -45,7 +45,7 @@ def join(say: Say, facts: Mapping[str, str]) -> Ranks:
 
 @contextmanager
 def _endable() -> Iterator[None]:
-    """While MLX waits for the others, Python hears nothing: here Ctrl-C, and waiting too long, end the process."""
+    """While MLX waits for the others, Python handles no signal: here Ctrl-C, and waiting too long, end the process."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGALRM)}
     signal.alarm(LONGEST_S)
     try:

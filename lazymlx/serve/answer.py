@@ -1,4 +1,4 @@
-"""What the worker tells of an answer: its pieces, and what it has cost."""
+"""What the worker sends of an answer: its pieces, and what it has cost."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -60,11 +60,11 @@ class Piece:
     end: End | None = None
 
 
-Told = Piece | Progress | Refusal
+Update = Piece | Progress | Refusal
 
 
 def joined(pieces: list[Piece]) -> tuple[Piece, End]:
-    """A whole answer, and its end."""
+    """All pieces as one, and the end."""
     end = pieces[-1].end
     assert end is not None
     calls = tuple(call for piece in pieces for call in piece.calls)

@@ -51,7 +51,7 @@ class Answering:
         self._part = step_size * max(1, PART // step_size)
 
     def answer(self, job: Job) -> None:
-        """Tell all pieces of an answer. If it is cancelled, what was read stays for when it is asked for again.
+        """Send all pieces of an answer. If it is cancelled, what was read stays for when it is asked for again.
 
         Raises:
             Cancelled: the client went away.
@@ -60,17 +60,17 @@ class Answering:
         conversation = self.conversations.take(job.prompt.tokens, job.prompt.head)
         conversation.title = job.request.title
         try:
-            last = self._tell(job, conversation)
+            last = self._answer(job, conversation)
         except (Cancelled, UsageError):  # the cache is as it was; after anything else nobody knows, and it goes
             self.conversations.keep(conversation)
             raise
         else:
             self.conversations.keep(conversation)
-            job.tell(last)  # only now: what comes next finds the conversation there
+            job.send(last)  # only now: what comes next finds the conversation there
         finally:
             self.conversations.shed()
 
-    def _tell(self, job: Job, conversation: ServedConversation) -> Piece:
+    def _answer(self, job: Job, conversation: ServedConversation) -> Piece:
         """All pieces but the last."""
         cached, queued_s, first_s = len(conversation.tokens), perf_counter() - job.since, None
         prompt, said, piece = job.prompt.tokens, list[int](), Piece()
@@ -95,7 +95,7 @@ class Answering:
                         lazy["explained"] = self.explained[0]
                 if piece.end or job.cancelled.is_set():
                     break
-                job.tell(piece)
+                job.send(piece)
         finally:
             responses.close()
         conversation.took_in(prompt + said)
@@ -143,7 +143,7 @@ class Answering:
         limit = memory_limit() if self._max_memory is None else self._max_memory
         if limit is None:
             return None
-        limit = min(self._model.ranks.told("limit", limit))
+        limit = min(self._model.ranks.gather("limit", limit))
         need = estimate_memory(self._model, new, cache.config, step_size=self._step_size, context=cache.offset)
         others = self.conversations.shrink(limit - need.total)
         most = None if self._max_memory is None else limit - others

@@ -147,13 +147,13 @@ def usage(usage: Usage) -> Body:
 
 
 class AnthropicReply:
-    """A message, whole or as events: each block of it is begun, gone on with and ended."""
+    """A message, complete or as events: each block of it is begun, gone on with and ended."""
 
     def __init__(self, model: str, request: Request, prompt_tokens: int):
         self._message: Body = {"id": f"msg_{uuid4().hex}", "type": "message", "role": "assistant", "model": model}
         self._prompt_tokens, self._blocks, self._block = prompt_tokens, 0, ""  # the kind that is open
 
-    def whole(self, pieces: list[Piece]) -> Body:
+    def complete(self, pieces: list[Piece]) -> Body:
         answer, end = joined(pieces)
         texts = [{"type": "text", "text": answer.text}] if answer.text or not answer.calls else []
         thoughts = [{"type": "thinking", "thinking": answer.thought, "signature": ""}] if answer.thought else []

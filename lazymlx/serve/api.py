@@ -13,7 +13,7 @@ from .request import Body, Refusal, Request
 class Reply(Protocol):
     """The bodies of one answer. What is streamed are events, see `event`."""
 
-    def whole(self, pieces: list[Piece]) -> Body:
+    def complete(self, pieces: list[Piece]) -> Body:
         """The answer that is not streamed."""
         ...
 

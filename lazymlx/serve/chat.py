@@ -26,12 +26,12 @@ def request(body: Body) -> Request:
 
 
 class ChatReply:
-    """A chat completion, whole or in chunks."""
+    """A chat completion, complete or in chunks."""
 
     def __init__(self, model: str, request: Request, prompt_tokens: int):
         self._common, self._request, self._calls = common("chatcmpl", model), request, 0
 
-    def whole(self, pieces: list[Piece]) -> Body:
+    def complete(self, pieces: list[Piece]) -> Body:
         answer, end = joined(pieces)
         message: Body = {"role": "assistant", "content": answer.text or None if answer.calls else answer.text}
         if answer.thought:

@@ -37,13 +37,13 @@ def _prompt(given: Any) -> str | tuple[int, ...]:
 
 
 class CompletionReply:
-    """A completion, whole or in chunks."""
+    """A completion, complete or in chunks."""
 
     def __init__(self, model: str, request: Request, prompt_tokens: int):
         self._common, self._request = {**common("cmpl", model), "object": "text_completion"}, request
         self._said = 0  # letters that the log probabilities' offsets have come to
 
-    def whole(self, pieces: list[Piece]) -> Body:
+    def complete(self, pieces: list[Piece]) -> Body:
         answer, end = joined(pieces)
         return {**self._chunk(answer), "usage": usage(end.usage)}
 

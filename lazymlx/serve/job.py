@@ -5,17 +5,17 @@ from dataclasses import dataclass, field
 from threading import Event
 from time import perf_counter
 
-from .answer import Told
+from .answer import Update
 from .encoding import EncodedRequest
 from .request import Request
 
 
 @dataclass(frozen=True)
 class Job:
-    """A request in the queue; `tell` is called on the worker's thread with all that becomes known."""
+    """A request in the queue; `send` is called on the worker's thread with every update."""
 
     request: Request
     prompt: EncodedRequest
-    tell: Callable[[Told], None]
+    send: Callable[[Update], None]
     cancelled: Event = field(default_factory=Event)
     since: float = field(default_factory=perf_counter)

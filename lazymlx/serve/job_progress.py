@@ -7,7 +7,7 @@ from .job import Job
 
 
 class JobProgress:
-    """Turns what is heard of a prompt, that is read in parts and then answered, into reports to its client.
+    """Turns the progress of a prompt, that is read in parts and then answered, into reports to its client.
 
     Args:
         cached: tokens that were there before.
@@ -20,7 +20,7 @@ class JobProgress:
 
     def part_read(self, progress: Progress) -> bool:
         """Part of the prompt is read; False if nobody waits for it."""
-        return self._tell(self._share(progress.processed))
+        return self._report(self._share(progress.processed))
 
     def has_read(self, position: int) -> None:
         """All that is read before the answer."""
@@ -28,13 +28,13 @@ class JobProgress:
 
     def answering(self, progress: Progress) -> bool:
         """The rest of the prompt is read, and computed behind the cuts."""
-        return self._tell(self._done + (1 - self._done) * progress.fraction)
+        return self._report(self._done + (1 - self._done) * progress.fraction)
 
     def _share(self, position: int) -> float:
         return self._read_share * (position - self._cached) / self._new
 
-    def _tell(self, share: float) -> bool:
+    def _report(self, share: float) -> bool:
         if self._job.request.progress:
             total, elapsed = self._cached + self._new, (perf_counter() - self._started) * 1000
-            self._job.tell(Progress(total, self._cached, self._cached + int(share * self._new), elapsed))
+            self._job.send(Progress(total, self._cached, self._cached + int(share * self._new), elapsed))
         return not self._job.cancelled.is_set()

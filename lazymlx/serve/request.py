@@ -1,4 +1,4 @@
-"""`Request`: what a client wants, whatever API it speaks; and `Refusal`, what it is told instead of an answer."""
+"""`Request`: what a client wants, whatever API it speaks; and `Refusal`, the response instead of an answer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +42,7 @@ class Request:
         penalties: for `make_logits_processors`.
         stream: piece by piece.
         include_usage: at the end of a stream.
-        progress: tell how far the prompt has been read.
+        progress: report how far the prompt has been read.
         explain: make a page of what the answer was computed from.
     """
 

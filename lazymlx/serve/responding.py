@@ -1,4 +1,4 @@
-"""`respond`: hands a request to the worker, and its answer to the client, whole or piece by piece.
+"""`respond`: hands a request to the worker, and its answer to the client, complete or piece by piece.
 
 A client that goes away is noticed at once, whatever is under way; one that reads slowly holds nobody up but itself.
 """
@@ -10,7 +10,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ..progress import Progress
-from .answer import Piece, Told
+from .answer import Piece, Update
 from .api import Api, Reply, event
 from .encoding import EncodedRequest
 from .job import Job
@@ -30,58 +30,60 @@ async def respond(
     Raises:
         Refusal: of the worker, unless the response has begun.
     """
-    told: asyncio.Queue[Told] = asyncio.Queue()
+    updates: asyncio.Queue[Update] = asyncio.Queue()
     loop = asyncio.get_running_loop()
 
-    def tell(what: Told) -> None:
+    def send(update: Update) -> None:
         if not loop.is_closed():
-            loop.call_soon_threadsafe(told.put_nowait, what)
+            loop.call_soon_threadsafe(updates.put_nowait, update)
 
-    job = Job(wanted, prompt, tell)
+    job = Job(wanted, prompt, send)
     worker.submit(job)
-    watch = asyncio.create_task(_watch(request, job, told))  # ends with the response, too
+    watch = asyncio.create_task(_watch(request, job, updates))  # ends with the response, too
     if wanted.stream:
-        return StreamingResponse(_stream(told, api, reply, watch), media_type="text/event-stream")
-    return await _whole(told, reply)
+        return StreamingResponse(_stream(updates, api, reply, watch), media_type="text/event-stream")
+    return await _complete(updates, reply)
 
 
-async def _watch(request: HttpRequest, job: Job, told: asyncio.Queue[Told]) -> None:
+async def _watch(request: HttpRequest, job: Job, updates: asyncio.Queue[Update]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
     job.cancelled.set()
-    told.put_nowait(GONE)
+    updates.put_nowait(GONE)
 
 
-async def _whole(told: asyncio.Queue[Told], reply: Reply) -> Response:
+async def _complete(updates: asyncio.Queue[Update], reply: Reply) -> Response:
     pieces = list[Piece]()
     while not pieces or not pieces[-1].end:
-        what = await told.get()
-        if isinstance(what, Refusal):
-            raise what
-        if isinstance(what, Piece):
-            pieces.append(what)
-    return JSONResponse(reply.whole(pieces))
+        update = await updates.get()
+        if isinstance(update, Refusal):
+            raise update
+        if isinstance(update, Piece):
+            pieces.append(update)
+    return JSONResponse(reply.complete(pieces))
 
 
-async def _stream(told: asyncio.Queue[Told], api: Api, reply: Reply, watch: asyncio.Task[None]) -> AsyncIterator[str]:
+async def _stream(
+    updates: asyncio.Queue[Update], api: Api, reply: Reply, watch: asyncio.Task[None]
+) -> AsyncIterator[str]:
     """The events of an answer; as long as they are wanted, the connection is watched."""
     for opening in reply.opening():
         yield opening
     while not watch.done():
         try:
-            what = await asyncio.wait_for(told.get(), KEEP_ALIVE_S)
+            update = await asyncio.wait_for(updates.get(), KEEP_ALIVE_S)
         except TimeoutError:
             yield KEEP_ALIVE
             continue
-        match what:
+        match update:
             case Refusal():
-                yield event(api.refusal(what), api.refused)
+                yield event(api.refusal(update), api.refused)
                 return
             case Progress():
-                events = reply.progress(what)
+                events = reply.progress(update)
             case Piece():
-                events = reply.piece(what)
+                events = reply.piece(update)
         for each in events:
             yield each
-        if isinstance(what, Piece) and what.end:
+        if isinstance(update, Piece) and update.end:
             return

@@ -74,7 +74,7 @@ class Worker:
             while (job := self._jobs.get()) is not None:
                 self._current = job
                 if self._closed.is_set():  # looked at after `_current` is set: `stop` does it the other way round
-                    job.tell(_gone())
+                    job.send(_gone())
                 elif not job.cancelled.is_set():
                     self._serve(job)
                 self._current = job = None
@@ -90,16 +90,16 @@ class Worker:
         try:
             self._answering.answer(job)
         except Cancelled:
-            job.tell(_gone())  # if anybody listens, the server is ending
+            job.send(_gone())  # if its client is there still, the server is ending
         except UsageError as error:
-            job.tell(Refusal(400, str(error)))
+            job.send(Refusal(400, str(error)))
         except Exception as error:  # a bug in one answer must not end all later ones
-            job.tell(Refusal(500, f"the answer failed: {type(error).__name__}"))
+            job.send(Refusal(500, f"the answer failed: {type(error).__name__}"))
             if self._ranks.size > 1:  # the others are still at it
                 raise
             mx.eval(mx.zeros(1) + 1)  # but a device that computes no more does
         except BaseException:
-            job.tell(_gone())
+            job.send(_gone())
             raise
 
     def _refuse_waiting(self) -> None:
@@ -109,7 +109,7 @@ class Worker:
             except Empty:
                 return
             if job is not None:
-                job.tell(_gone())
+                job.send(_gone())
 
 
 def _gone() -> Refusal:

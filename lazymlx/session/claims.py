@@ -175,8 +175,8 @@ def one_token(model: Model, config: LazyConfig, packed: bool) -> Like:
     Every rank must ask for it."""
     bits = {"kv_bits": config.kv_bits if packed else None, "quantized_kv_start": 0}
     token = mx.zeros((1, 1), mx.int32)
-    [whole], [cut] = (model.make_cache(replace(config, **bits, **change)) for change in ({"schedule": ()}, {}))
-    model(token, cache=[whole])
+    [dense], [cut] = (model.make_cache(replace(config, **bits, **change)) for change in ({"schedule": ()}, {}))
+    model(token, cache=[dense])
     cut.expect(1, complete=False)
     model(token, cache=[cut])
     parts = _parts("aux.rows", cut.aux.rows)
@@ -188,7 +188,7 @@ def one_token(model: Model, config: LazyConfig, packed: bool) -> Like:
         parts["queries"] = cut.queries, 2
     for number in range(len(cut.stages)):
         start, stop = cut.layers_of(number)
-        for n, layer in enumerate(whole.stages[0].layers[start:stop]):
+        for n, layer in enumerate(dense.stages[0].layers[start:stop]):
             parts |= _parts(f"stage{number}.{n}.keys", layer.keys) | _parts(f"stage{number}.{n}.values", layer.values)
     return {name: (_of_all_heads(name, array, model), axis) for name, (array, axis) in parts.items()}
 

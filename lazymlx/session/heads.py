@@ -25,7 +25,7 @@ def all_queries(model: Model) -> RowBuffer:
     return query_buffer(model.query_size * model.ranks.size)
 
 
-def whole(model: Model, arrays: Arrays) -> Arrays:
+def of_all_ranks(model: Model, arrays: Arrays) -> Arrays:
     """The arrays of a document, from those that each rank has; every rank gets them."""
     ranks = model.ranks
     if ranks.size == 1:
@@ -34,19 +34,19 @@ def whole(model: Model, arrays: Arrays) -> Arrays:
     for name, array in arrays.items():
         axis = heads_axis(name)
         if not _is_asked(name):
-            together[name] = array if axis is None else ranks.whole(array, axis)
+            together[name] = array if axis is None else ranks.concatenate(array, axis)
             mx.eval(together[name])
     own, asked = query_buffer(model.query_size).restored(ASKED, arrays), all_queries(model)
     if own.parts and own.bits == asked.bits:
-        together |= {name: ranks.whole(part, 1) for name, part in own.named(ASKED).items()}
+        together |= {name: ranks.concatenate(part, 1) for name, part in own.named(ASKED).items()}
     elif own.parts:  # a rank's queries are too short to be packed as all of them are
-        asked.write(ranks.whole(own.at(mx.arange(own.capacity)), 1), 0, own.capacity)
+        asked.write(ranks.concatenate(own.at(mx.arange(own.capacity)), 1), 0, own.capacity)
         together |= asked.named(ASKED)
     mx.eval(together)
     return together
 
 
-def part(model: Model, arrays: Arrays, forms: Mapping[str, ArrayForm]) -> Arrays:
+def of_this_rank(model: Model, arrays: Arrays, forms: Mapping[str, ArrayForm]) -> Arrays:
     """This rank's part of a document's arrays.
 
     Args:

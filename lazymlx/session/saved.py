@@ -25,7 +25,7 @@ from ..errors import DocumentError, StateError
 from ..nn.identity import known, weights_of
 from ..sealed import is_sealed, read_header, read_sealed, write_sealed
 from .claims import Claims, Unbelievable, one_token
-from .heads import ArrayForm, form_of, part, whole
+from .heads import ArrayForm, form_of, of_all_ranks, of_this_rank
 from .transcript import Transcript
 
 FORMAT, VERSION = "lazymlx document", "4"
@@ -67,7 +67,7 @@ def save_document(
         "transcript": json.dumps(transcript.to_dict()),
         "about": json.dumps(about),
     }
-    arrays = whole(model, {"tokens": ids, **_arrays(cache)})
+    arrays = of_all_ranks(model, {"tokens": ids, **_arrays(cache)})
     model.ranks.decided("save", lambda: write_sealed(path, arrays, header))
 
 
@@ -104,7 +104,7 @@ def load_document(path: str | os.PathLike, model: Model) -> tuple[LazyCache, lis
             raise DocumentError(f"document: {path} has other tokens than its header says; save it again")
         return {name: form_of(array) for name, array in held.items()}
 
-    arrays = part(model, held, model.ranks.decided("arrays", forms))
+    arrays = of_this_rank(model, held, model.ranks.decided("arrays", forms))
     return _cache_of(claims, arrays, model), np.array(arrays["tokens"]).tolist(), claims.transcript
 
 

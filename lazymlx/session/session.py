@@ -168,7 +168,7 @@ class Session:
                         said.append(response.token)
                         self._ttft_s = response.ttft_s
                         yield response
-                except GeneratorExit:  # the caller has heard enough
+                except GeneratorExit:  # the caller wants no more
                     pass
                 finally:
                     responses.close()

@@ -110,9 +110,9 @@ def test_an_answer_that_is_agreed_with_to_the_end_is_the_policys_own(name: str, 
     tokens, made = random_tokens(LENGTH), policy(name, 0.5, draft)
     stop = made.begin(model, ()).ask(tokens, ANSWER).tokens[3]
     said = made.begin(model, {stop}).ask(tokens, ANSWER)
-    forced = made.begin(model, {stop}).force(tokens, said.whole)
-    assert forced.said == said.whole
-    assert forced.answer.whole == said.whole and forced.answer.end == stop
+    forced = made.begin(model, {stop}).force(tokens, said.with_end)
+    assert forced.said == said.with_end
+    assert forced.answer.with_end == said.with_end and forced.answer.end == stop
     assert forced.answer.prefill_fraction == said.prefill_fraction
     assert forced.answer.computed_fraction == pytest.approx(said.computed_fraction, abs=0.02)  # the stop token is read
     assert 0 < forced.answer.ttft_s <= forced.answer.total_s

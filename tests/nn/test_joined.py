@@ -146,7 +146,7 @@ def test_norms_may_come_between_the_products_and_the_rotation(name: str) -> None
     assert all(attention.joined is not None for attention in attentions)
     calls: list[int] = []
     for attention in attentions:
-        attention.joined.whole = Counted(attention.joined.whole, calls)
+        attention.joined.linear = Counted(attention.joined.linear, calls)
     assert mx.allclose(some_answer(model), apart, atol=1e-4)
     assert len(calls) >= 4 * len(attentions)
 

@@ -11,7 +11,7 @@ from lazymlx.config import LazyConfig
 from lazymlx.errors import Cancelled
 from lazymlx.loading.load import load
 from lazymlx.ranks.group import ALONE, Ranks
-from lazymlx.serve.answer import Piece, Told
+from lazymlx.serve.answer import Piece, Update
 from lazymlx.serve.answering import Answering
 from lazymlx.serve.conversations import Conversations
 from lazymlx.serve.encoding import RequestEncoder
@@ -33,7 +33,7 @@ def test_the_others_follow(monkeypatch: pytest.MonkeyPatch, tiny_model_folder: P
             messages = ({"role": "user", "content": f"{TEXT} {question}"},)
             request = Request(Chat(messages), max_tokens=6, temperature=0.7, seed=ranks.rank)
 
-            def tell(told: Told) -> None:
+            def tell(told: Update) -> None:
                 if isinstance(told, Piece):
                     heard.append(told.text)
                     if leaves and len(heard) % 3 == 0:

@@ -14,7 +14,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from lazymlx import LazyConfig, load
 from lazymlx.cli.serve import listen
 from lazymlx.engine.model import Model
-from lazymlx.serve.answer import Told
+from lazymlx.serve.answer import Update
 from lazymlx.serve.answering import Answering
 from lazymlx.serve.app import Service, make_app
 from lazymlx.serve.conversations import Conversations
@@ -70,11 +70,11 @@ class Answers:
         self.encoder = RequestEncoder(tokenizer, model.max_positions, 2000)
         self._answering = Answering(model, tokenizer, self.conversations, 64, max_memory)
 
-    def to(self, request: Request, leaves: Callable[[Told], bool] = lambda _: False) -> list[Told]:
+    def to(self, request: Request, leaves: Callable[[Update], bool] = lambda _: False) -> list[Update]:
         """The answer to a request, whose client goes away as soon as `leaves` says so."""
-        told = list[Told]()
+        told = list[Update]()
 
-        def tell(what: Told) -> None:
+        def tell(what: Update) -> None:
             told.append(what)
             if leaves(what):
                 job.cancelled.set()

@@ -45,7 +45,7 @@ class PolicyAnswer:
     nats: tuple[float, ...] = ()
 
     @property
-    def whole(self) -> tuple[int, ...]:
+    def with_end(self) -> tuple[int, ...]:
         """With the token that ended it: when to stop is part of an answer."""
         return self.tokens if self.end is None else (*self.tokens, self.end)
 
