@@ -1,6 +1,7 @@
 """Tables and figures in Markdown are what the stored runs say; a marker that leads nowhere is an error."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,14 @@ def test_the_projects_own_texts_show_its_stored_runs(path: Path) -> None:
     found = Page(path)
     assert found.outdated() == [], "run scripts/tables"
     assert {"speed", "quality"} <= {block[1] for block in found.blocks}
+
+
+def test_texts_and_stored_files_name_each_other() -> None:
+    texts = "\n".join(path.read_text(encoding="utf-8") for path in (*PAGES, RESULTS / "LOG.md"))
+    named = set(re.findall(r"runs\.csv|\w+-20\d{6}[\w.-]*\.(?:jsonl\.gz|json|png)", texts))
+    stored = {path.name for path in RESULTS.iterdir() if path.suffix != ".md"}
+    assert not named - stored, "named, and not in scripts/results"
+    assert not stored - named, "in scripts/results, and named by no text"
 
 
 def test_what_is_between_the_markers_is_made_from_the_runs(page: Path) -> None:
