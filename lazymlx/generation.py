@@ -23,7 +23,7 @@ from .costs.full import refused_if_full
 from .ending import ENDING
 from .engine.model import Model
 from .errors import UsageError
-from .prefill import encode, prefill, template_tail, token_ids
+from .prefill import Limits, encode, prefill, template_tail, token_ids
 from .progress import OnProgress, Progress
 from .stats import LazyStats
 from .wired import WIRED
@@ -212,8 +212,8 @@ def generate_step(
 
     if on_step is not None:
         on_step(cache[0], (), None)
-    limits, held = {"step_size": prefill_step_size, "max_memory": max_memory}, cache[0].offset
-    logits = prefill(model, prompt, cache, tail=tail, on_progress=report, **limits)
+    limits, held = Limits(prefill_step_size, max_memory), cache[0].offset
+    logits = prefill(model, prompt, cache, tail=tail, limits=limits, on_progress=report)
     if logits is None or max_tokens == 0:
         mx.eval(logits, cache[0].state)
         return

@@ -5,6 +5,7 @@ computes the last token together with the last chunk, and prepares a chunk while
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
@@ -24,6 +25,23 @@ from .progress import Meter, OnProgress, Progress
 from .ranks.group import Ranks
 from .templates import rendered
 from .wired import WIRED
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What computing a prompt may take.
+
+    Attributes:
+        step_size: tokens computed at a time; bounds the peak memory.
+        max_memory: bytes that may be taken, weights included; None is what the device recommends.
+    """
+
+    step_size: int = STEP_SIZE
+    max_memory: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.step_size, int) or self.step_size < 1:
+            raise UsageError(f"prefill_step_size: must be a whole number of at least 1, got {self.step_size}")
 
 
 def read(
@@ -51,9 +69,9 @@ def read(
         TooLargeError: they would take more memory than they may.
         Cancelled: by `on_progress`; the cache is as it was before.
     """
-    options = {"step_size": prefill_step_size, "max_memory": max_memory, "on_progress": on_progress}
+    limits, hooks = Limits(prefill_step_size, max_memory), {"on_progress": on_progress, "on_cancel": on_cancel}
     with WIRED.held():
-        prefill(model, token_ids(tokens), prompt_cache, complete=False, on_cancel=on_cancel, **options)
+        prefill(model, token_ids(tokens), prompt_cache, complete=False, limits=limits, **hooks)
     mx.clear_cache()
 
 
@@ -64,8 +82,7 @@ def prefill(
     *,
     complete: bool = True,
     tail: int = 0,
-    step_size: int = STEP_SIZE,
-    max_memory: int | None = None,
+    limits: Limits = Limits(),
     on_progress: OnProgress | None = None,
     on_cancel: Callable[[], None] | None = None,
 ) -> Float[mx.array, "1 V"] | None:
@@ -78,13 +95,11 @@ def prefill(
         tail: how many of the last tokens are the chat template's.
         on_cancel: see `read`; of a prompt that is not complete, whole chunks are read by then.
     """
-    if not isinstance(step_size, int) or step_size < 1:
-        raise UsageError(f"prefill_step_size: must be a whole number of at least 1, got {step_size}")
     if not 0 <= min(tokens) <= max(tokens) < model.vocab_size:
         found = f"{min(tokens)} to {max(tokens)}"
         raise PromptError(f"prompt: expected tokens from 0 to {model.vocab_size - 1}, got some from {found}")
-    L, cache = len(tokens), prompt_cache[0]
-    ensure_fits(model, cache, L, step_size=step_size, max_memory=max_memory)
+    L, cache, step_size = len(tokens), prompt_cache[0], limits.step_size
+    ensure_fits(model, cache, L, step_size=step_size, max_memory=limits.max_memory)
     before = Mark(cache)
     cache.expect(L, complete=complete, tail=tail)
     watch = on_progress if model.ranks.size == 1 else agreed(model.ranks, on_progress)

@@ -36,6 +36,8 @@ RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}
 FACADE = "__init__"  # lazymlx itself, which hands out the names of everything up to the session
 FACADE_RANK = RANK["session"]
 MOST_LINES = 350
+MOST_PARAMETERS = 8
+LIKE_MLX_LM = {"generate_step", "load"}  # whose parameters are mlx-lm's, and ours
 SEES_PRIVATE = {"support/talking.py"}  # a session's cache and marks, bit by bit, which are nobody's but its tests'
 HEAVY = ("mlx", "mlx_lm", "transformers")
 
@@ -137,6 +139,15 @@ def test_imports_go_one_way(path: Path) -> None:
 def test_files_are_short(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= MOST_LINES, f"{lines} lines, more than {MOST_LINES}: give each idea its own file"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_functions_take_few_parameters(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name not in LIKE_MLX_LM:
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            names = [each.arg for each in given if each.arg not in ("self", "cls")]
+            assert len(names) <= MOST_PARAMETERS, f"{node.name} takes {len(names)}: put what belongs together in one"
 
 
 def test_a_type_has_a_name_of_its_own() -> None:

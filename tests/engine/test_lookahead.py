@@ -18,7 +18,7 @@ from lazymlx.config import LazyConfig
 from lazymlx.engine.model import Model
 from lazymlx.generation import generate_step
 from lazymlx.nn.maps import Maps
-from lazymlx.prefill import prefill, read
+from lazymlx.prefill import Limits, prefill, read
 
 CUTS = ((2, 0.4), (4, 0.15))
 SMALL = {"min_tokens": 0, "round_to": 1, "window": 4, "pool": 5, "sink": 2, "recent": 4, "lookahead": 16}
@@ -65,7 +65,7 @@ def test_prompts_and_follow_ups_are_the_references(looking, cuts, filled, chunk)
     for number, length in enumerate((100, 9, 50)):
         tokens = random_tokens(length, seed=number)
         expected = oracle.ask(tokens)
-        found = prefill(looking, tokens, conversation, step_size=chunk)
+        found = prefill(looking, tokens, conversation, limits=Limits(chunk))
         depth = np.array(conversation[0].aux.depth[: conversation[0].offset])
         assert depth.tolist() == [oracle.depth[p] for p in range(len(depth))]
         np.testing.assert_allclose(np.array(found[0]), expected, atol=2e-3)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from ...config import STEP_SIZE, LazyConfig
 from ...costs.flops import Looking, Sizes, looking_flops, rows_by_layer
 from ...engine.model import Model
-from ...prefill import prefill
+from ...prefill import Limits, prefill
 from ...schedule import Schedule
 from .base import Options, Policy, PolicyConversation, prefill_share
 
@@ -21,7 +21,7 @@ class EngineConversation(PolicyConversation):
         self._prefill_fraction: float | None = None
 
     def read(self, tokens, tail):
-        logits = prefill(self.model, tokens, self.cache, tail=tail, step_size=STEP_SIZE)
+        logits = prefill(self.model, tokens, self.cache, tail=tail, limits=Limits(STEP_SIZE))
         assert logits is not None  # the prompt is complete
         return logits
 
