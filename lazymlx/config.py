@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Reduce = Literal["mean", "max"]
 Attend = Literal["computed", "selected"]
-FilledUse = Literal["seen", "choosing"]
+FilledUse = Literal["kept", "seen", "choosing"]
 
 # what `mx.quantize` can do
 BITS = (2, 3, 4, 5, 6, 8)
@@ -77,9 +77,9 @@ class LazyConfig:
     filled: FilledUse = field(
         default="seen",
         metadata={
-            "help": "predicted keys and values of tokens left behind: seen by the tokens of a prompt that go on, or "
-            "used for choosing alone",
-            "choices": ("seen", "choosing"),
+            "help": "predicted keys and values of tokens left behind: seen by the tokens of a prompt that go on; kept "
+            "for the tokens of the answer too, beside which nothing comes back then; or used for choosing alone",
+            "choices": ("kept", "seen", "choosing"),
         },
     )
     sink: int = field(default=4, metadata={"help": "first tokens of the prompt that are never left behind"})
@@ -152,7 +152,7 @@ class LazyConfig:
         if self.scorer is not None and not callable(self.scorer):
             raise ConfigError(f"scorer: must be a Scorer, got {self.scorer!r}")
         _check_choice("reduce", self.reduce, ("mean", "max"))
-        _check_choice("filled", self.filled, ("seen", "choosing"))
+        _check_choice("filled", self.filled, ("kept", "seen", "choosing"))
         _check_choice("attend", self.attend, ("computed", "selected"))
         _check_choice("kv_bits", self.kv_bits, (None, *BITS))
         _check_choice("kv_group_size", self.kv_group_size, GROUP_SIZES)

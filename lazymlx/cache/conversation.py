@@ -1,6 +1,6 @@
 """`LazyCache`: the state of one conversation, and the account of which positions are what."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
@@ -15,7 +15,7 @@ from ..errors import StateError
 from ..stats import LazyStats
 from .aux_cache import AuxCache
 from .rows import RowBuffer
-from .stage import StageCache, handles_of
+from .stage import Predicted, StageCache, handles_of
 from .turn import Ranges, Turn
 
 AHEAD = 512  # slots to make beyond those for a decode step's rows, where these need new ones
@@ -83,6 +83,8 @@ class LazyCache:
         self.offset = 0
         self.expected = 0  # tokens of a prompt that are still to come
         self.turn = Turn()
+        # by stage, of the tokens that the newest prompt left behind: seen while it is answered, and never changed
+        self.predicted: Mapping[int, Predicted] = {}
         self.safe: mx.array | None = None  # what is protected while the newest answer is generated
         self.queries: mx.array | None = None  # (1, H, w, D_h): before the first cut, of the newest prompt tokens
         self.prompt_queries = RowBuffer(0)  # (N, H * D_h): there too, of all of them, if they may be asked in turn
@@ -174,7 +176,7 @@ class LazyCache:
 
     def _note_prompt(self, start: int, final: bool) -> None:
         if not self.turn.reading:
-            self.queries = None
+            self.queries, self.predicted = None, {}
         self.turn = self.turn.with_prompt(start, self.offset, final)
         if final:
             self.safe = None
@@ -243,13 +245,22 @@ class LazyCache:
     @property
     def state(self) -> list[mx.array]:
         """Every array, so that a loop can evaluate them."""
-        return [a for stage in self.stages for layer in stage.layers for a in layer.arrays] + self.beside
+        return (
+            [a for stage in self.stages for layer in stage.layers for a in layer.arrays]
+            + self.beside
+            + self.predicted_arrays
+        )
 
     @property
     def beside(self) -> list[mx.array]:
         """All but keys and values: what the next chunk of a prompt does not write to in its first layers."""
         arrays = [stage.positions for stage in self.stages] + self.aux.arrays + [*self.prompt_queries.parts]
         return arrays + ([] if self.queries is None else [self.queries])
+
+    @property
+    def predicted_arrays(self) -> list[mx.array]:
+        """Keys and values that are kept as they were predicted."""
+        return [part for each in self.predicted.values() for pair in each.layers for part in pair]
 
     @property
     def nbytes(self) -> int:
@@ -270,7 +281,7 @@ class LazyCache:
         if n == 0:
             return 0
         self.offset -= n
-        self.queries, self.safe, self.expected = None, None, 0
+        self.queries, self.safe, self.expected, self.predicted = None, None, 0, {}
         self.turn = self.turn.trimmed(self.offset)
         self.prompt_queries = self.prompt_queries.of(slice(self.offset))
         for stage in self.stages:
@@ -304,6 +315,6 @@ class LazyCache:
             computed_fraction=done / total,
             revived=self.turn.revived,
             revived_fraction=self.turn.revived_layers / total,
-            kv_bytes=sum(a.nbytes for stage in self.stages for a in stage.arrays),
+            kv_bytes=sum(a.nbytes for a in [*self.predicted_arrays, *(a for s in self.stages for a in s.arrays)]),
             aux_bytes=sum(a.nbytes for a in self.aux.arrays) + self.prompt_queries.nbytes,
         )

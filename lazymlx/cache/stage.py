@@ -8,7 +8,7 @@ their true positions and masks compare positions.
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -29,6 +29,18 @@ class Span:
     stop: int = 0
     capacity: int = 0  # slots that there are to be at least
     context: int = 0  # positions that there may be
+
+
+class Predicted(NamedTuple):
+    """Keys and values that were predicted, for tokens that a stage does not hold.
+
+    Attributes:
+        positions: of the tokens.
+        layers: of each layer of the stage, the keys, rotated, and values: `(1, H_kv, F, D_h)`.
+    """
+
+    positions: Integer[mx.array, " F"]
+    layers: tuple[tuple[mx.array, mx.array], ...]
 
 
 T = TypeVar("T")

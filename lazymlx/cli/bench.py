@@ -106,7 +106,7 @@ def _add_plan_flags(group: argparse._ArgumentGroup) -> None:
         dest="filled",
         type=words,
         metavar="HOW,...",
-        help="run each schedule looking ahead too, over random maps: seen, choosing, or both (--filled of generate)",
+        help="run each schedule looking ahead too, over random maps: kept, seen or choosing (--filled of generate)",
     )
     add("--min-tokens", type=int, default=DEFAULT.lazy.min_tokens, metavar="N", help="prune from this length on")
 

@@ -99,7 +99,7 @@ class Looking:
         if maps is None or not maps.serve(config):
             return None
         factors = next(iter(maps.cuts.values())).layers[0].factors
-        return cls(config.lookahead, config.filled == "seen", factors[0].shape[0] if len(factors) > 1 else None)
+        return cls(config.lookahead, config.filled != "choosing", factors[0].shape[0] if len(factors) > 1 else None)
 
 
 def looking_flops(sizes: Sizes, cuts: Sequence[Cut], length: int, kept: Sequence[RowCount], looking: Looking) -> float:

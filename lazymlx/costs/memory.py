@@ -36,7 +36,7 @@ class MemoryEstimate:
     Attributes:
         weights: of the model, and of the maps to look ahead with.
         stage_0: keys and values of every token, in the layers before the first cut.
-        deep: keys and values of the tokens that are computed behind the cuts.
+        deep: keys and values of the tokens that are computed behind the cuts, and of others those that are kept.
         aux: hidden states of the tokens that are left behind, and what is kept to select them.
         working: what a chunk needs while it is computed, as far as it exceeds what comes later.
     """
@@ -85,6 +85,8 @@ def estimate_memory(
         for n, layers in zip(rows, depths, strict=True)
     ]
     ahead = [shape.looking(config, N)] if looks else []
+    if looks and config.filled == "kept":
+        deep += sum((N - n) * layers for n, layers in zip(rows, depths, strict=True)) * shape.token
     weights = shape.weights + (maps.nbytes if maps is not None else 0)
     return MemoryEstimate(weights, stage_0, deep, aux, max(first - deep, *behind, *ahead, 0))
 

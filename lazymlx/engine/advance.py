@@ -73,6 +73,8 @@ def advance(model: Network, engine: Engine, cache: LazyCache, step: Step, x: Flo
     if not step.final:
         return Advanced(None, begun)
     x, queries, config = x[:, -1:], queries[:, :, -step.window :], cache.config
+    if step.decode and cache.predicted:
+        return Advanced(alone(model, cache, step, x), begun)
     if not step.decode or config.revive is None:
         return Advanced(exactly(model, engine.maps, cache, step, x, queries), begun)
     resting = config.revive == 0 or cache.waiting == 0 or (step.start - cache.turn.end) % config.revive_every

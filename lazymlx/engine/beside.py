@@ -1,7 +1,8 @@
 """Rows through a stage beside tokens that were left behind: these are seen by their filled keys and values.
 
-Layer by layer, and in each of them part by part, so that what is filled is made once a layer and dropped behind it. A
-part looks only at the filled tokens that are no later than its last row.
+Layer by layer, and in each of them part by part, so that what is filled is made once a layer and dropped behind it,
+unless the tokens of the answer are to see it too. A part looks only at the filled tokens that are no later than its
+last row.
 """
 
 from copy import copy
@@ -12,7 +13,7 @@ from jaxtyping import Float, Integer
 
 from ..cache.conversation import LazyCache, Step
 from ..cache.masks import causal
-from ..cache.stage import Span, StageCache
+from ..cache.stage import Predicted, Span, StageCache
 from ..nn.loop import Others, View, run_layers
 from ..nn.network import Network
 from ..nn.windows import scoring_layer
@@ -40,7 +41,7 @@ def run_beside(
     spans = [stage.append(positions[part], step.stop, ahead=L - part.stop) for part in parts]
     earlier = _earlier(filled, np.array(positions)[[part.stop - 1 for part in parts]])
     outs, queries, before = [x[:, part] for part in parts], None, None
-    scoring = scoring_layer(model.windows, start, stop)
+    scoring, predicted = scoring_layer(model.windows, start, stop), list[tuple[mx.array, mx.array]]()
     for layer in range(start, stop):
         one, made, last = slice(layer, layer + 1), filled.of(layer), layer == len(model.layers) - 1
         for n, (part, span, counts) in enumerate(zip(parts, spans, earlier, strict=True)):
@@ -55,8 +56,13 @@ def run_beside(
         if before is not None:
             mx.eval(before)
         before = outs[-1]
+        if cache.config.filled == "kept":
+            predicted.append(joined(made))
+            mx.async_eval(*predicted[-1])
         step.report(number, L * (layer - start + 1) // (stop - start), L)
     assert queries is not None
+    if predicted:
+        cache.predicted = {**cache.predicted, number: Predicted(mx.concatenate(filled.positions), tuple(predicted))}
     return mx.concatenate(outs, axis=1), queries
 
 

@@ -28,8 +28,9 @@ def test_the_estimate_is_what_the_embedded_model_takes(tokens, schedule, step_si
     assert estimate_memory(model, tokens, step_size=step_size).total == pytest.approx(measured, rel=0.15)
 
 
-def test_the_estimate_knows_what_looking_ahead_takes():
-    config = LazyConfig("4:0.25,8:0.1")
+@pytest.mark.parametrize("filled", ["seen", "kept"])
+def test_the_estimate_knows_what_looking_ahead_takes(filled):
+    config = LazyConfig("4:0.25,8:0.1", filled=filled)
     model, tokenizer = load(str(MODEL), config)
     rng, width = np.random.default_rng(0), model.hidden_size
 

@@ -17,7 +17,7 @@ from lazymlx.calibrate.fit import fit_maps
 from lazymlx.config import LazyConfig
 from lazymlx.engine.model import Model
 from lazymlx.generation import generate_step
-from lazymlx.nn.maps import Maps
+from lazymlx.nn.maps import CutMap, Factor, LayerMap, Maps
 from lazymlx.prefill import Limits, prefill, read
 
 CUTS = ((2, 0.4), (4, 0.15))
@@ -55,12 +55,12 @@ def reference(settings: Settings) -> LookingReference:
 
 
 @pytest.mark.unchecked
-@pytest.mark.parametrize("filled", ["seen", "choosing"])
+@pytest.mark.parametrize("filled", ["kept", "seen", "choosing"])
 @pytest.mark.parametrize("cuts", [CUTS, ((3, 0.2),), ((1, 0.6), (2, 0.3), (4, 0.1))])
 @pytest.mark.parametrize("chunk", [2048, 50])
 def test_prompts_and_follow_ups_are_the_references(looking, cuts, filled, chunk):
     """The same tokens at every depth, and the same logits: a prompt, a shorter question, a longer one."""
-    oracle = reference(Settings(cuts, seen=filled == "seen"))
+    oracle = reference(Settings(cuts, seen=filled != "choosing"))
     conversation = looking.make_cache(LazyConfig(cuts, filled=filled, **SMALL))
     for number, length in enumerate((100, 9, 50)):
         tokens = random_tokens(length, seed=number)
@@ -88,7 +88,7 @@ def test_looking_chooses_otherwise_than_the_layer_before_the_cut(looking):
     lengths=st.lists(st.integers(1, 80), min_size=1, max_size=3),
     chunk=st.sampled_from([7, 64, 2048]),
     revive=st.sampled_from([0, 3, 7, None]),
-    filled=st.sampled_from(["seen", "choosing"]),
+    filled=st.sampled_from(["kept", "seen", "choosing"]),
     keep=st.floats(0.05, 0.9),
 )
 def test_whatever_the_maps_say_no_invariant_breaks(seed, lengths, chunk, revive, filled, keep):
@@ -109,7 +109,7 @@ def test_whatever_the_maps_say_no_invariant_breaks(seed, lengths, chunk, revive,
         model().look_with(None)
 
 
-@pytest.mark.parametrize("filled", ["seen", "choosing"])
+@pytest.mark.parametrize("filled", ["kept", "seen", "choosing"])
 def test_keep_1_is_the_dense_model_whatever_maps_are_loaded(filled):
     model().look_with(random_maps(1))
     try:
@@ -152,3 +152,50 @@ def test_a_document_is_read_once_and_each_question_looks(looking):
         found = prefill(looking, question, in_turn)
         np.testing.assert_allclose(np.array(found), np.array(expected), atol=1e-4)
         mark.restore(in_turn[0])
+
+
+def answered(conversation, tokens) -> np.ndarray:
+    """Logits behind each token of an answer that is given."""
+    logits = [model()(mx.array([[token]]), cache=conversation) for token in tokens]
+    return np.array(mx.concatenate([each[:, -1] for each in logits if each is not None]))
+
+
+def exact_map(layer: int) -> Maps:
+    """Of a cut at the last layer: what its own projections make of a state."""
+    own = model().layers[layer]
+    weight = mx.concatenate([own["self_attn"][name]["weight"] for name in ("k_proj", "v_proj")])
+    to_last = LayerMap((Factor(weight * own["input_layernorm"]["weight"]),), mx.zeros(weight.shape[0]))
+    return Maps("", {layer: CutMap(layer, (own["self_attn"].kv_heads,), (to_last,), mx.ones(weight.shape[1]))})
+
+
+@pytest.mark.parametrize("filled", ["kept", "seen", "choosing"])
+def test_an_answer_misses_nothing_if_what_is_kept_of_the_rest_is_right(filled):
+    """In the layer behind a cut keys and values are linear in the state, so that a map can be exact: then the answer is
+    the dense model's where they are kept, and only there."""
+    prompt, answer = random_tokens(100), random_tokens(6, seed=1)
+    model().look_with(exact_map(5))
+    try:
+        conversation = model().make_cache(LazyConfig(((5, 0.1),), filled=filled, revive=0, **SMALL))
+        prefill(model(), prompt, conversation)
+        dense = np.array(model()(mx.array([prompt + answer]))[0, -len(answer) :])
+        assert np.allclose(answered(conversation, answer), dense, atol=1e-3) == (filled == "kept")
+    finally:
+        model().look_with(None)
+
+
+def test_what_is_kept_is_of_one_answer(looking):
+    """It is copied and undone with its conversation, nothing comes back beside it, and another prompt begins anew."""
+    conversation, answer = looking.make_cache(LazyConfig(CUTS, filled="kept", **SMALL)), random_tokens(5, seed=1)
+    cache = conversation[0]
+    prefill(looking, random_tokens(120), conversation)
+    assert [len(cache.predicted[stage].positions) for stage in (1, 2)] == [cache.aux.waiting_at[0], cache.waiting]
+    mark, twin, waiting = Mark(cache), cache.fork(), cache.waiting
+    expected = answered(conversation, answer)
+    assert cache.waiting == waiting
+    mark.restore(cache)
+    for again in (conversation, [twin]):
+        np.testing.assert_array_equal(answered(again, answer), expected)
+    before, _ = cache.predicted, prefill(looking, random_tokens(30, seed=2), conversation)
+    assert cache.predicted[1].positions.tolist() != before[1].positions.tolist()
+    cache.trim(1)
+    assert not cache.predicted
