@@ -5,8 +5,9 @@ them, for a slower schedule, and the next check has fresh prompts of its own. So
 that was searched on, and no schedule is checked until chance lets it pass.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from statistics import harmonic_mean
 from typing import Any
@@ -19,7 +20,7 @@ from ..engine.model import Model
 from ..errors import RunError
 from ..nn.maps import Maps
 from ..nn.windows import possible
-from ..schedule import Cut, Schedule
+from ..schedule import Cut
 from .kinds import Writer
 from .loss import Loss, LossMeter
 from .plan import CalibrationPlan
@@ -42,7 +43,7 @@ class Calibration:
 
     Attributes:
         config: to use; its schedule is empty if nothing may be left out.
-        maps: to look ahead with at its cuts; None where that is not needed.
+        maps: to look ahead with at its cuts; None where nothing looks ahead.
         speedup: ideal, of the schedule's shares at the longest length.
         measured_speedup: ideal, of the tokens computed on the check's prompts, protected ones included.
         search: the loss on the search's prompts.
@@ -105,7 +106,7 @@ class Calibrator:
     """Runs a plan on a model.
 
     Args:
-        maps: of the cuts that are considered, to look ahead with; None: every cut is, and nothing looks ahead.
+        maps: of the cuts that are considered, with and without looking ahead; None: every cut is, and nothing looks.
         book: keeps what was measured, and knows what was measured before.
         on_prompt: called with every prompt.
         say: called with a line on what each part of the search came to.
@@ -133,15 +134,15 @@ class Calibrator:
         plan.check_model(len(self.windows), model.max_positions, self.speedup)
         self.meter = LossMeter(model, tokenizer)
 
-    def speedup(self, cuts: Sequence[Cut]) -> float:
-        """The ideal speed-up of a schedule at the plan's longest length."""
-        return self._ideal(cuts, self.plan.longest)
+    def speedup(self, cuts: Sequence[Cut], base: LazyConfig | None = None) -> float:
+        """The ideal speed-up of a schedule at the plan's longest length; `base` says whether it looks ahead."""
+        return self._ideal(replace(base or self.base, schedule=tuple(cuts)), self.plan.longest)
 
-    def _ideal(self, cuts: Sequence[Cut], length: int, kept: Sequence[int] | None = None) -> float:
+    def _ideal(self, config: LazyConfig, length: int, kept: Sequence[int] | None = None) -> float:
         """In operations; in tokens and layers where a model's operations are not counted."""
+        cuts = config.cuts
         if self.sizes is not None:
-            looking = Looking.of(replace(self.base, schedule=tuple(cuts)), self.maps)
-            return ideal_speedup(self.sizes, cuts, length, kept, looking)
+            return ideal_speedup(self.sizes, cuts, length, kept, Looking.of(config, self.maps))
         behind = [cut.keep * length for cut in cuts] if kept is None else list(kept)
         layers = len(self.windows)
         return layers * length / sum(rows_by_layer(layers, cuts, [length, *behind]))
@@ -164,22 +165,22 @@ class Calibrator:
         Raises:
             RunError: what was found may be within the limit, and the checks are too few to tell.
         """
-        searched, refused = self._trials("search", self.plan.prompts), {}
+        searched, refused = self._trials("search", self.plan.prompts), dict[LazyConfig, Loss]()
         scan: dict[int, Loss] = {}
         needed = 0
         for number in range(1, self.plan.rounds + 1):
-            found = self._search(searched, list(refused))
+            found = self._search(searched, refused)
             scan = scan or found.scan
             if not found.config.cuts:
                 break
             fresh = self._trials(f"check {number}", self.plan.checks)
-            self.say(f"{found.config.schedule}, {self.speedup(found.config.cuts):.2f}x, in the search: {found.loss}")
+            self.say(f"{self._named(found.config)}, {self._speed(found.config):.2f}x, in the search: {found.loss}")
             check = fresh.race([found.config], "checking on fresh prompts")[found.config]
             if self.plan.target is not None or self._is_supported(fresh, check):
                 return self._result(found.config, found.loss, check, scan, refused, self._blind(fresh, found.config))
             needed = max(needed, self._needed(fresh, check))
             self.say(f"on fresh prompts: {check}; {self._why(fresh, check)}")
-            refused[found.config.cuts] = check
+            refused[found.config] = check
             hard = [prompt for prompt in fresh.prompts if fresh.fatal[prompt]]
             searched.learn(hard, of=fresh.prompts[: len(check.outcomes)])
         if needed:
@@ -191,7 +192,7 @@ class Calibrator:
 
     def _blind(self, fresh: Trials, config: LazyConfig) -> Loss:
         """What the same schedule loses without looking ahead."""
-        if self.maps is None:
+        if not self._looks(config):
             return Loss({})
         blind = replace(config, lookahead=0)
         return fresh.race([blind], "the same without looking ahead")[blind]
@@ -220,15 +221,24 @@ class Calibrator:
         prompts = self._writer(part).prompts(number, self.plan.lengths)
         return Trials(self.meter, prompts, self.plan.max_loss, self.book, self.on_prompt, self.plan.target is not None)
 
-    def _search(self, trials: Trials, refused: Sequence[Cuts]) -> SearchResult:
-        limit = BACK * min((self.speedup(cuts) for cuts in refused), default=inf)
+    def _search(self, trials: Trials, refused: Iterable[LazyConfig]) -> SearchResult:
+        """By looking ahead, and without: it costs operations, and not every model's answers need what it finds."""
+        limit = BACK * min(map(self._speed, refused), default=inf)
+        found = self._search_with(self.base, trials, limit)
+        if self.maps is None:
+            return found
+        blind = self._search_with(replace(self.base, lookahead=0), trials, limit, least=self._speed(found.config))
+        if self.plan.target is not None:
+            return min(found, blind, key=lambda each: each.loss.mean(each.loss.worst))
+        return blind if blind.config.cuts else found
 
+    def _search_with(self, base: LazyConfig, trials: Trials, limit: float, least: float = 1.0) -> SearchResult:
         def fits(cuts: Cuts) -> bool:
             return possible(cuts, self.windows) == cuts
 
         layers = len(self.windows)
         at = range(1, layers) if self.maps is None else sorted(self.maps.cuts)
-        search = Search(layers, at, self.speedup, trials, self.base, fits, limit)
+        search = Search(layers, at, partial(self.speedup, base=base), trials, base, fits, limit, least)
         return search.fastest() if self.plan.target is None else search.safest(self.plan.target)
 
     def _result(
@@ -237,27 +247,36 @@ class Calibrator:
         search: Loss,
         check: Loss,
         scan: dict[int, Loss],
-        refused: dict[Cuts, Loss],
+        refused: dict[LazyConfig, Loss],
         blind: Loss,
     ) -> Calibration:
-        speedups = [self._ideal(config.cuts, o.tokens, o.kept) for o in check.outcomes]
+        speedups = [self._ideal(config, o.tokens, o.kept) for o in check.outcomes]
         rounds = 1 if self.plan.target is not None else self.plan.rounds
         failed = [loss for loss in (*list(refused.values())[::-1], *list(scan.values())[::-1]) if self._failed(loss)]
         return Calibration(
             config=LazyConfig(
                 config.schedule, lookahead=config.lookahead, min_tokens=min(self.plan.lengths)
             ),  # shorter prompts were not tried
-            maps=self.maps.only(cut.layer for cut in config.cuts) if self.maps is not None and config.cuts else None,
-            speedup=self.speedup(config.cuts),
+            maps=self.maps.only(cut.layer for cut in config.cuts) if self.maps and self._looks(config) else None,
+            speedup=self._speed(config),
             measured_speedup=harmonic_mean(speedups) if speedups else 1.0,
             search=search,
             check=check,
             blind=blind,
             at_most={kind: check.at_most(kind, rounds) for kind in check.kinds},
             scan=scan,
-            refused={str(Schedule(cuts)): loss for cuts, loss in refused.items()},
+            refused={self._named(refusal): loss for refusal, loss in refused.items()},
             broke=failed[0].worst if failed else "",
         )
+
+    def _looks(self, config: LazyConfig) -> bool:
+        return bool(config.cuts) and self.maps is not None and self.maps.serve(config)
+
+    def _speed(self, config: LazyConfig) -> float:
+        return self.speedup(config.cuts, config)
+
+    def _named(self, config: LazyConfig) -> str:
+        return str(config.schedule) + (" without looking ahead" if self.maps and not self._looks(config) else "")
 
     def _failed(self, loss: Loss) -> bool:
         return bool(loss.kinds) and loss.mean(loss.worst) > self.plan.max_loss

@@ -49,6 +49,7 @@ class Search:
         base: everything but the schedule.
         fits: whether cuts may be tried at all.
         limit: the highest speed-up of a schedule that may be taken; bolder ones are tried to learn from.
+        least: a speed-up that is had already: what does not exceed it is not tried.
     """
 
     def __init__(
@@ -60,10 +61,11 @@ class Search:
         base: LazyConfig,
         fits: Callable[[Cuts], bool] = lambda cuts: True,
         limit: float = inf,
+        least: float = 1.0,
     ):
         self.layers, self.at, self.speedup, self.trials, self.base = layers, list(at), speedup, trials, base
         self.fits = fits
-        self.limit = limit
+        self.limit, self.least = limit, least
         self.best: Cuts = ()
         self.failed: list[Cuts] = []
 
@@ -83,7 +85,7 @@ class Search:
 
     def _scan(self) -> dict[int, Loss]:
         """The loss of a single cut at every layer."""
-        every = [(Cut(layer, KEEPS[SCAN]),) for layer in self.at]
+        every = [(Cut(layer, KEEPS[SCAN]),) for layer in self.at if self._is_worth(layer, len(KEEPS) - 1, self.at)]
         losses = self._race(list(filter(self.fits, every)), "scan of the layers")
         return {cuts[0].layer: loss for cuts, loss in losses.items()}
 
@@ -151,7 +153,7 @@ class Search:
         return {cuts: losses[config] for cuts, config in configs.items()}
 
     def _gains(self, cuts: Cuts) -> bool:
-        return GAIN * self.speedup(self.best) < self.speedup(cuts) <= self.limit
+        return GAIN * max(self.speedup(self.best), self.least) < self.speedup(cuts) <= self.limit
 
     def _is_hopeless(self, cuts: Cuts) -> bool:
         return any(is_as_bold(cuts, failed, self.layers) for failed in self.failed)

@@ -28,6 +28,7 @@ from lazymlx.config import LazyConfig
 from lazymlx.errors import PromptError, RunError, UsageError
 from lazymlx.loading import stored as schedules
 from lazymlx.loading.load import load
+from lazymlx.nn.maps import Maps
 from lazymlx.schedule import Schedule
 
 
@@ -182,8 +183,17 @@ class Fragile:
         return [Outcome(r, r == 0, r == 0, 300, (100,) * len(c.cuts)) for r, c in zip(rise, configs, strict=True)]
 
 
-def calibrator(tiny, meter: Fragile, **plan: object) -> Calibrator:
-    made = Calibrator(*tiny, CalibrationPlan(lengths=(300,), kinds=("prose", "key-value"), prompts=4, seed=1, **plan))
+class Looking(Fragile):
+    """Looking ahead helps cuts before layer 4."""
+
+    def __call__(self, prompt: Prompt, configs: Sequence[LazyConfig]) -> list[Outcome]:
+        outcomes = zip(configs, super().__call__(prompt, configs), strict=True)
+        return [replace(each, rise=0.0) if config.lookahead else each for config, each in outcomes]
+
+
+def calibrator(tiny, meter: Fragile, maps: Maps | None = None, **plan: object) -> Calibrator:
+    chosen = CalibrationPlan(lengths=(300,), kinds=("prose", "key-value"), prompts=4, seed=1, **plan)
+    made = Calibrator(*tiny, chosen, maps=maps)
     made.meter = meter  # type: ignore[assignment]
     return made
 
@@ -197,6 +207,19 @@ def test_a_schedule_that_fails_its_check_is_not_taken(tiny) -> None:
     assert found.refused and found.config.cuts[0].layer == 4
     assert found.broke == "prose" and "prose broke first" in found.sentence(0.05)
     assert found.check.nats == 0 and len(found.check.outcomes) == 60
+
+
+@pytest.mark.parametrize(("meter", "looks"), [(Looking(rare=1), True), (Fragile(rare=1), False)])
+def test_a_schedule_looks_ahead_only_if_it_is_faster_so(tiny, meter: Fragile, looks: bool) -> None:
+    """Looking costs operations: where it helps no answer, the same cuts without it are faster."""
+    model, _ = tiny
+    chunks = [np.random.default_rng(n).integers(6, 8000, size=100).tolist() for n in range(12)]
+    try:
+        found = calibrator(tiny, meter, fit_maps(model, chunks, [1, 2, 4, 5], fingerprint=""), checks=6).run()
+    finally:
+        model.look_with(None)
+    assert (found.config.lookahead > 0) == looks == (found.maps is not None) == bool(found.blind.kinds)
+    assert (found.config.cuts[0].layer < 4) == looks
 
 
 def test_one_kind_alone_can_forbid_a_schedule(tiny) -> None:
@@ -261,11 +284,13 @@ def test_the_command_may_be_interrupted_and_stores_what_load_then_uses(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     calls, measure = [], LossMeter.__call__
 
-    def interrupted(self, *args):
-        calls.append(args)
+    def interrupted(self, prompt, configs):
+        """And what does not look ahead loses too much."""
+        calls.append(prompt)
         if len(calls) == 4:  # two were to tell the time, and one is kept
             raise KeyboardInterrupt
-        return measure(self, *args)
+        outcomes = zip(configs, measure(self, prompt, configs), strict=True)
+        return [outcome if config.lookahead else replace(outcome, rise=10.0) for config, outcome in outcomes]
 
     command = ["calibrate", "--model", str(flat), "--max-loss", "9", *SMALL]
     stored = tmp_path / "cache" / "lazymlx" / "schedules" / f"{flat.parent.name}--flat.json"
