@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from ..config import STEP_SIZE, LazyConfig
 from ..errors import StateError
@@ -88,6 +88,7 @@ class LazyCache:
         self.safe: mx.array | None = None  # what is protected while the newest answer is generated
         self.queries: mx.array | None = None  # (1, H, w, D_h): before the first cut, of the newest prompt tokens
         self.prompt_queries = RowBuffer(0)  # (N, H * D_h): there too, of all of them, if they may be asked in turn
+        self.lent: RowBuffer | None = None  # (N, D): what came to the first cut, of all of them, if others may have it
 
     @classmethod
     def of(cls, form: CacheForm, behind: Sequence[mx.array]) -> "LazyCache":
@@ -121,6 +122,16 @@ class LazyCache:
         if self.expected:
             raise StateError(f"a prompt is still being read: {self.expected} of its tokens are to come")
         self.expected, self.turn = tokens, self.turn.expecting(complete, tail)
+
+    def lend(self) -> None:
+        """From the first token on, keep what other conversations need to go on from tokens of this one."""
+        self.lent = RowBuffer(0, self.config.aux_bits, self.config.kv_group_size)
+
+    def leave(self, x: Float[mx.array, "1 L D"], step: Step) -> None:
+        """A prompt's rows have come to the first cut, and wait there."""
+        self.aux.leave(x, step.start, ahead=self.expected)
+        if self.lent is not None:
+            self.lent.write(x.squeeze(0), step.start, step.stop + self.expected)
 
     def layers_of(self, stage: int) -> tuple[int, int]:
         """The first layer of a stage, and the first one behind it."""
@@ -255,6 +266,7 @@ class LazyCache:
     def beside(self) -> list[mx.array]:
         """All but keys and values: what the next chunk of a prompt does not write to in its first layers."""
         arrays = [stage.positions for stage in self.stages] + self.aux.arrays + [*self.prompt_queries.parts]
+        arrays += [] if self.lent is None else [*self.lent.parts]
         return arrays + ([] if self.queries is None else [self.queries])
 
     @property
@@ -284,6 +296,7 @@ class LazyCache:
         self.queries, self.safe, self.expected, self.predicted = None, None, 0, {}
         self.turn = self.turn.trimmed(self.offset)
         self.prompt_queries = self.prompt_queries.of(slice(self.offset))
+        self.lent = None if self.lent is None else self.lent.of(slice(self.offset))
         for stage in self.stages:
             stage.trim(self.offset)
         if self.config.cuts:
@@ -316,5 +329,7 @@ class LazyCache:
             revived=self.turn.revived,
             revived_fraction=self.turn.revived_layers / total,
             kv_bytes=sum(a.nbytes for a in [*self.predicted_arrays, *(a for s in self.stages for a in s.arrays)]),
-            aux_bytes=sum(a.nbytes for a in self.aux.arrays) + self.prompt_queries.nbytes,
+            aux_bytes=sum(a.nbytes for a in self.aux.arrays)
+            + self.prompt_queries.nbytes
+            + (0 if self.lent is None else self.lent.nbytes),
         )

@@ -43,6 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a folder for conversations that are too many, to come back faster than they are read",
     )
+    server.add_argument(
+        "--moved",
+        type=values.number(float, 0, 1),
+        metavar="SHARE",
+        help="of a long text that was read before in another place, read this share again, and at least its first 64 "
+        "tokens; the first layers' work on the rest is taken over. Quicker, and not exact (default: read all of it)",
+    )
     generation = parser.add_argument_group("generation")
     generation.add_argument(
         "--max-tokens",
@@ -80,8 +87,12 @@ def run(args: argparse.Namespace) -> int:
     listener = listen(args.host, args.port) if speaks(args) else None
     name = "embedded" if args.model is None else Path(args.model).name
     model, tokenizer = load(str(find(options.model_name(args))), lazy, warm=True, **options.loading(args))
+    if args.moved is not None and not model.shiftable:
+        if listener is not None:
+            listener.close()
+        raise UsageError("--moved: this model's keys depend on more than the place of a token; leave it out")
     disk = args.cache_dir and Disk(args.cache_dir, model, ON_DISK * args.max_conversations)
-    conversations = Conversations(model, args.max_conversations, disk)
+    conversations = Conversations(model, args.max_conversations, disk, args.moved)
     answering = Answering(model, tokenizer, conversations, options.step_size(args), args.max_memory)
     if listener is None:
         with WIRED.held():

@@ -53,7 +53,13 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    model: Model, n_tokens: int, config: LazyConfig | None = None, *, step_size: int = STEP_SIZE, context: int = 0
+    model: Model,
+    n_tokens: int,
+    config: LazyConfig | None = None,
+    *,
+    step_size: int = STEP_SIZE,
+    context: int = 0,
+    lends: bool = False,
 ) -> MemoryEstimate:
     """What a prompt of `n_tokens` takes.
 
@@ -61,6 +67,7 @@ def estimate_memory(
         config: what is left behind; None is the model's own configuration.
         step_size: tokens computed at a time in prefill.
         context: tokens that the conversation holds already.
+        lends: it keeps for others what comes to the first cut.
     """
     shape = _Shape(model)
     config = model.resolve(config or model.lazy)
@@ -72,7 +79,7 @@ def estimate_memory(
     kv, hidden = (shape.share(bits, config.kv_group_size) for bits in (kv_bits, config.aux_bits))
     each = [shape.kv(int(n)) for n in rows_by_layer(shape.layers, config.cuts, [N, *rows])]
     stage_0, deep = int(kv * sum(each[: edges[0]])), int(kv * sum(each[edges[0] :]))
-    aux = int(hidden * _rounded(N) * shape.width) if config.cuts else 0
+    aux = (1 + lends) * int(hidden * _rounded(N) * shape.width) if config.cuts else 0
     if config.cuts and config.links:
         aux += int(shape.share(BITS, GROUP_SIZE) * _rounded(N) * shape.queries)
 
@@ -147,6 +154,14 @@ def memory_limit() -> int | None:
     return int(limit) if limit else None
 
 
+def memory_to_go_on(
+    model: Model, cache: LazyCache, n_tokens: int, config: LazyConfig, *, step_size: int
+) -> MemoryEstimate:
+    """What a conversation takes with so many tokens more."""
+    lends = cache.lent is not None
+    return estimate_memory(model, n_tokens, config, step_size=step_size, context=cache.offset, lends=lends)
+
+
 def ensure_fits(model: Model, cache: LazyCache, n_tokens: int, *, step_size: int, max_memory: int | None) -> None:
     """Refuse a prompt that would take more than may be taken.
 
@@ -162,7 +177,7 @@ def ensure_fits(model: Model, cache: LazyCache, n_tokens: int, *, step_size: int
         return
 
     def needed(config: LazyConfig, step_size: int) -> MemoryEstimate:
-        return estimate_memory(model, n_tokens, config, step_size=step_size, context=cache.offset)
+        return memory_to_go_on(model, cache, n_tokens, config, step_size=step_size)
 
     need, whose = needed(cache.config, step_size), "they may take"
     if max_memory is None:

@@ -67,7 +67,7 @@ def advance(model: Network, engine: Engine, cache: LazyCache, step: Step, x: Flo
     if step.decode:
         cache.aux.pass_by(step.start)
     else:
-        cache.aux.leave(x, step.start, ahead=cache.expected)
+        cache.leave(x, step)
         note_queries(cache, step, queries)
         queries = cache.queries = last_rows(cache.queries, queries, cache.config.window)
     if not step.final:

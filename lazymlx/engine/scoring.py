@@ -57,9 +57,14 @@ def over_ranks(model: Network, of_heads: Float[mx.array, "*F S"], reduce: Reduce
     return model.ranks.highest(of_heads) if reduce == "max" else model.ranks.mean(of_heads)
 
 
+def asks_in_turn(cache: LazyCache) -> bool:
+    """Whether the most important tokens of a prompt are asked themselves."""
+    return cache.config.links > 0 and cache.config.scorer is None
+
+
 def note_queries(cache: LazyCache, step: Step, queries: Float[mx.array, "1 H L D_h"]) -> None:
     """Keep the queries of a prompt's tokens, where the most important ones will be asked in turn."""
-    if not cache.config.links or cache.config.scorer is not None:
+    if not asks_in_turn(cache):
         return
     rows = by_token(queries)
     if not cache.prompt_queries.parts:

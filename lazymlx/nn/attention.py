@@ -21,7 +21,7 @@ from ..cache.stage import KeysValues, Span
 from .attend import FEW_ROWS, attend, attend_few
 from .backend import serves_few, ways
 from .merged import Joined, alike, projected
-from .rope import Positions, rotate
+from .rope import Positions, rotate, shifted
 
 ByHead = tuple[Float[mx.array, "B L H D_h"], Float[mx.array, "B L H_kv D_h"], Float[mx.array, "B L H_kv D_h"]]
 Project = Callable[["Attention", mx.array], ByHead]
@@ -215,6 +215,15 @@ class Attention(nn.Module):
         """The keys of rows that went through this layer."""
         _, keys, _ = self.project(self, rows.given)
         return self.placed(keys.transpose(0, 2, 1, 3), rows.at(keys.shape[1]), rows.span.context)
+
+    def shifted(self, x: Float[mx.array, "1 F L D_h"], by: int) -> Float[mx.array, "1 F L D_h"]:
+        """Queries or keys as of tokens that stand `by` positions further, where that can be had of them."""
+        return x if self.rotated_by is None else shifted(self[self.rotated_by], x, by)
+
+    @property
+    def shiftable(self) -> bool:
+        """Whether rotated keys of one place can become those of another: nothing but their position is in them."""
+        return self.turned is None and not self.stretched
 
     @property
     def stretched(self) -> bool:

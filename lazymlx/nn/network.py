@@ -73,6 +73,11 @@ class Network(nn.Module):
         """Of a token's queries in all heads."""
         return self.projected()[0].size
 
+    @property
+    def shiftable(self) -> bool:
+        """Whether what was computed of tokens in one place can be had for another, see `Attention.shiftable`."""
+        return all(self.family.attention_of(layer).shiftable for layer in self.layers)
+
     def projected(self, layer: int = 0) -> tuple[mx.array, mx.array, mx.array]:
         """Queries, keys and values of a row in a layer, for their shapes: nothing is computed."""
         attention = self.family.attention_of(self.layers[layer])

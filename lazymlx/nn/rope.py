@@ -7,7 +7,7 @@ neighbours. They do take one offset per batch row, so the tokens are made to pla
 import mlx.core as mx
 import mlx.nn as nn
 from jaxtyping import Float, Integer
-from mlx_lm.models.rope_utils import DynamicNTKScalingRoPE
+from mlx_lm.models.rope_utils import DynamicNTKScalingRoPE, SuScaledRoPE, YarnRoPE
 
 Positions = int | Integer[mx.array, " L"]
 
@@ -30,6 +30,25 @@ def rotate(
     else:
         rotated = rope(by_token, offset=positions)
     return rotated.transpose(2, 1, 0, 3)
+
+
+def shifted(rope: nn.Module, x: Float[mx.array, "B H L D_h"], by: int) -> Float[mx.array, "B H L D_h"]:
+    """Rotated queries or keys, rotated on as if their tokens stood `by` positions further: rotations add up.
+
+    Args:
+        rope: none whose rotations depend on the context.
+    """
+    if by == 0:
+        return x
+    turned = rotate(rope, x, mx.full((x.shape[2],), by, mx.int32), 0)
+    if isinstance(rope, SuScaledRoPE):
+        return _scaled(turned, rope.dim, 1 / rope._scale)
+    return _scaled(turned, rope.dims, 1 / rope.mscale) if isinstance(rope, YarnRoPE) else turned
+
+
+def _scaled(x: mx.array, dims: int, scale: float) -> mx.array:
+    """What a class scales beside rotating it was scaled the first time."""
+    return x if scale == 1.0 else mx.concatenate([x[..., :dims] * scale, x[..., dims:]], axis=-1)
 
 
 def _dynamic_ntk(rope: DynamicNTKScalingRoPE, x: mx.array, positions: mx.array, context: int) -> mx.array:

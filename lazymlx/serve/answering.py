@@ -1,5 +1,6 @@
 """`Answering`: one request after the other, each on the conversation that has computed most of it."""
 
+from collections import deque
 from collections.abc import Generator
 from dataclasses import replace
 from secrets import token_hex
@@ -11,7 +12,8 @@ from mlx_lm.sample_utils import make_logits_processors, make_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..cache.conversation import LazyCache
-from ..costs.memory import ensure_fits, estimate_memory, memory_limit
+from ..costs.memory import ensure_fits, memory_limit, memory_to_go_on
+from ..engine.excerpt import take_over
 from ..engine.model import Model
 from ..errors import Cancelled, UsageError
 from ..explain import Trace, page
@@ -75,7 +77,7 @@ class Answering:
         cached, queued_s, first_s = len(conversation.tokens), perf_counter() - job.since, None
         prompt, said, piece = job.prompt.tokens, list[int](), Piece()
         text = Text(job.request, prompt, self._tokenizer)
-        options = self._read(job, conversation)
+        options, taken = self._read(job, conversation)
         trace = Trace(prompt[: conversation.cache.offset])
         responses = self._responses(
             job, conversation.cache, on_step=trace.note if job.request.explain else None, **options
@@ -89,7 +91,8 @@ class Answering:
                     costs = response.lazy
                     conversation.computed = costs.computed_fraction
                     lazy = {**costs.to_dict(), "ttft_s": first_s, "queued_s": queued_s}
-                    piece = replace(piece, end=End(text.reason, Usage(len(prompt), cached, len(said), lazy), text.stop))
+                    usage = Usage(len(prompt), cached + taken, len(said), lazy)
+                    piece = replace(piece, end=End(text.reason, usage, text.stop))
                     if job.request.explain:
                         self.explained = token_hex(16), page(trace.history(), self._tokenizer, costs)
                         lazy["explained"] = self.explained[0]
@@ -103,21 +106,27 @@ class Answering:
             raise Cancelled(f"cancelled after {len(said)} tokens of the answer")
         return piece
 
-    def _read(self, job: Job, conversation: ServedConversation) -> dict[str, Any]:
+    def _read(self, job: Job, conversation: ServedConversation) -> tuple[dict[str, Any], int]:
         """Read the beginning of a prompt part by part: of each that was read, the conversation knows.
 
-        Returns options for what is left.
+        Returns options for what is left, and how many tokens were taken over from another place.
         """
         tokens, cache = job.prompt.tokens, conversation.cache
         new = len(tokens) - cache.offset
         limits = {"prefill_step_size": self._step_size, "max_memory": self._room(cache, new)}
         progress = JobProgress(job, cache.offset, planned_work(cache, new))
-        while len(tokens) - cache.offset > self._part:
-            part = tokens[cache.offset : cache.offset + self._part]
-            read(self._model, part, [cache], on_progress=progress.part_read, **limits)
+        moved = deque(self.conversations.moved(conversation, tokens))
+        taken = sum(excerpt.length for _, excerpt in moved)
+        while moved or len(tokens) - cache.offset > self._part:
+            upto = min(cache.offset + self._part, moved[0][0] if moved else len(tokens))
+            if upto == cache.offset:
+                take_over(self._model, cache, moved.popleft()[1])
+            else:
+                part = tokens[cache.offset : upto]
+                read(self._model, part, [cache], on_progress=progress.part_read, **limits)
             conversation.took_in(tokens)
         progress.has_read(cache.offset)
-        return {**limits, "on_progress": progress.answering}
+        return {**limits, "on_progress": progress.answering}, taken
 
     def _responses(self, job: Job, cache: LazyCache, **options: Any) -> Generator[LazyResponse, None, None]:
         request = job.request
@@ -144,7 +153,7 @@ class Answering:
         if limit is None:
             return None
         limit = min(self._model.ranks.gather("limit", limit))
-        need = estimate_memory(self._model, new, cache.config, step_size=self._step_size, context=cache.offset)
+        need = memory_to_go_on(self._model, cache, new, cache.config, step_size=self._step_size)
         others = self.conversations.shrink(limit - need.total)
         most = None if self._max_memory is None else limit - others
         ensure_fits(self._model, cache, new, step_size=self._step_size, max_memory=most)

@@ -6,6 +6,7 @@ own and goes before any document does.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Any
 
 import mlx.core as mx
@@ -13,10 +14,13 @@ import numpy as np
 from jaxtyping import Int32
 
 from ..cache.conversation import LazyCache
+from ..engine.excerpt import Excerpt
 from ..engine.model import Model
 from .disk import Disk, common
+from .runs import common_runs
 
 SMALL = 512  # tokens that are computed again in no time
+READ_AGAIN = 64  # first tokens of a moved text, at least: what comes first in a text is what the rest attends to most
 
 
 @dataclass(eq=False)
@@ -32,6 +36,14 @@ class ServedConversation:
     tokens: Int32[np.ndarray, " N"] = field(default_factory=lambda: as_array(()))
     title: str = ""
     computed: float | None = None
+
+    @property
+    def lent(self) -> Int32[np.ndarray, " M"]:
+        """The tokens that another conversation may take over, by position; -1 for those that were generated."""
+        held = self.tokens[: 0 if self.cache.lent is None else self.cache.lent.capacity].copy()
+        for start, stop in self.cache.turn.generated:
+            held[start:stop] = -1
+        return held
 
     def took_in(self, tokens: Sequence[int]) -> None:
         """The cache has gone on to `tokens`, of which the last may not have been needed."""
@@ -49,10 +61,12 @@ class Conversations:
     Args:
         most: to keep.
         disk: where others go.
+        again: share that is read again of a text that was read in another place; the rest is taken over. None: all is
+            read.
     """
 
-    def __init__(self, model: Model, most: int, disk: Disk | None = None):
-        self._model, self._most, self._disk = model, most, disk
+    def __init__(self, model: Model, most: int, disk: Disk | None = None, again: float | None = None):
+        self._model, self._most, self._disk, self._again = model, most, disk, again
         self.kept: list[ServedConversation] = []
         self.listed: list[dict[str, Any]] = []
 
@@ -75,12 +89,18 @@ class Conversations:
         if (stored := self._stored(usable, longest + SMALL)) is not None:
             return stored
         if not longest:
-            return ServedConversation(self._model.make_cache()[0])
+            return self._new()
         found = self.kept[shared.index(longest)]
         if longest == len(found.tokens):
             self.kept.remove(found)
             return found
         return _trimmed(replace(found, cache=found.cache.fork()), longest)
+
+    def _new(self) -> ServedConversation:
+        [cache] = self._model.make_cache()
+        if self._again is not None:
+            cache.lend()
+        return ServedConversation(cache)
 
     def _stored(self, usable: Int32[np.ndarray, " N"], least: int) -> ServedConversation | None:
         """A conversation of the disk, if it has at least so many of the tokens."""
@@ -89,6 +109,21 @@ class Conversations:
         path, shared = self._disk.find(usable)
         read = self._disk.read(path) if path is not None and shared >= least else None
         return None if read is None else _trimmed(ServedConversation(*read), shared)
+
+    def moved(self, conversation: ServedConversation, tokens: Sequence[int]) -> list[tuple[int, Excerpt]]:
+        """Texts among the tokens to come that this conversation, or another one, has read in another place: from which
+        position on they can be taken over. The last tokens are not among them, since they ask."""
+        if self._again is None:
+            return []
+        cache, moved = conversation.cache, list[tuple[int, Excerpt]]()
+        sources = [each for each in (conversation, *reversed(self.kept)) if each.cache.edges[1] == cache.edges[1]]
+        usable = as_array(tokens[cache.offset : -max(cache.config.window, cache.config.lookahead, READ_AGAIN)])
+        for at, number, start, length in common_runs(usable, [each.lent for each in sources]):
+            again = max(READ_AGAIN, ceil(self._again * length))
+            excerpt = Excerpt(sources[number].cache, start + again, start + length)
+            if again < length:
+                moved.append((cache.offset + at + again, excerpt))
+        return moved
 
     def keep(self, conversation: ServedConversation) -> None:
         """Put a conversation back; `shed` makes sure that there are not too many."""

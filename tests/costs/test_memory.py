@@ -28,6 +28,20 @@ def test_the_estimate_is_what_the_embedded_model_takes(tokens, schedule, step_si
     assert estimate_memory(model, tokens, step_size=step_size).total == pytest.approx(measured, rel=0.15)
 
 
+def test_the_estimate_knows_what_lending_takes():
+    model, tokenizer = load(str(MODEL), LazyConfig("4:0.25,8:0.1"))
+    prompt = np.random.default_rng(0).integers(10, 8000, size=2048).tolist()
+    totals = list[int]()
+    for lends in (False, True):
+        cache = model.make_cache()
+        if lends:
+            cache[0].lend()
+        list(stream_generate(model, tokenizer, prompt, 1, prompt_cache=cache))
+        totals.append(cache[0].nbytes)
+    foretold = [estimate_memory(model, 2048, lends=lends).total for lends in (False, True)]
+    assert foretold[1] - foretold[0] == pytest.approx(totals[1] - totals[0], rel=0.15)
+
+
 @pytest.mark.parametrize("filled", ["seen", "kept"])
 def test_the_estimate_knows_what_looking_ahead_takes(filled):
     config = LazyConfig("4:0.25,8:0.1", filled=filled)

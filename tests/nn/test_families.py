@@ -214,6 +214,19 @@ def test_dynamic_scaling_beyond_the_longest_context():
         assert_close(ours(tokens, cache=cache)[0, -1], theirs(tokens, cache=expected)[0, -1], f"at {stop}")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_rotated_keys_of_one_place_become_those_of_another(name):
+    """Where nothing but their position is in them."""
+    ours = pair(name)[1]
+    assert ours.shiftable != (name in {"internlm3", "hunyuan_v1_dense", "ministral3", "mistral3"})
+    for layer in ours.layers if ours.shiftable else ():
+        attention = ours.family.attention_of(layer)
+        keys = mx.random.normal((1, attention.kv_heads, 5, ours.head_size), key=mx.random.key(0))
+        here, there = (attention.placed(keys, mx.arange(at, at + 5), 400) for at in (300, 20))
+        assert_close(attention.shifted(there, 280), here, "forth")
+        assert_close(attention.shifted(here, -280), there, "back")
+
+
 # --- against the oracle -----------------------------------------------------------------------------
 
 MODES = {

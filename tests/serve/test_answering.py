@@ -13,6 +13,7 @@ from lazymlx.generation import generate
 from lazymlx.progress import Progress
 from lazymlx.serve.answer import Piece
 from lazymlx.serve.answering import PART
+from lazymlx.serve.conversations import Conversations
 from lazymlx.serve.request import Chat, Request
 
 CUTS = LazyConfig("2:0.3,4:0.2", min_tokens=0)
@@ -95,3 +96,51 @@ def test_others_make_room_and_what_fits_alone_never_is_refused(loaded, answers: 
     assert len(answers.conversations.kept) == 1
     with pytest.raises(TooLargeError):
         Answers(*loaded, max_memory=weights + 1000).to(asked(TEXT))
+
+
+# --- moved texts ----------------------------------------------------------------------------------------
+
+
+def tale(length: int, seed: int) -> str:
+    """A text that repeats nothing."""
+    words = "lamp harbour keeper green storm tide rope bell mast cliff gull anchor sand light fog oar".split()
+    return " ".join(np.random.default_rng(seed).choice(words, size=length))
+
+
+@pytest.fixture
+def moving(loaded) -> Answers:
+    return Answers(*loaded, conversations=Conversations(loaded[0], 4, again=0.1))
+
+
+def test_a_text_read_before_in_another_place_is_taken_over_but_for_its_beginning(moving: Answers) -> None:
+    document = tale(600, 1)
+    size = len(moving.encoder.encode(asked(document)).tokens)
+    moving.to(asked(document + "\nWho keeps the lamp?"))
+    for before in ("Here it is again: ", tale(40, 2)):
+        usage = moving.to(asked(before + document + "\nWhat is green?"))[-1].end.usage
+        assert 0.75 * size < usage.cached_tokens <= 0.9 * size
+    again = moving.to(asked("Hm.", "Yes?", document + "\nAnd now?"))
+    assert again[-1].end.usage.cached_tokens > 0.75 * size
+
+
+def test_a_text_that_comes_twice_in_a_conversation_is_read_once(moving: Answers) -> None:
+    document = tale(600, 1)
+    first = moving.to(asked(document))[-1].end.usage
+    second = moving.to(asked(document, "A tale.", document + " Well?"))[-1].end.usage
+    assert second.cached_tokens > 1.7 * first.prompt_tokens
+
+
+def test_where_nothing_moved_answers_are_those_of_a_server_that_moves_nothing(
+    answers: Answers, moving: Answers
+) -> None:
+    for text in (tale(600, 1), tale(600, 2), tale(600, 1) + " Who?"):
+        told = [each.to(asked(text)) for each in (answers, moving)]
+        assert said(told[0]) == said(told[1])
+        assert told[0][-1].end.usage.cached_tokens == told[1][-1].end.usage.cached_tokens
+
+
+def test_answers_are_never_taken_over(moving: Answers) -> None:
+    told = moving.to(asked("Tell me a tale.", max_tokens=400))
+    moving.to(asked("Is this yours? " + said(told)))
+    [first, _] = moving.conversations.kept
+    assert (first.lent >= 0).sum() == told[-1].end.usage.prompt_tokens

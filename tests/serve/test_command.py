@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from model_folder import write_model
 
 from lazymlx.cli.main import main
 from lazymlx.cli.serve import listen
@@ -76,6 +77,12 @@ def test_a_device_that_computes_no_more_ends_the_server_with_an_error(
 def test_beyond_this_machine_a_key_is_required(capsys: pytest.CaptureFixture) -> None:
     assert main(["serve", "--host", "0.0.0.0"]) == 2
     assert "--api-key" in capsys.readouterr().err
+
+
+def test_texts_cannot_be_moved_where_keys_depend_on_the_context(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    model = write_model(tmp_path, rope_scaling={"type": "dynamic", "factor": 2.0})
+    assert main(["serve", "--model", str(model), "--port", "0", "--moved", "0.1"]) == 2
+    assert "--moved: this model's keys depend on more" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_named(address: str, capsys: pytest.CaptureFixture) -> None:
