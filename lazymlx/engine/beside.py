@@ -17,7 +17,7 @@ from ..cache.stage import Predicted, Span, StageCache
 from ..nn.loop import Others, View, run_layers
 from ..nn.network import Network
 from ..nn.windows import scoring_layer
-from .lookahead import FilledTokens, joined
+from .lookahead import FilledTokens, concatenated
 from .stages import last_rows, parts_of
 
 ROUNDED = 256  # filled tokens that a part may see, up to a multiple: the shapes of few parts differ
@@ -57,7 +57,7 @@ def run_beside(
             mx.eval(before)
         before = outs[-1]
         if cache.config.filled == "kept":
-            predicted.append(joined(made))
+            predicted.append(concatenated(made))
             mx.async_eval(*predicted[-1])
         step.report(number, L * (layer - start + 1) // (stop - start), L)
     assert queries is not None
@@ -85,7 +85,7 @@ def _view(
     made: list[tuple[mx.array, mx.array]],
 ) -> View:
     seen = mx.concatenate([positions[:count] for positions, count in zip(filled.positions, counts, strict=True)])
-    pair = joined([(keys[:, :, :n], values[:, :, :n]) for (keys, values), n in zip(made, counts, strict=True)])
+    pair = concatenated([(keys[:, :, :n], values[:, :, :n]) for (keys, values), n in zip(made, counts, strict=True)])
     mask = mx.concatenate([causal(at, seen), stage.visible(at, None)], axis=1)
     return View(at, mask, span, others=Others(seen, lambda _: pair))
 

@@ -99,7 +99,7 @@ def _look(
     mask, paid, begun = causal(at, seen), mx.zeros(seen.shape), deque[mx.array]()
     for layer in range(start, stop):
         exact = stage.layers[layer - start]
-        keys, values = joined([*filled.of(layer), *_computed(exact, stage.filled)])
+        keys, values = concatenated([*filled.of(layer), *_computed(exact, stage.filled)])
         others = Others(positions, lambda _, pair=(keys, values): pair)
         view = View(at, mask, Span(context=cache.offset), others=others, logits=True)
         one = slice(layer, layer + 1)
@@ -142,6 +142,6 @@ def waiting_at(cache: LazyCache, cut: int) -> Integer[mx.array, " F"]:
     return mx.sort(mx.where(waits, place, cache.aux.places))[: cache.aux.waiting_at[cut - 1]]
 
 
-def joined(pairs: Sequence[tuple[mx.array, mx.array]]) -> tuple[mx.array, mx.array]:
+def concatenated(pairs: Sequence[tuple[mx.array, mx.array]]) -> tuple[mx.array, mx.array]:
     """Keys and values of several parts, one behind the other."""
     return mx.concatenate([keys for keys, _ in pairs], axis=2), mx.concatenate([values for _, values in pairs], axis=2)

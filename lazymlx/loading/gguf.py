@@ -41,7 +41,7 @@ def unpack_gguf(source: Path, folder: Path) -> None:
     """
     loaded: Any = mx.load(str(source), return_metadata=True)  # for a GGUF a pair, which its types do not say
     tensors, entries = loaded
-    entries = {name: plain(value) for name, value in entries.items()}
+    entries = {name: to_python(value) for name, value in entries.items()}
     kind = entries.get("general.architecture"), entries.get("tokenizer.ggml.pre")
     if kind != ("llama", "smollm"):
         raise ModelError(f"model: {source} is {kind[0]} with tokenizer {kind[1]}; expected llama with smollm's")
@@ -53,7 +53,7 @@ def unpack_gguf(source: Path, folder: Path) -> None:
     write(folder / "config.json", config(entries, tied="lm_head.weight" not in weights))
 
 
-def plain(value: Any) -> Any:
+def to_python(value: Any) -> Any:
     return value.tolist() if isinstance(value, mx.array) else value
 
 
@@ -69,7 +69,7 @@ def read_weights(tensors: dict[str, mx.array], entries: Entries) -> dict[str, mx
             continue  # scales and biases go with their weights
         stem = name.removesuffix(".weight")
         block, part = stem.rsplit(".", 1) if "." in stem else ("", stem)
-        w = unpacked(tensors, stem).astype(mx.float16)
+        w = dequantized(tensors, stem).astype(mx.float16)
         if part in heads:
             w = halves(w, heads[part])
         place = f"model.layers.{block.removeprefix('blk.')}." if block else ""
@@ -77,7 +77,7 @@ def read_weights(tensors: dict[str, mx.array], entries: Entries) -> dict[str, mx
     return weights
 
 
-def unpacked(tensors: dict[str, mx.array], stem: str) -> mx.array:
+def dequantized(tensors: dict[str, mx.array], stem: str) -> mx.array:
     w, scales = tensors[f"{stem}.weight"], tensors.get(f"{stem}.scales")
     if scales is None:
         return w

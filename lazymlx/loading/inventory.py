@@ -9,7 +9,7 @@ from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 from ..errors import ConfigError, ModelError
 from ..nn.families import family_of
 from .depth import check_depth
-from .load import check_folder, read_json
+from .load import checked_config, read_json
 from .pretrained import PACKAGES, fetched_folder, is_fetched
 from .stored import find_stored
 
@@ -61,7 +61,7 @@ def _found(name: str, folder: Path) -> FoundModel:
     kind, refusal, schedule = "?", None, None
     try:
         kind = str(read_json(folder / "config.json").get("model_type", "?"))
-        config = check_folder(folder)
+        config = checked_config(folder)
         family_of(config.get("model_type"), config.get("text_config"))
         check_depth(config, folder)
         stored = find_stored(folder)

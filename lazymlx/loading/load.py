@@ -25,7 +25,7 @@ from ..ranks.group import ALONE, Ranks
 from .alike import check_alike
 from .depth import INDEX, check_depth, missing_weights
 from .hub import find
-from .model_config import check_kinds, check_sizes, max_positions, respelled
+from .model_config import check_sizes, check_types, max_positions, respelled
 from .rhythm import in_rhythm, on_metal
 from .stored import StoredSchedule, find_stored, read_stored, stale
 from .warm import warm_once
@@ -75,8 +75,8 @@ def load(
         MapsError: the maps are damaged, or those of another model.
     """
     folder = find(path_or_hf_repo, revision)
-    config = {**check_folder(folder), **(model_config or {})}
-    check_kinds(config)
+    config = {**checked_config(folder), **(model_config or {})}
+    check_types(config)
     check_depth(config, folder)
     check_alike(ranks, folder, adapter_path)
     try:
@@ -124,7 +124,7 @@ def load(
     return model, tokenizer
 
 
-def check_folder(folder: Path) -> dict[str, Any]:
+def checked_config(folder: Path) -> dict[str, Any]:
     """Refuse a folder that mlx-lm could not load, and say what it lacks. Returns its configuration."""
     if not (folder / "config.json").is_file():
         raise ModelError(f"model: {folder} has no config.json; expected a model folder as the Hub's repositories are")
@@ -169,7 +169,7 @@ def model_classes(config: dict[str, Any]) -> tuple[type[Model], type[Any]]:
     Raises:
         ModelError: its architecture is not served, or its sizes are none.
     """
-    check_kinds(config)
+    check_types(config)
     text_config = config.get("text_config")
     family = family_of(config.get("model_type"), text_config)
     check_sizes(config)

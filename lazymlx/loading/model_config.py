@@ -16,7 +16,7 @@ MAYBE_NULL = ("intermediate_size", "num_key_value_heads", "head_dim", "max_posit
 POSITIVE = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "rope_theta")
 
 
-def check_kinds(config: Entries) -> None:
+def check_types(config: Entries) -> None:
     """Check what tells one architecture from another.
 
     Raises:

@@ -63,7 +63,7 @@ class Piece:
 Update = Piece | Progress | Refusal
 
 
-def joined(pieces: list[Piece]) -> tuple[Piece, End]:
+def complete_answer(pieces: list[Piece]) -> tuple[Piece, End]:
     """All pieces as one, and the end."""
     end = pieces[-1].end
     assert end is not None

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..progress import Progress
-from .answer import Call, End, Piece, Usage, joined
+from .answer import Call, End, Piece, Usage, complete_answer
 from .api import Api, event
 from .request import (
     MOST_TOKENS,
@@ -154,7 +154,7 @@ class AnthropicReply:
         self._prompt_tokens, self._blocks, self._block = prompt_tokens, 0, ""  # the kind that is open
 
     def complete(self, pieces: list[Piece]) -> Body:
-        answer, end = joined(pieces)
+        answer, end = complete_answer(pieces)
         texts = [{"type": "text", "text": answer.text}] if answer.text or not answer.calls else []
         thoughts = [{"type": "thinking", "thinking": answer.thought, "signature": ""}] if answer.thought else []
         content = thoughts + texts + [{**_tool_use(call), "input": json.loads(call.arguments)} for call in answer.calls]

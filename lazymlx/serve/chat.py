@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..progress import Progress
-from .answer import Call, Piece, Token, joined
+from .answer import Call, Piece, Token, complete_answer
 from .api import Api, event
 from .messages import messages_of, options_of, tools_of
 from .openai import MOST_ALTERNATIVES, common, refusal, usage, wishes
@@ -32,7 +32,7 @@ class ChatReply:
         self._common, self._request, self._calls = common("chatcmpl", model), request, 0
 
     def complete(self, pieces: list[Piece]) -> Body:
-        answer, end = joined(pieces)
+        answer, end = complete_answer(pieces)
         message: Body = {"role": "assistant", "content": answer.text or None if answer.calls else answer.text}
         if answer.thought:
             message["reasoning"] = answer.thought

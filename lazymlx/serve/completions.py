@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..progress import Progress
-from .answer import Piece, joined
+from .answer import Piece, complete_answer
 from .api import Api, event
 from .openai import MOST_ALTERNATIVES, common, refusal, usage, wishes
 from .request import Body, Refusal, Request, number, refuse, shown
@@ -44,7 +44,7 @@ class CompletionReply:
         self._said = 0  # letters that the log probabilities' offsets have come to
 
     def complete(self, pieces: list[Piece]) -> Body:
-        answer, end = joined(pieces)
+        answer, end = complete_answer(pieces)
         return {**self._chunk(answer), "usage": usage(end.usage)}
 
     def opening(self) -> Iterator[str]:

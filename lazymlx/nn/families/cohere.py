@@ -15,11 +15,11 @@ def windowed_or_nope(args: Any, index: int, theirs: Any) -> Attention:
     return Attention(args, theirs, Variant(rope=None, precise=(mx.float16,)))
 
 
-def scaled(args: Any, x: mx.array, project: Linear) -> mx.array:
+def scaled_logits(args: Any, x: mx.array, project: Linear) -> mx.array:
     return project(x) * args.logit_scale
 
 
 COHERE = {
-    "cohere": Family("Command R", "cohere", maybe_normed, swiglu=True, logits=scaled),
-    "cohere2": Family("Command R7B, Command A", "cohere2", windowed_or_nope, swiglu=True, logits=scaled),
+    "cohere": Family("Command R", "cohere", maybe_normed, swiglu=True, logits=scaled_logits),
+    "cohere2": Family("Command R7B, Command A", "cohere2", windowed_or_nope, swiglu=True, logits=scaled_logits),
 }

@@ -13,7 +13,7 @@ def phi3(args: Any, index: int, theirs: Any) -> Attention:
     return Attention(args, theirs, Variant(project=fused("qkv_proj")))
 
 
-def by_group(attention: Attention, x: Float[mx.array, "B L D"]) -> ByHead:
+def grouped(attention: Attention, x: Float[mx.array, "B L D"]) -> ByHead:
     """InternLM2 lays out its rows by group: the queries that share a key, the key, the value."""
     B, L, _ = x.shape
     shared = attention.heads // attention.kv_heads
@@ -22,7 +22,7 @@ def by_group(attention: Attention, x: Float[mx.array, "B L D"]) -> ByHead:
 
 
 def internlm2(args: Any, index: int, theirs: Any) -> Attention:
-    return Attention(args, theirs, Variant(project=by_group, output="wo"))
+    return Attention(args, theirs, Variant(project=grouped, output="wo"))
 
 
 def ling_normed(attention: Attention, x: Float[mx.array, "B L D"]) -> ByHead:

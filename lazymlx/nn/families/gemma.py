@@ -12,7 +12,7 @@ from ..attention import Attention, Variant, heads_normed
 from .family import Family, Linear
 
 
-def scaled(args: Any, x: mx.array) -> mx.array:
+def scaled_embedding(args: Any, x: mx.array) -> mx.array:
     return x * args.hidden_size**0.5
 
 
@@ -35,7 +35,7 @@ def mostly_windowed(args: Any, index: int, theirs: Any) -> Attention:
 
 
 GEMMA = {
-    "gemma": Family("Gemma 1", "gemma", embed=scaled),
-    "gemma2": Family("Gemma 2", "gemma2", capped, scaled, capped_logits),
+    "gemma": Family("Gemma 1", "gemma", embed=scaled_embedding),
+    "gemma2": Family("Gemma 2", "gemma2", capped, scaled_embedding, capped_logits),
     "gemma3_text": Family("Gemma 3 (1B)", "gemma3_text", mostly_windowed, scaled_in_bfloat16),
 }

@@ -6,7 +6,7 @@ from ..attention import Attention, Variant, all_normed
 from .family import Family, listed_window
 
 
-def normed(args: Any, index: int, theirs: Any) -> Attention:
+def all_heads_normed(args: Any, index: int, theirs: Any) -> Attention:
     return Attention(args, theirs, Variant(project=all_normed))
 
 
@@ -15,7 +15,7 @@ def normed_listed(args: Any, index: int, theirs: Any) -> Attention:
 
 
 OLMO = {
-    "olmo2": Family("OLMo 2", "olmo2", normed, swiglu=True),
+    "olmo2": Family("OLMo 2", "olmo2", all_heads_normed, swiglu=True),
     "olmo3": Family("OLMo 3", "olmo3", normed_listed, swiglu=True),
-    "olmoe": Family("OLMoE", "olmoe", normed),
+    "olmoe": Family("OLMoE", "olmoe", all_heads_normed),
 }
