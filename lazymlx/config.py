@@ -75,10 +75,10 @@ class LazyConfig:
         },
     )
     filled: FilledUse = field(
-        default="seen",
+        default="kept",
         metadata={
             "help": "predicted keys and values of tokens left behind: seen by the tokens of a prompt that go on; kept "
-            "for the tokens of the answer too, beside which nothing comes back then; or used for choosing alone",
+            "in few bits for those of the answer too, and what it attends to comes back; or used for choosing alone",
             "choices": ("kept", "seen", "choosing"),
         },
     )

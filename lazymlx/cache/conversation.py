@@ -1,6 +1,6 @@
 """`LazyCache`: the state of one conversation, and the account of which positions are what."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
@@ -14,8 +14,9 @@ from ..config import STEP_SIZE, LazyConfig
 from ..errors import StateError
 from ..stats import LazyStats
 from .aux_cache import AuxCache
+from .recall import Recall
 from .rows import RowBuffer
-from .stage import Predicted, StageCache, handles_of
+from .stage import StageCache, handles_of
 from .turn import Ranges, Turn
 
 AHEAD = 512  # slots to make beyond those for a decode step's rows, where these need new ones
@@ -83,9 +84,8 @@ class LazyCache:
         self.offset = 0
         self.expected = 0  # tokens of a prompt that are still to come
         self.turn = Turn()
-        # by stage, of the tokens that the newest prompt left behind: seen while it is answered, and never changed
-        self.predicted: Mapping[int, Predicted] = {}
         self.safe: mx.array | None = None  # what is protected while the newest answer is generated
+        self.recall: Recall | None = None  # of the newest answer, if it sees the tokens that were left behind
         self.queries: mx.array | None = None  # (1, H, w, D_h): before the first cut, of the newest prompt tokens
         self.prompt_queries = RowBuffer(0)  # (N, H * D_h): there too, of all of them, if they may be asked in turn
         self.lent: RowBuffer | None = None  # (N, D): what came to the first cut, of all of them, if others may have it
@@ -187,7 +187,8 @@ class LazyCache:
 
     def _note_prompt(self, start: int, final: bool) -> None:
         if not self.turn.reading:
-            self.queries, self.predicted = None, {}
+            self.queries = None
+        self.recall = None
         self.turn = self.turn.with_prompt(start, self.offset, final)
         if final:
             self.safe = None
@@ -256,23 +257,15 @@ class LazyCache:
     @property
     def state(self) -> list[mx.array]:
         """Every array, so that a loop can evaluate them."""
-        return (
-            [a for stage in self.stages for layer in stage.layers for a in layer.arrays]
-            + self.beside
-            + self.predicted_arrays
-        )
+        return [a for stage in self.stages for layer in stage.layers for a in layer.arrays] + self.beside
 
     @property
     def beside(self) -> list[mx.array]:
         """All but keys and values: what the next chunk of a prompt does not write to in its first layers."""
         arrays = [stage.positions for stage in self.stages] + self.aux.arrays + [*self.prompt_queries.parts]
         arrays += [] if self.lent is None else [*self.lent.parts]
+        arrays += [] if self.recall is None else self.recall.arrays
         return arrays + ([] if self.queries is None else [self.queries])
-
-    @property
-    def predicted_arrays(self) -> list[mx.array]:
-        """Keys and values that are kept as they were predicted."""
-        return [part for each in self.predicted.values() for pair in each.layers for part in pair]
 
     @property
     def nbytes(self) -> int:
@@ -293,7 +286,7 @@ class LazyCache:
         if n == 0:
             return 0
         self.offset -= n
-        self.queries, self.safe, self.expected, self.predicted = None, None, 0, {}
+        self.queries, self.safe, self.recall, self.expected = None, None, None, 0
         self.turn = self.turn.trimmed(self.offset)
         self.prompt_queries = self.prompt_queries.of(slice(self.offset))
         self.lent = None if self.lent is None else self.lent.of(slice(self.offset))
@@ -315,6 +308,7 @@ class LazyCache:
         computed = self.computed()
         layers = [len(stage.layers) for stage in self.stages]
         total = sum(layers) * max(self.offset, 1)
+        recalled = [] if self.recall is None else self.recall.arrays
         done = sum(n * tokens for n, tokens in zip(layers, computed, strict=True))
         return LazyStats(
             mode="lazy" if done < total or any(kept < self.turn.end for kept in self.turn.kept) else "dense",
@@ -328,7 +322,7 @@ class LazyCache:
             computed_fraction=done / total,
             revived=self.turn.revived,
             revived_fraction=self.turn.revived_layers / total,
-            kv_bytes=sum(a.nbytes for a in [*self.predicted_arrays, *(a for s in self.stages for a in s.arrays)]),
+            kv_bytes=sum(a.nbytes for a in [*recalled, *(a for stage in self.stages for a in stage.arrays)]),
             aux_bytes=sum(a.nbytes for a in self.aux.arrays)
             + self.prompt_queries.nbytes
             + (0 if self.lent is None else self.lent.nbytes),

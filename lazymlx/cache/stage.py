@@ -8,7 +8,7 @@ their true positions and masks compare positions.
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -29,18 +29,6 @@ class Span:
     stop: int = 0
     capacity: int = 0  # slots that there are to be at least
     context: int = 0  # positions that there may be
-
-
-class Predicted(NamedTuple):
-    """Keys and values that were predicted, for tokens that a stage does not hold.
-
-    Attributes:
-        positions: of the tokens.
-        layers: of each layer of the stage, the keys, rotated, and values: `(1, H_kv, F, D_h)`.
-    """
-
-    positions: Integer[mx.array, " F"]
-    layers: tuple[tuple[mx.array, mx.array], ...]
 
 
 T = TypeVar("T")
@@ -92,6 +80,12 @@ class KeysValues:
         """Keep keys and values in few bits from now on."""
         self.keys.pack(bits, group_size)
         self.values.pack(bits, group_size)
+
+    def like(self) -> "KeysValues":
+        """Empty, with rows in as many bits."""
+        twin = KeysValues()
+        twin.keys, twin.values = self.keys.of(slice(0)), self.values.of(slice(0))
+        return twin
 
     @property
     def arrays(self) -> list[mx.array]:

@@ -24,7 +24,7 @@ class Mark:
 
     def __init__(self, cache: LazyCache):
         self.offset, self.expected, self.turn, self.queries = cache.offset, cache.expected, cache.turn, cache.queries
-        self.config, self.predicted = cache.config, cache.predicted
+        self.config, self.recall = cache.config, cache.recall
         self.packing = packing_of(cache)
         self.asked = cache.prompt_queries.capacity
         self.slots = [Slots.of(stage) for stage in cache.stages]
@@ -47,7 +47,7 @@ class Mark:
         self.depth = before[self.left]
         self.rows = self.aux.rows.of(self.aux.slots[on_device(self.left)])
         mx.eval(self.rows.parts)
-        self.aux, self.predicted = None, {}
+        self.aux = self.recall = None
 
     def restore(self, cache: LazyCache) -> None:
         """Bring `cache` back: after any failure while the mark is open, after its turn alone once it is sealed."""
@@ -59,7 +59,7 @@ class Mark:
             cache.config = self.config
         cache.offset, cache.expected, cache.turn, cache.queries = self.offset, self.expected, self.turn, self.queries
         cache.prompt_queries = cache.prompt_queries.of(slice(self.asked))
-        cache.aux, cache.safe, cache.predicted = aux, None, self.predicted
+        cache.aux, cache.safe, cache.recall = aux, None, self.recall
         mx.eval(cache.state)  # by the thread that asked for it; another may go on
 
     def with_lost(self, later: "Mark") -> "Mark":

@@ -20,6 +20,7 @@ from ..nn.loop import View
 from ..nn.maps import Maps
 from ..nn.network import Network
 from .cuts import alone, budgeted, exactly
+from .recall import recalling, recalls, rests
 from .scoring import note_queries
 from .stages import last_rows, run_stage
 
@@ -43,11 +44,13 @@ class Engine:
 
     Attributes:
         replay: of the decode steps that revive.
+        resting: of those between them, where answers see filled keys.
         stretched: rotations depend on the length of the context.
         maps: to look ahead with, if there are any.
     """
 
     replay: Replay
+    resting: Replay
     stretched: bool
     maps: Maps | None = None
 
@@ -73,10 +76,12 @@ def advance(model: Network, engine: Engine, cache: LazyCache, step: Step, x: Flo
     if not step.final:
         return Advanced(None, begun)
     x, queries, config = x[:, -1:], queries[:, :, -step.window :], cache.config
-    if step.decode and cache.predicted:
-        return Advanced(alone(model, cache, step, x), begun)
     if not step.decode or config.revive is None:
         return Advanced(exactly(model, engine.maps, cache, step, x, queries), begun)
+    maps = engine.maps
+    if maps is not None and recalls(cache, maps):
+        replay = engine.resting if rests(cache, step) else engine.replay
+        return Advanced(recalling(model, replay, engine.stretched, maps, cache, step, x), begun)
     resting = config.revive == 0 or cache.waiting == 0 or (step.start - cache.turn.end) % config.revive_every
     if resting and config.attend == "computed":
         return Advanced(alone(model, cache, step, x), begun)

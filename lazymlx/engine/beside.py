@@ -1,8 +1,7 @@
 """Rows through a stage beside tokens that were left behind: these are seen by their filled keys and values.
 
-Layer by layer, and in each of them part by part, so that what is filled is made once a layer and dropped behind it,
-unless the tokens of the answer are to see it too. A part looks only at the filled tokens that are no later than its
-last row.
+Layer by layer, and in each of them part by part, so that what is filled is made once a layer and dropped behind it. A
+part looks only at the filled tokens that are no later than its last row.
 """
 
 from copy import copy
@@ -13,11 +12,11 @@ from jaxtyping import Float, Integer
 
 from ..cache.conversation import LazyCache, Step
 from ..cache.masks import causal
-from ..cache.stage import Predicted, Span, StageCache
+from ..cache.stage import Span, StageCache
 from ..nn.loop import Others, View, run_layers
 from ..nn.network import Network
 from ..nn.windows import scoring_layer
-from .lookahead import FilledTokens, concatenated
+from .lookahead import FilledTokens
 from .stages import last_rows, parts_of
 
 ROUNDED = 256  # filled tokens that a part may see, up to a multiple: the shapes of few parts differ
@@ -41,7 +40,7 @@ def run_beside(
     spans = [stage.append(positions[part], step.stop, ahead=L - part.stop) for part in parts]
     earlier = _earlier(filled, np.array(positions)[[part.stop - 1 for part in parts]])
     outs, queries, before = [x[:, part] for part in parts], None, None
-    scoring, predicted = scoring_layer(model.windows, start, stop), list[tuple[mx.array, mx.array]]()
+    scoring = scoring_layer(model.windows, start, stop)
     for layer in range(start, stop):
         one, made, last = slice(layer, layer + 1), filled.of(layer), layer == len(model.layers) - 1
         for n, (part, span, counts) in enumerate(zip(parts, spans, earlier, strict=True)):
@@ -56,13 +55,8 @@ def run_beside(
         if before is not None:
             mx.eval(before)
         before = outs[-1]
-        if cache.config.filled == "kept":
-            predicted.append(concatenated(made))
-            mx.async_eval(*predicted[-1])
         step.report(number, L * (layer - start + 1) // (stop - start), L)
     assert queries is not None
-    if predicted:
-        cache.predicted = {**cache.predicted, number: Predicted(mx.concatenate(filled.positions), tuple(predicted))}
     return mx.concatenate(outs, axis=1), queries
 
 
@@ -85,9 +79,9 @@ def _view(
     made: list[tuple[mx.array, mx.array]],
 ) -> View:
     seen = mx.concatenate([positions[:count] for positions, count in zip(filled.positions, counts, strict=True)])
-    pair = concatenated([(keys[:, :, :n], values[:, :, :n]) for (keys, values), n in zip(made, counts, strict=True)])
+    parts = [(keys[:, :, :n], values[:, :, :n]) for (keys, values), n in zip(made, counts, strict=True)]
     mask = mx.concatenate([causal(at, seen), stage.visible(at, None)], axis=1)
-    return View(at, mask, span, others=Others(seen, lambda _: pair))
+    return View(at, mask, span, others=Others(seen, lambda _: parts))
 
 
 def _of_one_layer(stage: StageCache, index: int, filled: int) -> StageCache:

@@ -22,7 +22,7 @@ from ..cache.aux_cache import Moved
 from ..cache.conversation import CacheForm, LazyCache, Step, mask_of
 from ..nn.backend import ways
 from ..nn.compiling import Replay
-from ..nn.loop import Others, View
+from ..nn.loop import View
 from ..nn.maps import Maps
 from ..nn.network import Network
 from ..schedule import Cut
@@ -156,19 +156,13 @@ class NewToken(NamedTuple):
 
 
 def alone(model: Network, cache: LazyCache, step: Step, x: Float[mx.array, "1 1 D"]) -> Float[mx.array, "1 1 D"]:
-    """Decode with nothing to come back: the new token, beside what is kept of the tokens left behind."""
+    """Decode with nothing to come back: the new token alone."""
     cache.make_room(1)
     position = mx.arange(step.start, step.stop, dtype=mx.int32)
     for number in range(1, len(cache.stages)):
         span = cache.stages[number].append(position, step.stop)
-        x, _ = run_stage(model, cache, number, x, View(step.start, None, span, others=_predicted(cache, number)))
+        x, _ = run_stage(model, cache, number, x, View(step.start, None, span))
     return x
-
-
-def _predicted(cache: LazyCache, number: int) -> Others | None:
-    """All of them are earlier than a token of the answer."""
-    predicted = cache.predicted.get(number)
-    return None if predicted is None else Others(predicted.positions, predicted.layers.__getitem__)
 
 
 def budgeted(

@@ -3,26 +3,22 @@
 The tokens that wait have no keys and values there yet, so these are predicted from their hidden states at the cut by
 linear maps (`nn.maps`): they are *filled*. The last rows of the prompt then attend to filled keys, and to exact ones
 where there are some, and what they attend to is the importance of the cut. Filled keys are made when a layer needs
-them and dropped behind it, or kept until the prompt is answered; an exact key is never replaced by a filled one. Not in
-the paper.
+them and dropped behind it; an exact key is never replaced by a filled one. Not in the paper.
 """
 
 from collections import deque
-from collections.abc import Sequence
 
 import mlx.core as mx
 from jaxtyping import Float, Integer
 
 from ..cache.conversation import LazyCache, Step
 from ..cache.masks import causal
-from ..cache.rows import unpacked
 from ..cache.stage import KeysValues, Span
-from ..nn.attention import Attention, Rows
+from ..nn.attend import Parts
 from ..nn.loop import Others, View, run_layers
 from ..nn.maps import CutMap, Maps
 from ..nn.network import Network
 from .scoring import over_ranks
-from .selection import attention
 
 # Over so many neighbours importance is averaged. Wider than where nothing looks ahead, since an answer that is a string
 # of its own, such as a hash, is attended to where it begins, and is needed to its end. Each one's own counts once more.
@@ -98,15 +94,14 @@ def _look(
     seen = mx.concatenate([positions, at])
     mask, paid, begun = causal(at, seen), mx.zeros(seen.shape), deque[mx.array]()
     for layer in range(start, stop):
-        exact = stage.layers[layer - start]
-        keys, values = concatenated([*filled.of(layer), *_computed(exact, stage.filled)])
-        others = Others(positions, lambda _, pair=(keys, values): pair)
-        view = View(at, mask, Span(context=cache.offset), others=others, logits=True)
+        parts = [*filled.of(layer), *_computed(stage.layers[layer - start], stage.filled)]
+        others = Others(positions, lambda _, parts=parts: parts)
+        view = View(at, mask, Span(context=cache.offset), others=others, wanted=True)
         one = slice(layer, layer + 1)
         x, rows = run_layers(model.layers[one], model.windows[one], x, view, returned=(0,))
-        if model.windows[layer] is None or model.sight is not None:
-            own = model.family.attention_of(model.layers[layer])
-            paid = paid + over_ranks(model, _most_paid(own, rows[0], keys, mask, window), "max")
+        if counts(model, layer):
+            most = rows[0].probabilities[0, :, -window:].max(axis=(0, 1))
+            paid = paid + over_ranks(model, most, "max")
         mx.async_eval(x, paid)
         begun.append(x)
         if len(begun) > LAYERS_IN_HAND:
@@ -116,32 +111,17 @@ def _look(
     return x, by_position
 
 
-def _most_paid(own: Attention, rows: Rows, keys: mx.array, mask: mx.array, window: int) -> Float[mx.array, " S"]:
-    """The highest probability that any head of the last `window` rows gives to each key: to `keys`, and to those of the
-    rows."""
-    if rows.logits is not None:
-        each = mx.softmax(rows.logits[0, :, -window:].astype(mx.float32), axis=-1)
-    else:
-        keys = mx.concatenate([keys, own.keys_of(rows)], axis=2)
-        queries = rows.queries[0, :, -window:] * own.scale
-        each = attention(queries, keys[0], mask[-window:], own.softcap, own.sinks)
-    return each.max(axis=(0, 1))
+def counts(model: Network, layer: int) -> bool:
+    """Whether what a layer attends to tells what is needed: one with a window says nothing on far tokens."""
+    return model.windows[layer] is None or model.sight is not None
 
 
-def _computed(layer: KeysValues, filled: int) -> list[tuple[mx.array, mx.array]]:
+def _computed(layer: KeysValues, filled: int) -> Parts:
     """Keys and values that were computed."""
-    if not filled:
-        return []
-    keys, values = layer.read(0, filled)
-    return [(unpacked(keys), unpacked(values))]
+    return [layer.read(0, filled)] if filled else []
 
 
 def waiting_at(cache: LazyCache, cut: int) -> Integer[mx.array, " F"]:
     """Positions of the tokens that wait at a cut, rising."""
     place, waits = mx.arange(cache.aux.places), cache.aux.depth == cut
     return mx.sort(mx.where(waits, place, cache.aux.places))[: cache.aux.waiting_at[cut - 1]]
-
-
-def concatenated(pairs: Sequence[tuple[mx.array, mx.array]]) -> tuple[mx.array, mx.array]:
-    """Keys and values of several parts, one behind the other."""
-    return mx.concatenate([keys for keys, _ in pairs], axis=2), mx.concatenate([values for _, values in pairs], axis=2)

@@ -30,7 +30,7 @@ class Model(Network):
         self.lazy = LazyConfig()
         self.warm = False  # its kernels are compiled
         stretched = any(self.family.attention_of(layer).stretched for layer in self.layers)
-        self.engine = Engine(Replay(), stretched)
+        self.engine = Engine(Replay(), Replay(), stretched)
 
     def look_with(self, maps: Maps | None) -> None:
         """Look ahead with these maps from now on, at schedules whose cuts they all know; None: with none."""

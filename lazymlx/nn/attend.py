@@ -3,12 +3,19 @@
 Everything here is a pure function of arrays. Keys and values come as arrays or, packed in few bits, as `Quantized`.
 """
 
+from collections.abc import Sequence
+from functools import reduce
+from itertools import accumulate
+
 import mlx.core as mx
 from jaxtyping import Bool, Float
 
 from ..cache.masks import Mask
 from ..cache.rows import MaybePacked, Quantized, unpacked
 from .backend import ways
+
+Parts = Sequence[tuple[MaybePacked, MaybePacked]]
+"""Sets of keys, rotated, and values, each as it is stored."""
 
 FEW_ROWS = 8  # so many queries need no fused kernel, and read packed keys as they are
 ALIGNED = 8  # cuBLAS wants rows of logits to begin at multiples of so many
@@ -70,6 +77,37 @@ def attend_few(
     return weighted(mx.softmax(logits, axis=-1, precise=True), values), logits
 
 
+def attend_in_parts(
+    queries: Float[mx.array, "B H L D_h"],
+    parts: Parts,
+    scale: float,
+    mask: Bool[mx.array, "L S"],
+    *,
+    softcap: float | None = None,
+    sinks: Float[mx.array, " H"] | None = None,
+) -> tuple[Float[mx.array, "B H L D_h"], Float[mx.array, "B H L S"]]:
+    """Attention of some rows to several sets of keys and values, without joining them.
+
+    Returns:
+        The output, and the probabilities.
+    """
+    if not ways().multiplied:
+        parts = [(unpacked(keys), unpacked(values)) for keys, values in parts]
+    scaled = queries * scale
+    logits = mx.concatenate([logits_of(scaled, keys) for keys, _ in parts], axis=-1)
+    probability = from_logits(logits, mask, softcap=softcap, sinks=sinks)
+    edges = list(accumulate(keys.shape[2] for keys, _ in parts))
+    shares = mx.split(probability.astype(queries.dtype), edges[:-1], axis=-1)
+    outs = [weighted(share, values) for share, (_, values) in zip(shares, parts, strict=True)]
+    return reduce(mx.add, outs), probability
+
+
+def joined(parts: Parts) -> tuple[mx.array, mx.array]:
+    """Keys and values of several sets, one behind the other."""
+    keys, values = (mx.concatenate([unpacked(part) for part in each], axis=2) for each in zip(*parts, strict=True))
+    return keys, values
+
+
 def additive(mask: Bool[mx.array, "L S"], dtype: mx.Dtype) -> Float[mx.array, "L S"]:
     """What is added to logits: nothing where a key is seen, and else what hides it."""
     return mx.where(mask, mx.array(0, dtype), mx.array(-mx.inf, dtype))
@@ -90,12 +128,28 @@ def probabilities(
     sinks: Float[mx.array, " H"] | None = None,
 ) -> Float[mx.array, "B H L S"]:
     """Attention probabilities in float32; the queries are already scaled."""
+    return from_logits(logits_of(queries, keys), visible, softcap=softcap, sinks=sinks)
+
+
+def logits_of(queries: Float[mx.array, "B H L D_h"], keys: MaybePacked) -> Float[mx.array, "B H L S"]:
+    """In float32; the queries are already scaled."""
     B, H, L, _ = queries.shape
     if isinstance(keys, Quantized):
         logits = packed_product(queries, keys, transpose=True)
     else:
         logits = products(by_group(queries, keys.shape[1]), keys)
-    logits = logits.astype(mx.float32).reshape(B, H, L, -1)
+    return logits.astype(mx.float32).reshape(B, H, L, -1)
+
+
+def from_logits(
+    logits: Float[mx.array, "B H L S"],
+    visible: Bool[mx.array, "L S"] | None,
+    *,
+    softcap: float | None,
+    sinks: Float[mx.array, " H"] | None,
+) -> Float[mx.array, "B H L S"]:
+    """Probabilities of logits in float32."""
+    B, H, L, _ = logits.shape
     if softcap is not None:
         logits = mx.tanh(logits / softcap) * softcap
     if visible is not None:

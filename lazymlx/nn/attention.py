@@ -18,7 +18,7 @@ from mlx_lm.models.rope_utils import DynamicNTKScalingRoPE
 from ..cache.masks import Mask
 from ..cache.rows import MaybePacked, Quantized, unpacked
 from ..cache.stage import KeysValues, Span
-from .attend import FEW_ROWS, attend, attend_few
+from .attend import FEW_ROWS, Parts, attend, attend_few, attend_in_parts, joined
 from .backend import serves_few, ways
 from .merged import Joined, alike, projected
 from .rope import Positions, rotate, shifted
@@ -38,18 +38,19 @@ class Rows:
         earlier: KeysValues | None,
         span: Span,
         first: int = 0,
-        beside: tuple[mx.array, mx.array] | None = None,
+        beside: Parts = (),
         wanted: bool = False,
     ):
         self.positions = positions
         self.earlier = earlier
         self.span = span
         self.first = first  # slot from which on to look; what is before lies outside of the layer's window
-        self.wanted = wanted  # logits are
+        self.wanted = wanted  # probabilities are
         self.beside = beside  # keys and values that the rows may see as well, before those of earlier rows
         self.given: mx.array  # set by the attention: its input, (B, L, D)
         self.queries: mx.array  # set by the attention: rotated, (B, H, L, D_h)
         self.logits: mx.array | None = None  # and these, if it has them at hand: (B, H, L, S)
+        self.probabilities: mx.array  # set by the attention where they are wanted: (B, H, L, S), float32
 
     def at(self, L: int) -> Integer[mx.array, " L"]:
         """The position of each of `L` rows."""
@@ -58,17 +59,11 @@ class Rows:
     def store(
         self, keys: Float[mx.array, "B H_kv L D_h"], values: Float[mx.array, "B H_kv L D_h"]
     ) -> tuple[MaybePacked, MaybePacked]:
-        """Put the rows' keys and values beside those of earlier ones, and return all that they may attend to."""
+        """Put the rows' keys and values beside those of earlier ones, and return all of these."""
         if self.earlier is None:
-            stored: tuple[MaybePacked, MaybePacked] = keys, values
-        else:
-            self.earlier.append(keys, values, self.span)
-            stored = self.earlier.read(self.first, self.span.stop)
-        if self.beside is None:
-            return stored
-        pairs = zip(self.beside, stored, strict=True)
-        keys, values = (mx.concatenate([others, unpacked(own)], axis=2) for others, own in pairs)
-        return keys, values
+            return keys, values
+        self.earlier.append(keys, values, self.span)
+        return self.earlier.read(self.first, self.span.stop)
 
 
 def separate(attention: "Attention", x: Float[mx.array, "B L D"]) -> ByHead:
@@ -171,22 +166,30 @@ class Attention(nn.Module):
         if self.turned is not None:
             queries, keys = self.turned(self, queries, keys, rows)
         rows.queries = queries
-        keys, values = rows.store(keys, values)
-        exact = queries.astype(mx.float32) if queries.dtype in self.precise else queries
-        if isinstance(mask, mx.array) and not isinstance(keys, Quantized) and self._splits(exact, rows.wanted):
-            out, rows.logits = attend_few(exact, keys, unpacked(values), self.scale, mask)
-        else:
-            out = attend(exact, keys, values, scale=self.scale, mask=mask, softcap=self.softcap, sinks=self.sinks)
+        out = self._attended(queries, [*rows.beside, rows.store(keys, values)], mask, rows)
         out = out.astype(queries.dtype).transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1)
         return projected(self[self.projected_by], out if self.gate is None else self.gate(self, out, x), onto)
 
-    def _splits(self, queries: Float[mx.array, "B H L D_h"], wanted: bool) -> bool:
-        """Whether rows with a mask go in split products: those whose logits are wanted, and few of them where fused
-        attention is no better."""
+    def _attended(self, queries: mx.array, parts: Parts, mask: Mask, rows: Rows) -> Float[mx.array, "B H L D_h"]:
+        """Attention to parts of what is to be seen."""
+        queries = queries.astype(mx.float32) if queries.dtype in self.precise else queries
+        beyond = {"softcap": self.softcap, "sinks": self.sinks}
+        if rows.wanted:
+            assert isinstance(mask, mx.array)
+            out, rows.probabilities = attend_in_parts(queries, parts, self.scale, mask, **beyond)
+            return out
+        keys, values = parts[0] if len(parts) == 1 else joined(parts)
+        if isinstance(mask, mx.array) and not isinstance(keys, Quantized) and self._splits(queries):
+            out, rows.logits = attend_few(queries, keys, unpacked(values), self.scale, mask)
+            return out
+        return attend(queries, keys, values, scale=self.scale, mask=mask, **beyond)
+
+    def _splits(self, queries: Float[mx.array, "B H L D_h"]) -> bool:
+        """Whether rows with a mask go in split products: few of them, where fused attention is no better."""
         _, heads, rows, size = queries.shape
         if self.softcap is not None or self.sinks is not None:
             return False
-        return wanted or (rows <= FEW_ROWS and not (ways().fused and serves_few(rows, heads, self.kv_heads, size)))
+        return rows <= FEW_ROWS and not (ways().fused and serves_few(rows, heads, self.kv_heads, size))
 
     def _rotated(self, x: mx.array, rows: Rows) -> tuple[mx.array, mx.array, mx.array]:
         """Queries and keys, rotated, and values: `(B, heads, L, D_h)`."""

@@ -10,7 +10,7 @@ give the same.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
@@ -28,16 +28,23 @@ class Ways:
         grouped: to packed keys and values, with the rows of all heads that share these in one product.
         doubled: a product of one row with all keys is one of two, which CUDA reads keys faster for.
         additive: masks are numbers that are added, where fused attention takes one.
+        recall_bits: in which an answer keeps predicted keys and values; None as they are, on a CPU, where unpacking
+            takes longer than reading.
+        multiplied: these are multiplied as they are packed. CUDA compiles such a product for minutes when it first
+            meets its shapes, and so unpacks.
     """
 
     fused: bool
     grouped: bool
     doubled: bool
     additive: bool
+    recall_bits: int | None
+    multiplied: bool
 
 
-SPLIT = Ways(fused=False, grouped=True, doubled=True, additive=True)  # CUDA, and the CPU
-FUSED = Ways(fused=True, grouped=False, doubled=False, additive=False)  # Metal
+SPLIT = Ways(fused=False, grouped=True, doubled=True, additive=True, recall_bits=4, multiplied=False)  # CUDA
+FUSED = Ways(fused=True, grouped=False, doubled=False, additive=False, recall_bits=4, multiplied=True)  # Metal
+PLAIN = replace(SPLIT, recall_bits=None)  # a CPU
 
 _given: ContextVar[Ways | None] = ContextVar("ways", default=None)
 
@@ -47,8 +54,9 @@ def ways() -> Ways:
     given = _given.get()
     if given is not None:
         return given
-    on_metal = mx.default_device() == mx.Device(mx.gpu) and mx.metal.is_available()
-    return FUSED if on_metal else SPLIT
+    if mx.default_device() == mx.Device(mx.cpu):
+        return PLAIN
+    return FUSED if mx.metal.is_available() else SPLIT
 
 
 @contextmanager

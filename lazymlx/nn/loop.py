@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Integer
 
 from ..cache.masks import Mask, causal
 from ..cache.stage import Span, StageCache
+from .attend import Parts
 from .attention import Rows, last_output
 from .rope import Positions
 from .windows import Windows
@@ -30,11 +31,11 @@ class Others:
 
     Attributes:
         positions: of the tokens.
-        of: from the index of a layer to their keys, rotated, and values: `(1, H_kv, F, D_h)`.
+        of: from the index of a layer to their keys, rotated, and values, in parts: `(1, H_kv, F, D_h)` together.
     """
 
     positions: Integer[mx.array, " F"]
-    of: Callable[[int], tuple[mx.array, mx.array]]
+    of: Callable[[int], Parts]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class View:
         span: the slots of the rows.
         within: the positions that they may see; layers with a window make their mask of it. None for all.
         others: that they may see as well.
-        logits: those of their attention are wanted, where they are to be had.
+        wanted: the probabilities of their attention are.
     """
 
     positions: Positions
@@ -56,7 +57,7 @@ class View:
     span: Span
     within: Bool[mx.array, " P"] | None = None
     others: Others | None = None
-    logits: bool = False
+    wanted: bool = False
 
 
 def run_layers(
@@ -92,9 +93,9 @@ def run_layers(
             assert window is not None
             views[window] = views[None] if view.span.context <= window else _through(window, x, view, stage)
         first, seen = views[window]
-        beside = None if view.others is None else view.others.of(index)
+        beside = () if view.others is None else view.others.of(index)
         rows = Rows(
-            view.positions, None if stage is None else stage.layers[index], view.span, first, beside, view.logits
+            view.positions, None if stage is None else stage.layers[index], view.span, first, beside, view.wanted
         )
         if last_only and index == len(layers) - 1 and x.shape[1] > 1:
             x, rows = last_output(layer, x, seen, rows)

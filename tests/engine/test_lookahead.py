@@ -181,21 +181,3 @@ def test_an_answer_misses_nothing_if_what_is_kept_of_the_rest_is_right(filled):
         assert np.allclose(answered(conversation, answer), dense, atol=1e-3) == (filled == "kept")
     finally:
         model().look_with(None)
-
-
-def test_what_is_kept_is_of_one_answer(looking):
-    """It is copied and undone with its conversation, nothing comes back beside it, and another prompt begins anew."""
-    conversation, answer = looking.make_cache(LazyConfig(CUTS, filled="kept", **SMALL)), random_tokens(5, seed=1)
-    cache = conversation[0]
-    prefill(looking, random_tokens(120), conversation)
-    assert [len(cache.predicted[stage].positions) for stage in (1, 2)] == [cache.aux.waiting_at[0], cache.waiting]
-    mark, twin, waiting = Mark(cache), cache.fork(), cache.waiting
-    expected = answered(conversation, answer)
-    assert cache.waiting == waiting
-    mark.restore(cache)
-    for again in (conversation, [twin]):
-        np.testing.assert_array_equal(answered(again, answer), expected)
-    before, _ = cache.predicted, prefill(looking, random_tokens(30, seed=2), conversation)
-    assert cache.predicted[1].positions.tolist() != before[1].positions.tolist()
-    cache.trim(1)
-    assert not cache.predicted

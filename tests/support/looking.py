@@ -26,6 +26,8 @@ class Settings(NamedTuple):
     sink: int = 2
     recent: int = 4
     seen: bool = True
+    revive: int = 3
+    revive_every: int = 2
 
 
 @dataclass
@@ -38,6 +40,9 @@ class LookingReference:
     depth: dict[int, int] = field(default_factory=dict)
     hidden: dict[int, np.ndarray] = field(default_factory=dict)  # at the cut where a token waits
     exact: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # by layer and position
+    end: int = 0  # of the newest prompt
+    kept: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # filled, for its answer
+    paid: dict[int, float] = field(default_factory=dict)  # what the tokens of its answer attended to
 
     def stage(self, layer: int) -> int:
         return sum(cut <= layer for cut, _ in self.settings.cuts)
@@ -59,6 +64,8 @@ class LookingReference:
     def fill(self, layer: int, p: int) -> tuple[np.ndarray, np.ndarray] | None:
         if not 1 <= self.depth[p] <= self.stage(layer):
             return None
+        if (layer, p) in self.kept:
+            return self.kept[layer, p]
         weight, bias = self.maps[self.settings.cuts[self.depth[p] - 1][0]][layer]
         x = self.hidden[p]
         y = (weight @ (x / np.sqrt((x**2).mean() + 1e-6)) + bias).reshape(2, self.llama.shape.kv_heads, -1)
@@ -111,7 +118,36 @@ class LookingReference:
             for layer in self.layers(number):
                 x, _, _ = self.through(layer, x, come, everyone, settings.seen, keep=True)
             self.hidden |= dict(zip(come, x, strict=True))
+        self.end, self.kept, self.paid = N, {}, {}
         return self.llama.logits(x[-1])
+
+    def say(self, token: int) -> np.ndarray:
+        """Take in a token of the answer; its logits."""
+        settings, new, deepest = self.settings, len(self.depth), len(self.settings.cuts) + 1
+        if new == self.end:
+            every = [(layer, p) for layer in range(settings.cuts[0][0], self.llama.shape.layers) for p in self.depth]
+            self.kept = {key: pair for key in every if (pair := self.fill(*key)) is not None}
+        safe = {*range(settings.sink), *range(max(self.end - settings.recent, 0), new + 1)}
+        open_to = {p: self.paid.get(p, 0.0) for p in range(new) if p not in safe}
+        wanted = {p: max(open_to.get(q, 0.0) for q in range(p - 15, p + 1)) for p in range(new)}
+        self.paid = {p: paid / 2 for p, paid in self.paid.items()}
+        x, rests = self.llama.embed([token]), (new - self.end + 1) % settings.revive_every > 0
+        for layer in self.layers(0):
+            x, _, _ = self.through(layer, x, [new], range(new), False, keep=True)
+        self.depth[new] = deepest
+        for number in range(1, deepest):
+            waiting = sorted(
+                (p for p, depth in self.depth.items() if depth == number), key=lambda p: (p not in safe, -wanted[p], p)
+            )
+            come = [] if rests else waiting[: settings.revive]
+            self.depth |= dict.fromkeys(come, number + 1)
+            x = np.array([x[0], *(self.hidden[p] for p in come)])
+            for layer in self.layers(number):
+                x, paid, seen = self.through(layer, x, [new, *come], range(new), True, keep=True)
+                for p, most in zip(seen, paid[:, 0].max(axis=0), strict=True):
+                    self.paid[p] = self.paid.get(p, 0.0) + most
+            self.hidden |= dict(zip(come, x[1:], strict=True))
+        return self.llama.logits(x[0])
 
 
 def random_maps(seed: int, layers: int = 6) -> Maps:
