@@ -10,6 +10,7 @@ number in a text always leads to its source; the words after it choose rows:
     serving: RUN.json                         questions put to servers, with a row each
     quality: RUN.json LENGTH [POLICY ...]     a quality run at one length (0: files), all policies or these
     agreement: RUN.json LENGTH [POLICY ...]   the same, with each task's own difference from the dense model
+    judged: RUN.jsonl.gz [TASK=NAME ...]      answers beside the dense model's, policy by policy
     speed-figure, growth-figure, quality-figure: RUN.json
 """
 
@@ -27,15 +28,16 @@ from .bench import figures, growth
 from .bench import results as speeds
 from .bench import serving as servers
 from .errors import LazyMLXError, UsageError
-from .eval import plot
+from .eval import judged, plot
 from .eval import report as scores
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "scripts" / "results"
 PAGES = (ROOT / "README.md", RESULTS / "README.md")
 
-OPENING = re.compile(r"<!-- (\S+): (\S+\.json(?: \S+)*) -->\n")
+OPENING = re.compile(r"<!-- (\S+): (\S+\.json(?:l\.gz)?(?: \S+)*) -->\n")
 BLOCK = re.compile(OPENING.pattern + r"(?:(?!<!-- \S+: \S+\.json).)*?<!-- /\1 -->", re.DOTALL)
+RUN_NAMES = (".json", ".jsonl.gz")
 SPEED = (  # heading, key of a row, format
     ("tokens", "length", "{:,}"),
     ("", "variant", "{}"),
@@ -136,7 +138,14 @@ def serving(run: Run) -> str:
     return f"{servers.headline(run)}\n\n{_table(servers.HEADS, servers.rows(run), texts=(0, 1))}"
 
 
-LOADERS = {
+def judged_answers(run: Sequence[judged.JudgedRow], *names: str) -> str:
+    """A policy's answers beside the dense model's."""
+    heads, body = judged.table(run, dict(name.split("=", 1) for name in names))
+    return _table(heads, body, texts=(0,))
+
+
+LOADERS: dict[str, Callable[[Path], Any]] = {
+    "judged": judged.read,
     "serving": servers.read,
     "speed": speeds.read,
     "growth": speeds.read,
@@ -152,6 +161,7 @@ TEXTS: dict[str, Callable[..., str]] = {
     "growth": growth.sentence,
     "quality": quality,
     "agreement": agreement,
+    "judged": judged_answers,
 }
 DRAWERS: dict[str, tuple[Callable[[Run, Path, str], None], str, str]] = {  # and what is added to the run's name
     "speed-figure": (figures.plot_speed, "-speed", "Time to the first token and speed-up over the prompt's length"),
@@ -207,7 +217,7 @@ class Page:
             DRAWERS[kind][0](self._read(kind, name), self._figure(kind, name), digest(source))
 
     def _body(self, kind: str, words: list[str]) -> str:
-        runs = [word for word in words if word.endswith(".json")]
+        runs = [word for word in words if word.endswith(RUN_NAMES)]
         if kind in TEXTS:
             try:
                 return TEXTS[kind](*(self._read(kind, run) for run in runs), *words[len(runs) :])
@@ -216,7 +226,7 @@ class Page:
         link = os.path.relpath(self._figure(kind, runs[0]), self.path.parent)
         return f"![{DRAWERS[kind][2]}]({Path(link).as_posix()})"
 
-    def _read(self, kind: str, name: str) -> Run:
+    def _read(self, kind: str, name: str) -> Any:
         return LOADERS[kind.split("-")[0]](self.results / name)
 
     def _figure(self, kind: str, name: str) -> Path:

@@ -1,5 +1,6 @@
 """Tables and figures in Markdown are what the stored runs say; a marker that leads nowhere is an error."""
 
+import gzip
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lazymlx.errors import UsageError
+from lazymlx.eval import judged
 from lazymlx.tables import PAGES, RESULTS, Page, main, speed_runs
 
 SPEED = "speed-20261126-224646-llama-2-7b-nvidia-h100-80gb-hbm3.json"
@@ -55,7 +57,8 @@ def run(page: Path, *flags: str) -> int:
 def test_the_projects_own_texts_show_its_stored_runs(path: Path) -> None:
     found = Page(path)
     assert found.outdated() == [], "run scripts/tables"
-    assert {"speed", "quality"} <= {block[1] for block in found.blocks}
+    kinds = {block[1] for block in found.blocks}
+    assert "speed" in kinds and kinds & {"quality", "judged"}
 
 
 def test_texts_and_stored_files_name_each_other() -> None:
@@ -136,3 +139,45 @@ def test_it_loads_no_mlx() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PAGES[0].parent)
     assert done.returncode == 0, done.stderr
     assert not [name for name in done.stdout.split() if name.split(".")[0] in ("mlx", "mlx_lm", "transformers")]
+
+
+def judged_rows(path: Path, rows: list[dict]) -> Path:
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return path
+
+
+def answer(index: int, policy: str, score: float, rise: float = 0.0, share: float = 0.5) -> dict:
+    point = "" if policy == "dense" else "8:0.5"
+    of = {"task": "a/b", "index": index, "policy": policy, "point": point}
+    return {**of, "score": score, "nats_rise": rise, "prefill_fraction": share}
+
+
+def test_answers_stand_beside_the_dense_models(tmp_path: Path) -> None:
+    """Each prompt with itself, however the rows are ordered."""
+    rows = [answer(1, "lazy", 0.0, 0.1), *(answer(n, "dense", 1.0) for n in (2, 1)), answer(2, "lazy", 1.0, 0.3)]
+    path = judged_rows(tmp_path / "run.jsonl.gz", rows)
+    heads, body = judged.table(judged.read(path), {"a/b": "facts"})
+    assert heads == ["", "FLOP-ideal", "facts", "nats a token"]
+    assert body[0] == ["dense", "1.00x", "100.0 (n = 2)", "-"]
+    assert body[1] == ["lazy 8:0.5", "2.00x", "-50.0 [-100.0, +0.0]", "0.200 [0.100, 0.300]"]
+    (tmp_path / "page.md").write_text("<!-- judged: run.jsonl.gz a/b=facts -->\n<!-- /judged -->\n", encoding="utf-8")
+    assert main([str(tmp_path / "page.md"), "--results", str(tmp_path)]) == 0
+    assert "| lazy 8:0.5 | 2.00x | -50.0" in (tmp_path / "page.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("rows", [[], [{"task": "a/b"}]])
+def test_answers_that_lack_something_are_refused(tmp_path: Path, rows: list[dict]) -> None:
+    with pytest.raises(UsageError, match="lacks"):
+        judged.read(judged_rows(tmp_path / "run.jsonl.gz", rows))
+
+
+def test_an_unknown_task_is_named(tmp_path: Path) -> None:
+    rows = judged.read(judged_rows(tmp_path / "run.jsonl.gz", [answer(1, "dense", 1.0)]))
+    with pytest.raises(UsageError, match="no task 'c/d'; it has a/b"):
+        judged.table(rows, {"c/d": "facts"})
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"run\.jsonl\.gz cannot be read"):
+        judged.read(tmp_path / "run.jsonl.gz")

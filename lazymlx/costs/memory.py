@@ -20,7 +20,7 @@ from ..engine.links import BITS, GROUP_SIZE
 from ..engine.lookahead import LAYERS_IN_HAND
 from ..engine.model import Model
 from ..errors import TooLargeError
-from ..nn.backend import FUSED_HEADS
+from ..nn.backend import FUSED_HEADS, ways
 from ..nn.loop import IN_HAND
 from ..schedule import PRESETS
 from ..units import size
@@ -93,7 +93,8 @@ def estimate_memory(
     ]
     ahead = [shape.looking(config, N)] if looks else []
     if looks and config.filled == "kept":
-        deep += sum((N - n) * layers for n, layers in zip(rows, depths, strict=True)) * shape.token
+        recalled = shape.share(ways().recall_bits, GROUP_SIZE)
+        deep += int(recalled * sum((N - n) * layers for n, layers in zip(rows, depths, strict=True)) * shape.token)
     weights = shape.weights + (maps.nbytes if maps is not None else 0)
     return MemoryEstimate(weights, stage_0, deep, aux, max(first - deep, *behind, *ahead, 0))
 

@@ -3,7 +3,8 @@
 The tokens that wait have no keys and values there yet, so these are predicted from their hidden states at the cut by
 linear maps (`nn.maps`): they are *filled*. The last rows of the prompt then attend to filled keys, and to exact ones
 where there are some, and what they attend to is the importance of the cut. Filled keys are made when a layer needs
-them and dropped behind it; an exact key is never replaced by a filled one. Not in the paper.
+them and dropped behind it (an answer has its own, see `recall`); an exact key is never replaced by a filled one. Not in
+the paper.
 """
 
 from collections import deque
