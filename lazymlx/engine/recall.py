@@ -20,7 +20,7 @@ from ..cache.recall import FilledStage, Recall
 from ..cache.rows import STEP
 from ..cache.stage import NOWHERE, KeysValues, Span
 from ..config import GROUP_SIZES
-from ..nn.attend import Parts, joined
+from ..nn.attend import Parts, concatenated
 from ..nn.attention import Rows
 from ..nn.backend import ways
 from ..nn.compiling import Replay, compiled
@@ -65,7 +65,7 @@ def _stage(filled: FilledTokens, layers: range) -> FilledStage:
 
 def _packed(parts: Parts, empty: int) -> KeysValues:
     """Keys and values, in few bits where heads fall into groups."""
-    keys, values = joined(parts)
+    keys, values = concatenated(parts)
     fitting = [size for size in GROUP_SIZES if keys.shape[-1] % size == 0 and values.shape[-1] % size == 0]
     held, slots, bits = KeysValues(), keys.shape[2], ways().recall_bits
     if fitting and bits is not None:

@@ -102,7 +102,7 @@ def attend_in_parts(
     return reduce(mx.add, outs), probability
 
 
-def joined(parts: Parts) -> tuple[mx.array, mx.array]:
+def concatenated(parts: Parts) -> tuple[mx.array, mx.array]:
     """Keys and values of several sets, one behind the other."""
     keys, values = (mx.concatenate([unpacked(part) for part in each], axis=2) for each in zip(*parts, strict=True))
     return keys, values

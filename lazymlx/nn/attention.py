@@ -18,7 +18,7 @@ from mlx_lm.models.rope_utils import DynamicNTKScalingRoPE
 from ..cache.masks import Mask
 from ..cache.rows import MaybePacked, Quantized, unpacked
 from ..cache.stage import KeysValues, Span
-from .attend import FEW_ROWS, Parts, attend, attend_few, attend_in_parts, joined
+from .attend import FEW_ROWS, Parts, attend, attend_few, attend_in_parts, concatenated
 from .backend import serves_few, ways
 from .merged import Joined, alike, projected
 from .rope import Positions, rotate, shifted
@@ -178,7 +178,7 @@ class Attention(nn.Module):
             assert isinstance(mask, mx.array)
             out, rows.probabilities = attend_in_parts(queries, parts, self.scale, mask, **beyond)
             return out
-        keys, values = parts[0] if len(parts) == 1 else joined(parts)
+        keys, values = parts[0] if len(parts) == 1 else concatenated(parts)
         if isinstance(mask, mx.array) and not isinstance(keys, Quantized) and self._splits(queries):
             out, rows.logits = attend_few(queries, keys, unpacked(values), self.scale, mask)
             return out
