@@ -1,7 +1,7 @@
 """A network split over ranks: each has some of the heads of every layer, and some of the feed-forward's columns.
 
-What reads a hidden state is cut by its outputs, and what writes one by its inputs; the sum over the ranks is the whole,
-one after attention and one after the feed-forward. So hidden states are the same on every rank, and everything that
+What reads a hidden state is cut by its outputs, and what writes one by its inputs; what the ranks write is added up,
+once after attention and once after the feed-forward. So hidden states are the same on every rank, and everything that
 follows from them is. The cut layers are MLX's own. A rank reads a layer, keeps its part, and lets the others' go before
 it reads the next one.
 """
