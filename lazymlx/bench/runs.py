@@ -13,6 +13,8 @@ import numpy as np
 from mlx_lm.generate import generate_step as mlx_lm_generate_step
 from mlx_lm.models.cache import make_prompt_cache
 
+from ..cache.conversation import LazyCache
+from ..engine.recall import recall_of, recalls
 from ..generation import generate_step
 from .models import Pair
 from .plan import BenchVariant
@@ -96,8 +98,17 @@ def measured_memory(pair: Pair, variant: BenchVariant, prompt: mx.array, record:
         record.kv_bytes, record.aux_bytes = sum(c.nbytes for c in cache), 0
     else:
         stats = cache[0].stats()
-        record.kv_bytes, record.aux_bytes, record.kept = stats.kv_bytes, stats.aux_bytes, list(stats.kept)
+        record.kv_bytes = stats.kv_bytes + _recalled(pair, cache[0])
+        record.aux_bytes, record.kept = stats.aux_bytes, list(stats.kept)
     return seconds
+
+
+def _recalled(pair: Pair, cache: LazyCache) -> int:
+    """Bytes that an answer keeps of predicted keys and values, from its first token on."""
+    maps = pair.ours.engine.maps
+    if maps is None or not cache.config.cuts or not recalls(cache, maps):
+        return 0
+    return recall_of(pair.ours, maps, cache).nbytes
 
 
 def new_record(variant: BenchVariant, length: int) -> Record:

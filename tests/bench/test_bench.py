@@ -267,18 +267,20 @@ def test_only_memory_needs_no_rounds(pair: Pair, plan: BenchPlan) -> None:
 def test_looking_ahead_is_measured_beside_the_same_schedule_without_it(pair: Pair, plan: BenchPlan) -> None:
     pair.ours.look_with(random_maps(pair.ours, (1, 2)))
     try:
-        bench = Bench(pair, replace(plan, what=("ttft",), lengths=(200,), filled=("seen", "choosing")))
+        bench = Bench(pair, replace(plan, what=("ttft",), lengths=(200,), filled=("kept", "seen", "choosing")))
         bench.run()
     finally:
         pair.ours.look_with(None)
-    blind, seen, choosing = bench.records[-3:]
-    assert [r.variant for r in (blind, seen, choosing)] == [
+    blind, kept, seen, choosing = bench.records[-4:]
+    assert [r.variant for r in bench.records[-4:]] == [
         "1:0.5,2:0.25",
+        "1:0.5,2:0.25 looking, kept",
         "1:0.5,2:0.25 looking, seen",
         "1:0.5,2:0.25 looking, choosing",
     ]
-    assert blind.ideal > choosing.ideal > seen.ideal > 0
-    assert [len(r.ttft_s) for r in (blind, seen, choosing)] == [2] * 3
+    assert blind.ideal > choosing.ideal > seen.ideal == kept.ideal > 0
+    assert kept.kv_bytes > seen.kv_bytes == choosing.kv_bytes
+    assert [len(r.ttft_s) for r in bench.records[-4:]] == [2] * 4
 
 
 # reports
