@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 from ..eval.facts import FACTS
-from .material import WORDS, Count, Material
+from ..eval.invented import WORDS
+from .material import Count, Material
 
 OVERHEAD = 64  # tokens left for the question and the chat template
 
@@ -46,18 +47,18 @@ class Prompt:
 def prose(m: Material, budget: int) -> Made:
     """One of several facts that are hidden in prose."""
     facts = []
-    for _ in range(m.random.randint(2, 5)):
-        statement, question = m.random.choice(FACTS)
+    for _ in range(m.rng.randint(2, 5)):
+        statement, question = m.rng.choice(FACTS)
         name = f"{m.name()} {m.name()}"
-        facts.append((statement.format(a=name, v=m.value()), question.format(a=name)))
-    return m.with_sentences([statement for statement, _ in facts], budget), m.random.choice(facts)[1]
+        facts.append((statement.format(a=name, v=m.code()), question.format(a=name)))
+    return m.with_sentences([statement for statement, _ in facts], budget), m.rng.choice(facts)[1]
 
 
 def two_hop(m: Material, budget: int) -> Made:
     """A fact that names what another fact is about; both have decoys of the same form."""
-    first, second, question = m.random.choice(HOPS)
+    first, second, question = m.rng.choice(HOPS)
     pairs = [(m.name(), f"{m.name()} {m.name()}") for _ in range(3)]
-    sentences = [first.format(a=a, b=b) for a, b in pairs] + [second.format(b=b, v=m.value()) for _, b in pairs]
+    sentences = [first.format(a=a, b=b) for a, b in pairs] + [second.format(b=b, v=m.code()) for _, b in pairs]
     return m.with_sentences(sentences, budget), question.format(a=pairs[0][0])
 
 
@@ -67,7 +68,7 @@ def table(m: Material, budget: int) -> Made:
 
     def cells() -> list[str]:
         ships.append(m.name())
-        return [m.name(), m.random.choice(WORDS), str(m.random.randint(100, 9999)), m.name(), m.hexadecimal(6)]
+        return [m.name(), m.rng.choice(WORDS), str(m.rng.randint(100, 9999)), m.name(), m.hexadecimal(6)]
 
     def row() -> str:
         return "| " + " | ".join([ships[-1], *values]) + " |" if (values := cells()) else ""
@@ -76,23 +77,23 @@ def table(m: Material, budget: int) -> Made:
         values = cells()
         return json.dumps({"ship": ships[-1], **dict(zip(COLUMNS, values, strict=True))}) + ","
 
-    in_json = m.random.random() < 0.5
+    in_json = m.rng.random() < 0.5
     lines = m.lines(budget, record if in_json else row)
     head = ["["] if in_json else ["| ship | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    ship = m.random.choice(ships[: len(lines)])
-    return "\n".join([*head, *lines, *"]"[:in_json]]), f"What is the {m.random.choice(COLUMNS)} of the ship {ship}?"
+    ship = m.rng.choice(ships[: len(lines)])
+    return "\n".join([*head, *lines, *"]"[:in_json]]), f"What is the {m.rng.choice(COLUMNS)} of the ship {ship}?"
 
 
 def key_value(m: Material, budget: int) -> Made:
     """The value of one key among many that look alike."""
-    digits, keys = m.random.randint(5, 10), []
+    digits, keys = m.rng.randint(5, 10), []
 
     def pair() -> str:
         keys.append(m.hexadecimal(digits))
         return f"{json.dumps(keys[-1])}: {json.dumps(m.hexadecimal(digits))},"
 
     lines = m.lines(budget, pair)
-    return "JSON data:\n{" + "\n ".join(lines) + "}", f'The value of key "{m.random.choice(keys[: len(lines)])}"?'
+    return "JSON data:\n{" + "\n ".join(lines) + "}", f'The value of key "{m.rng.choice(keys[: len(lines)])}"?'
 
 
 def quote(m: Material, budget: int) -> Made:
@@ -102,26 +103,26 @@ def quote(m: Material, budget: int) -> Made:
     words = m.long(paragraphs).split()
     starts = [" ".join(words[i : i + 6]) for i in range(len(words) - 14)]
     clear = [start for start in starts if text.count(start) == 1]
-    return text, f"Continue the text after: {m.random.choice(clear or starts)}"
+    return text, f"Continue the text after: {m.rng.choice(clear or starts)}"
 
 
 def code(m: Material, budget: int) -> Made:
     """What one of many definitions does."""
-    blocks = m.code(budget)
-    name = m.random.choice(blocks).split()[1].split("(")[0].rstrip(":")
+    blocks = m.sources(budget)
+    name = m.rng.choice(blocks).split()[1].split("(")[0].rstrip(":")
     return "```python\n" + "\n\n\n".join(blocks) + "\n```", f"What does `{name}` do, and what does it take?"
 
 
 def many_shot(m: Material, budget: int) -> Made:
     """Label a text by one word in it, whose label only the examples tell."""
     labels = [m.name() for _ in range(LABELS)]
-    telling = m.random.sample(WORDS, LABELS * TELLING)
+    telling = m.rng.sample(WORDS, LABELS * TELLING)
 
     def example() -> str:
-        kind = m.random.randrange(LABELS)
-        word = m.random.choice(telling[kind * TELLING : (kind + 1) * TELLING])
-        words = m.notice().split()[: m.random.randint(*EXAMPLE_WORDS)]
-        words.insert(m.random.randrange(len(words)), word)
+        kind = m.rng.randrange(LABELS)
+        word = m.rng.choice(telling[kind * TELLING : (kind + 1) * TELLING])
+        words = m.notice().split()[: m.rng.randint(*EXAMPLE_WORDS)]
+        words.insert(m.rng.randrange(len(words)), word)
         return f"Text: {' '.join(words)}\nLabel: {labels[kind]}"
 
     asked = example().rsplit("\n", 1)[0].removeprefix("Text: ")

@@ -41,7 +41,7 @@ def fitting_text(encoder: Encoder, tokens: int, plan: CalibrationPlan) -> list[l
     budget = max(min(CHUNK, tokens // (2 * HELD_EVERY)), 2 * OVERHEAD) - OVERHEAD
     kinds, chunks, had = [*KINDS.values(), dialogue], list[list[int]](), 0
     while had < tokens:
-        for kind in material.random.sample(kinds, len(kinds)):
+        for kind in material.rng.sample(kinds, len(kinds)):
             chunks.append(encoder.prompt("\n\n".join(kind(material, budget))).tokens)
             had += len(chunks[-1])
     return chunks
@@ -50,7 +50,7 @@ def fitting_text(encoder: Encoder, tokens: int, plan: CalibrationPlan) -> list[l
 def dialogue(m: Material, budget: int) -> tuple[str, str]:
     """People who tell each other what happened."""
     names = [m.name() for _ in range(3)]
-    said = m.lines(budget, lambda: f'{m.random.choice(names)}: "{m.notice()}"')
+    said = m.lines(budget, lambda: f'{m.rng.choice(names)}: "{m.notice()}"')
     return "\n".join(said), f"What does {names[0]} say?"
 
 

@@ -1,4 +1,4 @@
-"""What prompts are made of: prose, code, invented names and values. Prose is the embedded document and made-up notices,
+"""What prompts are made of: prose, code, and what is invented. Prose is the embedded document and made-up notices,
 or the user's own texts; code is this package's own. Equal seeds give equal material."""
 
 import random
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .. import demo
 from ..errors import PromptError
+from ..eval.invented import WORDS, Inventor
 
 Count = Callable[[str], int]  # tokens of a text
 PACKAGE = Path(__file__).parents[1]
@@ -21,17 +22,14 @@ NOTICES = (
     "In the {n} year of the lease {a} sold the {w} field to a family from {b}, who kept {m} sheep on it.",
     "{a} wrote to the council of {b} about the {w} market, and had {m} answers, none of which agreed.",
 )
-WORDS = tuple(
-    "harbor meadow falcon copper winter signal garden bridge river lantern cedar atlas comet ember orchid pilot quartz "
-    "raven saddle timber umbrella violet walnut anchor beacon canyon delta engine forest".split()
-)
 
 
-class Material:
+class Material(Inventor):
     """Texts of wanted lengths. `count` tells how many tokens a text has."""
 
     def __init__(self, count: Count, seed: str, texts: Sequence[Sequence[str]] = ()):
-        self.count, self.random, self.texts = count, random.Random(seed), texts
+        super().__init__(random.Random(seed))
+        self.count, self.texts = count, texts
 
     def prose(self, budget: int) -> list[str]:
         """Paragraphs of about `budget` tokens in all: of one of the user's texts in order, or of ours in any."""
@@ -53,17 +51,17 @@ class Material:
         """Prose with these sentences somewhere in it."""
         paragraphs = self.prose(budget - sum(map(self.count, sentences)))
         for sentence in sentences:
-            i = self.random.randrange(len(paragraphs))
+            i = self.rng.randrange(len(paragraphs))
             others = paragraphs[i].split(". ")
-            at = self.random.randrange(len(others))
+            at = self.rng.randrange(len(others))
             before, after = ". ".join(others[:at]), ". ".join(others[at:])
             paragraphs[i] = f"{before}. {sentence} {after}" if before else f"{sentence} {after}"
         return "\n\n".join(paragraphs)
 
-    def code(self, budget: int) -> list[str]:
+    def sources(self, budget: int) -> list[str]:
         """Definitions of about `budget` tokens in all, at least one."""
         found: list[str] = []
-        for block in self.random.sample(definitions(), len(definitions())):
+        for block in self.rng.sample(definitions(), len(definitions())):
             size = self.count(block) + 3
             if size <= budget:
                 found.append(block)
@@ -83,47 +81,25 @@ class Material:
 
     def long(self, paragraphs: Sequence[str]) -> str:
         """A paragraph that one can ask about."""
-        return self.random.choice(
-            [p for p in paragraphs if len(p.split()) >= LEAST_WORDS] or [max(paragraphs, key=len)]
-        )
-
-    def value(self) -> str:
-        """Something that cannot be guessed: a number, a name, a word with a number, or hexadecimal digits."""
-        return self.random.choice(
-            (
-                str(self.random.randint(1000, 9999999)),
-                f"{self.name()} {self.name()}",
-                f"{self.random.choice(WORDS)}-{self.random.randint(10, 999)}",
-                self.hexadecimal(8),
-            )
-        )
-
-    def name(self) -> str:
-        """A name that no text has used."""
-        consonants, vowels = "b d f g k l m n p r s t v z br dr kr st th sh".split(), "a e i o u an el or in us".split()
-        syllables = self.random.randint(2, 3)
-        return "".join(self.random.choice(consonants) + self.random.choice(vowels) for _ in range(syllables)).title()
-
-    def hexadecimal(self, digits: int) -> str:
-        return "".join(self.random.choices("0123456789abcdef", k=digits))
+        return self.rng.choice([p for p in paragraphs if len(p.split()) >= LEAST_WORDS] or [max(paragraphs, key=len)])
 
     def notice(self) -> str:
         """A made-up sentence."""
-        n, m = self.random.choice(("first", "third", "fifth", "ninth", "last")), self.random.randint(11, 99)
-        a, b, w = self.name(), self.name(), self.random.choice(WORDS)
-        return self.random.choice(NOTICES).format(a=a, b=b, n=n, m=m, w=w)
+        n, m = self.rng.choice(("first", "third", "fifth", "ninth", "last")), self.rng.randint(11, 99)
+        a, b, w = self.name(), self.name(), self.rng.choice(WORDS)
+        return self.rng.choice(NOTICES).format(a=a, b=b, n=n, m=m, w=w)
 
     def _own(self) -> Iterator[str]:
-        yield from self.random.sample(document := demo.document().split("\n\n"), len(document))
+        yield from self.rng.sample(document := demo.document().split("\n\n"), len(document))
         while True:
-            yield " ".join(self.notice() for _ in range(self.random.randint(3, 6)))
+            yield " ".join(self.notice() for _ in range(self.rng.randint(3, 6)))
 
     def _of_texts(self) -> Iterator[str]:
-        text = self.random.choice(self.texts)
-        start = self.random.randrange(len(text))
+        text = self.rng.choice(self.texts)
+        start = self.rng.randrange(len(text))
         while True:  # a text that is too short goes on with others
             yield from text[start:]
-            text, start = self.random.choice(self.texts), 0
+            text, start = self.rng.choice(self.texts), 0
 
 
 @cache

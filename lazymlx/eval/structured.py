@@ -1,7 +1,8 @@
 """Tasks about structure: key-value retrieval, variables that copy one another, and labels learnt from examples."""
 
+from .invented import WORDS
 from .passages import passages
-from .work import WORDS, Item, Work
+from .work import Item, Work
 
 VALUE_TOKENS = 24
 LINE_TOKENS, DRAWS = 8, 30  # of an assignment; of lines to find one that fits the room
