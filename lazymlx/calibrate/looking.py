@@ -121,8 +121,8 @@ def sentence(maps: Maps) -> str:
     keys, values = _mean([r2 for _, _, r2 in each])
     return (
         f"maps for the cuts at {', '.join(map(str, maps.cuts))} explain {keys:.0%} of the variance of keys and "
-        f"{values:.0%} of that of values on text that was held out (least: layer {layer} from the cut at {cut}, "
-        f"{worst.keys:.0%} and {worst.values:.0%}); {maps.nbytes / 1e6:.0f} MB"
+        f"{values:.0%} of that of values on held-out text of the same sorts, maybe far less of others (least: "
+        f"layer {layer} from the cut at {cut}, {worst.keys:.0%} and {worst.values:.0%}); {maps.nbytes / 1e6:.0f} MB"
     )
 
 

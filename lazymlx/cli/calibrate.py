@@ -39,7 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     add = parser.add_argument
     add_model_flags(parser)
-    add("--texts", type=path, metavar="DIR", help="a folder with texts of yours to ask about, instead of built-in ones")
+    add(
+        "--texts",
+        type=path,
+        metavar="DIR",
+        help="a folder with texts of yours to ask about, and to fit maps to, instead of built-in ones",
+    )
     add(
         "--lengths",
         type=lengths,
