@@ -1,6 +1,6 @@
 """Recalling: an answer beside filled tokens against NumPy, and what holds of it."""
 
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 
 import mlx.core as mx
@@ -104,13 +104,20 @@ def test_few_bits_are_near_to_all_of_them(ways):
     assert part < 0.3 * whole
 
 
-def test_a_repeated_trace_says_the_same(monkeypatch):
-    model, tokens, found = looking(32), random_tokens(14, seed=1), []
+@pytest.mark.parametrize("ways", [PLAIN, SPLIT, FUSED])
+def test_a_repeated_trace_says_the_same(monkeypatch, ways):
+    """One for the steps that bring tokens back, one for those between them, and again where room was made."""
+    model, tokens, found, traced = looking(32), random_tokens(14, seed=1), [], []
+    compiled = mx.compile
+    monkeypatch.setattr(mx, "compile", lambda function: traced.append(function) or compiled(function))
     for compiles in (False, True):
         monkeypatch.setattr(compiling, "compiles", lambda compiles=compiles: compiles)
-        conversation = begun(model, 300, revive=3)
-        found.append(said(model, conversation, tokens))
+        with trying(ways):
+            conversation = begun(model, 300, revive=3)
+            found.append(said(model, conversation, tokens))
     np.testing.assert_allclose(*found, atol=1e-4)
+    steps = [function for function in traced if isinstance(function, partial)]
+    assert 2 <= len(steps) <= 4
 
 
 def test_an_answer_can_be_undone_copied_and_said_again():
