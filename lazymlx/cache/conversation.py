@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 
 from ..config import STEP_SIZE, LazyConfig
 from ..errors import StateError
@@ -233,6 +233,11 @@ class LazyCache:
             back.append(min(budget, waiting + back[-1]))
         return tuple(back[1:])
 
+    def slots_for(self, back: Sequence[int]) -> list[Integer[mx.array, " _"]]:
+        """In each stage behind the first cut, those of the new token's row and of the rows that come back."""
+        behind = zip(self.stages[1:], back, strict=True)
+        return [mx.arange(stage.filled, stage.filled + 1 + n, dtype=mx.int32) for stage, n in behind]
+
     def came_back(self, back: Sequence[int]) -> None:
         """Count so many tokens on from each cut, and their rows and one more in each stage behind."""
         for cut, n in enumerate(back, 1):
@@ -264,8 +269,13 @@ class LazyCache:
         """All but keys and values: what the next chunk of a prompt does not write to in its first layers."""
         arrays = [stage.positions for stage in self.stages] + self.aux.arrays + [*self.prompt_queries.parts]
         arrays += [] if self.lent is None else [*self.lent.parts]
-        arrays += [] if self.recall is None else self.recall.arrays
+        arrays += self.recalled
         return arrays + ([] if self.queries is None else [self.queries])
+
+    @property
+    def recalled(self) -> list[mx.array]:
+        """What the newest answer knows of the tokens that were left behind."""
+        return [] if self.recall is None else self.recall.arrays
 
     @property
     def nbytes(self) -> int:
@@ -308,7 +318,6 @@ class LazyCache:
         computed = self.computed()
         layers = [len(stage.layers) for stage in self.stages]
         total = sum(layers) * max(self.offset, 1)
-        recalled = [] if self.recall is None else self.recall.arrays
         done = sum(n * tokens for n, tokens in zip(layers, computed, strict=True))
         return LazyStats(
             mode="lazy" if done < total or any(kept < self.turn.end for kept in self.turn.kept) else "dense",
@@ -322,7 +331,7 @@ class LazyCache:
             computed_fraction=done / total,
             revived=self.turn.revived,
             revived_fraction=self.turn.revived_layers / total,
-            kv_bytes=sum(a.nbytes for a in [*recalled, *(a for stage in self.stages for a in stage.arrays)]),
+            kv_bytes=sum(a.nbytes for a in [*self.recalled, *(a for stage in self.stages for a in stage.arrays)]),
             aux_bytes=sum(a.nbytes for a in self.aux.arrays)
             + self.prompt_queries.nbytes
             + (0 if self.lent is None else self.lent.nbytes),

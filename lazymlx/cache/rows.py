@@ -174,6 +174,10 @@ class RowBuffer:
         """A store of these slots alone."""
         return self._with(tuple(self._slots_of(part, slots) for part in self.parts))
 
+    def like(self) -> "RowBuffer":
+        """An empty store with rows in as many bits."""
+        return self._with(())
+
     def joined(self, other: "RowBuffer") -> "RowBuffer":
         """A store of the slots of both."""
         if not self.parts or not other.parts:

@@ -84,7 +84,7 @@ class KeysValues:
     def like(self) -> "KeysValues":
         """Empty, with rows in as many bits."""
         twin = KeysValues()
-        twin.keys, twin.values = self.keys.of(slice(0)), self.values.of(slice(0))
+        twin.keys, twin.values = self.keys.like(), self.values.like()
         return twin
 
     @property

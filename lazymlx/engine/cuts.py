@@ -177,12 +177,12 @@ def budgeted(
         replay: of the model's earlier steps.
         stretched: rotations depend on the length of the context.
     """
-    config, stages, budget = cache.config, cache.stages[1:], cache.config.revive
+    config, budget = cache.config, cache.config.revive
     assert budget is not None
     cache.make_room(1 + budget)
     new = mx.arange(step.start, step.stop, dtype=mx.int32)
     protected, back = cache.protected_while_generating(step), cache.coming_back(budget)
-    slots = [mx.arange(s.filled, s.filled + 1 + n, dtype=mx.int32) for s, n in zip(stages, back, strict=True)]
+    slots = cache.slots_for(back)
     kept = None
     if config.attend == "selected":
         kept = [config.let_through(cut, step.stop, protected=0, rounded=False) for cut in config.cuts]
@@ -236,8 +236,7 @@ def behind_cuts(
         rows, positions = x, new
         if n:
             best = best_waiting(importance, active, protected, depth == number, n, pool)
-            revived, came_from = cache.aux.come_back(best, number, *moved[-1:])
-            rows, positions = mx.concatenate([x, revived], axis=1), mx.concatenate([new, best])
+            rows, positions, came_from = with_returning(cache, number, x, new, best, moved)
         if known.kept is not None:
             selected = select(importance, active, protected, known.kept[number - 1], pool)
             within = active & (selected | (depth == number)) & (cache.aux.depth > number)
@@ -251,3 +250,15 @@ def behind_cuts(
     for each in moved:  # only now: a buffer that was read from is copied before it is written to
         cache.aux.leave_again(*each)
     return x, cache.behind
+
+
+def with_returning(
+    cache: LazyCache, number: int, x: mx.array, new: mx.array, best: Integer[mx.array, " R"], moved: Sequence[Moved]
+) -> tuple[Float[mx.array, "1 L D"], Integer[mx.array, " L"], Integer[mx.array, " R"]]:
+    """The new token's row and those that come back at a cut, their positions, and the slots that these came from.
+
+    Args:
+        moved: tokens that came from the cut before, and were not put back yet.
+    """
+    revived, came_from = cache.aux.come_back(best, number, *moved[-1:])
+    return mx.concatenate([x, revived], axis=1), mx.concatenate([new, best]), came_from

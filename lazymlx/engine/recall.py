@@ -27,6 +27,7 @@ from ..nn.compiling import Replay, compiled
 from ..nn.loop import Others, View, run_layers
 from ..nn.maps import Maps
 from ..nn.network import Network
+from .cuts import with_returning
 from .lookahead import FilledTokens, counts
 from .scoring import over_ranks
 from .selection import best_waiting
@@ -104,11 +105,10 @@ def recalling(
     recall = (cache.recall or recall_of(model, maps, cache)).for_places(cache.aux.places)
     back = cache.coming_back(0 if rests(cache, step) else cache.config.revive or 0)
     cache.make_room(1 + max(back))
-    stages, new = cache.stages[1:], mx.arange(step.start, step.stop, dtype=mx.int32)
-    slots = [mx.arange(s.filled, s.filled + 1 + n, dtype=mx.int32) for s, n in zip(stages, back, strict=True)]
+    new, slots = mx.arange(step.start, step.stop, dtype=mx.int32), cache.slots_for(back)
     context = step.stop if stretched else cache.aux.places
     known = RecallingStep(cache.form, recall.like(), back, context)
-    sizes = recall.sizes, context, cache.aux.rows.capacity, *(stage.capacity for stage in stages)
+    sizes = recall.sizes, context, cache.aux.rows.capacity, *(stage.capacity for stage in cache.stages[1:])
     me: Any = weakref.proxy(model)  # a trace is kept by the model, and must not keep it
     given = [x, new], slots, recall.arrays, cache.protected_while_generating(step), cache.behind
     key = None if stretched else (known.form, back, sizes, ways())
@@ -145,8 +145,7 @@ def _behind_cuts(
         depth, rows, positions = cache.aux.depth, x, new
         if n:
             best = best_waiting(wanted, depth >= number, protected, depth == number, n)
-            revived, came_from = cache.aux.come_back(best, number, *moved[-1:])
-            rows, positions = mx.concatenate([x, revived], axis=1), mx.concatenate([new, best])
+            rows, positions, came_from = with_returning(cache, number, x, new, best, moved)
         span = cache.stages[number].put(positions, slots[number - 1], known.context)
         rows, seen = run_recalling(model, cache, recall, number, rows, positions, span)
         x, paid = rows[:, :1], paid + seen

@@ -22,5 +22,10 @@ def interval(groups: Sequence[Sequence[float]]) -> Interval | None:
     return float(low), float(high)
 
 
+def with_ends(mean: float, ends: Interval | None, form: str) -> str:
+    """A mean and, where there is one, its interval, as they stand in tables."""
+    return f"{mean:{form}}" + (f" [{', '.join(f'{end:{form}}' for end in ends)}]" if ends else "")
+
+
 def _means(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return values[rng.integers(len(values), size=(DRAWS, len(values)))].mean(axis=1)

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from ..errors import UsageError
-from .intervals import interval
+from .intervals import interval, with_ends
 
 JudgedRow = dict[str, Any]
 NEEDED = {"task", "index", "policy", "point", "score", "nats_rise", "prefill_fraction"}
@@ -74,10 +74,9 @@ def _cells(
     cells = [" ".join(name), f"{1 / fmean(row['prefill_fraction'] for rows in by_task for row in rows):.2f}x"]
     for rows in by_task:
         lost = [100 * (row["score"] - dense[row["task"]][row["index"]]["score"]) for row in rows]
-        cells += [_with_interval(lost, "+.1f"), _with_interval([row["nats_rise"] for row in rows], ".3f")]
+        cells += [_mean(lost, "+.1f"), _mean([row["nats_rise"] for row in rows], ".3f")]
     return cells
 
 
-def _with_interval(values: Sequence[float], form: str) -> str:
-    found = interval([values])
-    return f"{fmean(values):{form}}" + ("" if found is None else f" [{found[0]:{form}}, {found[1]:{form}}]")
+def _mean(values: Sequence[float], form: str) -> str:
+    return with_ends(fmean(values), interval([values]), form)

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import UsageError
-from .intervals import interval
+from .intervals import interval, with_ends
 from .store import Row, Store
 
 KIND = "lazymlx quality"
@@ -201,9 +201,9 @@ def _with_interval(line: TableLine, name: str, times: float, form: str) -> str:
     """A difference from the dense model, which has none from itself."""
     if line["policy"] == "dense":
         return ""
-    text, ends = f"{times * line[name]:+{form}}", line[f"{name}_interval"]
-    bounds = f" [{', '.join(f'{times * end:+{form}}' for end in ends)}]" if ends else ""
-    return f"{text}{bounds}{ALIKE if _alike(line, name) else ''}"
+    found = line[f"{name}_interval"]
+    ends = (times * found[0], times * found[1]) if found else None
+    return with_ends(times * line[name], ends, f"+{form}") + (ALIKE if _alike(line, name) else "")
 
 
 def measured(found: Sequence[TableLine]) -> list[str]:
