@@ -139,9 +139,10 @@ def serving(run: Run) -> str:
 
 
 def judged_answers(run: Sequence[judged.JudgedRow], *names: str) -> str:
-    """A policy's answers beside the dense model's."""
+    """Answers beside the dense model's, a row for each policy and point."""
     heads, body = judged.table(run, dict(name.split("=", 1) for name in names))
-    return _table(heads, body, texts=(0,))
+    marked = any(cell.startswith("(") for row in body for cell in row)
+    return _table(heads, body, texts=(0,)) + (f"\n\n{judged.LEGEND}" if marked else "")
 
 
 LOADERS: dict[str, Callable[[Path], Any]] = {

@@ -147,8 +147,8 @@ def judged_rows(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def answer(index: int, policy: str, score: float, rise: float = 0.0, share: float = 0.5) -> dict:
-    point = "" if policy == "dense" else "8:0.5"
+def answer(index: int, policy: str, score: float, rise: float = 0.0, share: float = 0.5, point: str = "8:0.5") -> dict:
+    point = "" if policy == "dense" else point
     of = {"task": "a/b", "index": index, "policy": policy, "point": point}
     return {**of, "score": score, "nats_rise": rise, "prefill_fraction": share}
 
@@ -164,6 +164,21 @@ def test_answers_stand_beside_the_dense_models(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("<!-- judged: run.jsonl.gz a/b=facts -->\n<!-- /judged -->\n", encoding="utf-8")
     assert main([str(tmp_path / "page.md"), "--results", str(tmp_path)]) == 0
     assert "| lazy 8:0.5 | 2.00x | -50.0" in (tmp_path / "page.md").read_text(encoding="utf-8")
+
+
+def test_of_several_points_those_not_told_apart_from_dense_stand_in_parentheses(tmp_path: Path) -> None:
+    """One misses every second answer and one none; a table of one point has no such marks."""
+    rows = [answer(n, "dense", 1.0) for n in range(20)]
+    good = [answer(n, "lazy", 1.0, (-1) ** n * 0.2) for n in range(20)]
+    bad = [answer(n, "lazy", n % 2, 0.3, 0.25, "4:0.2") for n in range(20)]
+    judged_rows(tmp_path / "run.jsonl.gz", rows + good + bad)
+    (tmp_path / "page.md").write_text("<!-- judged: run.jsonl.gz -->\n<!-- /judged -->\n", encoding="utf-8")
+    assert main([str(tmp_path / "page.md"), "--results", str(tmp_path)]) == 0
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "| lazy 8:0.5 | 2.00x | (+0.0 [+0.0, +0.0]) | (0.000 [-0." in text
+    assert "| lazy 4:0.2 | 4.00x | -50.0 [-" in text and "| 0.300 [0.300, 0.300] |\n\nIn parentheses" in text
+    _, body = judged.table(rows + good, {})
+    assert not [cell for row in body[1:] for cell in row if cell.startswith("(")]
 
 
 @pytest.mark.parametrize("rows", [[], [{"task": "a/b"}]])

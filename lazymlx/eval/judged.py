@@ -17,6 +17,7 @@ from .intervals import interval, with_ends
 
 JudgedRow = dict[str, Any]
 NEEDED = {"task", "index", "policy", "point", "score", "nats_rise", "prefill_fraction"}
+LEGEND = "In parentheses: not told apart from dense, since the interval holds 0."
 
 
 def read(path: Path) -> list[JudgedRow]:
@@ -40,7 +41,7 @@ def read(path: Path) -> list[JudgedRow]:
 
 def table(rows: Sequence[JudgedRow], names: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows: for every policy, each task's difference from the dense score in points and the rise in nats a
-    token, with their 95% intervals.
+    token, with their 95% intervals. Where several policies or points are compared, see `LEGEND`.
 
     Args:
         names: of the tasks, in the order of the columns; all of them, by their own names, if there are none.
@@ -60,7 +61,8 @@ def table(rows: Sequence[JudgedRow], names: Mapping[str, str]) -> tuple[list[str
         raise UsageError(f"the run has no task {unknown[0]!r}; it has {', '.join(sorted(by_task))}")
     heads = ["", "FLOP-ideal", *(head for task in tasks for head in (names.get(task, task), "nats a token"))]
     dense = ["dense", "1.00x", *(cell for task in tasks for cell in (_dense(by_task[task]), "-"))]
-    body = [_cells(name, [found[task] for task in tasks], by_task) for name, found in by_policy.items()]
+    several = len(by_policy) > 1
+    body = [_cells(name, [found[task] for task in tasks], by_task, several) for name, found in by_policy.items()]
     return heads, [dense, *body]
 
 
@@ -69,14 +71,19 @@ def _dense(rows: Mapping[int, JudgedRow]) -> str:
 
 
 def _cells(
-    name: tuple[str, str], by_task: Sequence[Sequence[JudgedRow]], dense: Mapping[str, Mapping[int, JudgedRow]]
+    name: tuple[str, str],
+    by_task: Sequence[Sequence[JudgedRow]],
+    dense: Mapping[str, Mapping[int, JudgedRow]],
+    several: bool,
 ) -> list[str]:
     cells = [" ".join(name), f"{1 / fmean(row['prefill_fraction'] for rows in by_task for row in rows):.2f}x"]
     for rows in by_task:
         lost = [100 * (row["score"] - dense[row["task"]][row["index"]]["score"]) for row in rows]
-        cells += [_mean(lost, "+.1f"), _mean([row["nats_rise"] for row in rows], ".3f")]
+        cells += [_mean(lost, "+.1f", several), _mean([row["nats_rise"] for row in rows], ".3f", several)]
     return cells
 
 
-def _mean(values: Sequence[float], form: str) -> str:
-    return with_ends(fmean(values), interval([values]), form)
+def _mean(values: Sequence[float], form: str, several: bool) -> str:
+    ends = interval([values])
+    cell = with_ends(fmean(values), ends, form)
+    return f"({cell})" if several and ends is not None and ends[0] <= 0 <= ends[1] else cell
