@@ -77,8 +77,9 @@ class LazyConfig:
     filled: FilledUse = field(
         default="kept",
         metadata={
-            "help": "predicted keys and values of tokens left behind: seen by the tokens of a prompt that go on; kept "
-            "in few bits for those of the answer too, and what it attends to comes back; or used for choosing alone",
+            "help": "predicted keys and values of tokens left behind: seen by the tokens of a prompt that look ahead, "
+            "when they go on; kept in few bits for those of the answer too, and what it attends to comes back; or used "
+            "for choosing alone",
             "choices": ("kept", "seen", "choosing"),
         },
     )

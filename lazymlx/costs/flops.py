@@ -85,7 +85,7 @@ class Looking:
 
     Attributes:
         rows: that look at each cut.
-        seen: whether the rows that go on attend to filled keys.
+        seen: whether these rows attend to filled keys when they go on.
         rank: of the maps; None for full ones.
     """
 
@@ -106,7 +106,8 @@ def looking_flops(sizes: Sizes, cuts: Sequence[Cut], length: int, kept: Sequence
     """Operations of filling and looking, for a prompt of `length` tokens of which `kept[j]` pass cut j.
 
     At each cut all tokens are filled in all layers behind it, and some rows run over them. Where filled keys are seen,
-    those left behind are filled once more in the layers that the others run through, which attend to them.
+    those left behind are filled once more in the layers that the others run through, and those that looked attend to
+    them.
     """
     N, D = 2 * sizes.H_kv * sizes.D_h, sizes.D
     fill = 2.0 * (D * N if looking.rank is None else looking.rank * (D + N))
@@ -118,7 +119,7 @@ def looking_flops(sizes: Sizes, cuts: Sequence[Cut], length: int, kept: Sequence
         total += (sizes.layers - start) * (length * fill + looking.rows * one_row)
         if looking.seen:
             behind = length - through
-            total += (stop - start) * behind * (fill + 2.0 * sizes.H * sizes.D_h * through)  # half of it comes later
+            total += (stop - start) * behind * (fill + 4.0 * sizes.H * sizes.D_h * looking.rows)
     return total
 
 

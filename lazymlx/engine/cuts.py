@@ -82,10 +82,10 @@ def exactly(
         within = active if some else None
         filling = ahead if config.filled != "choosing" else None
         filled = FilledTokens(model, filling, cache, number) if filling is not None else None
+        seen = Seen(within, first or n_missing == 0)
         if filled:
-            rows, queries = run_beside(model, cache, number, step, rows, positions, filled)
+            rows, queries = run_beside(model, cache, number, step, rows, positions, seen, filled)
         else:
-            seen = Seen(within, first or n_missing == 0)
             rows, queries = run_rising(model, cache, number, step, rows, positions, seen)
         if slots is not None and number < len(config.cuts):
             cache.aux.leave_again(slots, rows[:, :n_missing])

@@ -8,6 +8,7 @@ the paper.
 """
 
 from collections import deque
+from math import ceil
 
 import mlx.core as mx
 from jaxtyping import Float, Integer
@@ -24,6 +25,7 @@ from .scoring import over_ranks
 # Over so many neighbours importance is averaged. Wider than where nothing looks ahead, since an answer that is a string
 # of its own, such as a hash, is attended to where it begins, and is needed to its end. Each one's own counts once more.
 POOL_AHEAD, OWN = 63, 1 / 63
+LOOKED_THROUGH = 1.0  # share of the layers behind a cut that a look goes through
 LAYERS_IN_HAND = 2  # whose filled keys the device may hold at a time
 
 
@@ -46,7 +48,7 @@ class FilledTokens:
     """
 
     def __init__(self, model: Network, maps: Maps, cache: LazyCache, number: int, looking: tuple[int, int] = (0, 0)):
-        self.model, self.context = model, cache.offset
+        self.model, self.number, self.context = model, number, cache.offset
         self.parts: list[tuple[CutMap, mx.array, mx.array]] = []
         for at, cut in enumerate(cache.config.cuts[:number], 1):
             positions = waiting_at(cache, at)
@@ -75,27 +77,34 @@ def importance_ahead(model: Network, maps: Maps, cache: LazyCache, number: int, 
     Of a layer it is the most that any head of any row pays: few heads fetch, and a mean over all hides what they look
     at. The layers' are added up.
     """
-    count = looking_rows(cache, step)
+    count, importance = looking_rows(cache, step), mx.zeros((cache.aux.places,))
     at = mx.arange(step.stop - count, step.stop, dtype=mx.int32)
     x = cache.aux.rows.at(cache.aux.slots[at])[None]
-    importance = mx.zeros((cache.aux.places,))
+    last = last_looked(cache.config.cuts[number - 1].layer, len(model.layers))
     for later in range(number, len(cache.stages)):
-        x, seen = _look(model, maps, cache, number, later, x, at, step.window)
-        importance = importance + seen
+        start, stop = cache.layers_of(later)
+        if start < last:
+            filled = FilledTokens(model, maps, cache, later, looking=(number, count))
+            x, seen = _look(filled, cache, range(start, min(stop, last)), x, at, step.window)
+            importance = importance + seen
     return importance
 
 
+def last_looked(cut: int, layers: int) -> int:
+    """The layer before which a look ends."""
+    return cut + ceil(LOOKED_THROUGH * (layers - cut))
+
+
 def _look(
-    model: Network, maps: Maps, cache: LazyCache, number: int, later: int, x: mx.array, at: mx.array, window: int
+    filled: FilledTokens, cache: LazyCache, layers: range, x: mx.array, at: mx.array, window: int
 ) -> tuple[Float[mx.array, "1 L D"], Float[mx.array, " P"]]:
-    """Through the layers of one stage: the rows' outputs, and what they attend to, by position."""
-    stage, (start, stop) = cache.stages[later], cache.layers_of(later)
-    filled = FilledTokens(model, maps, cache, later, looking=(number, len(at)))
+    """Through layers of one stage: the rows' outputs, and what they attend to, by position."""
+    model, stage, begun = filled.model, cache.stages[filled.number], deque[mx.array]()
     positions = mx.concatenate([*filled.positions, stage.positions[: stage.filled]])
     seen = mx.concatenate([positions, at])
-    mask, paid, begun = causal(at, seen), mx.zeros(seen.shape), deque[mx.array]()
-    for layer in range(start, stop):
-        parts = [*filled.of(layer), *_computed(stage.layers[layer - start], stage.filled)]
+    mask, paid = causal(at, seen), mx.zeros(seen.shape)
+    for index, layer in enumerate(layers):
+        parts = [*filled.of(layer), *_computed(stage.layers[index], stage.filled)]
         others = Others(positions, lambda _, parts=parts: parts)
         view = View(at, mask, Span(context=cache.offset), others=others, wanted=True)
         one = slice(layer, layer + 1)

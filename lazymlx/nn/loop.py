@@ -85,7 +85,7 @@ def run_layers(
         The last layer's outputs, and the rows as they went through these layers.
     """
     views: dict[int | None, tuple[int, Mask]] = {None: (0, view.mask)}
-    begun, rows_of, most = deque[mx.array](), dict[int, Rows](), _in_hand(x)
+    begun, rows_of, most = deque[mx.array](), dict[int, Rows](), _in_hand(x, view)
     if at_once is not None:
         mx.async_eval(x)
     for index, (layer, window) in enumerate(zip(layers, windows, strict=True)):
@@ -112,10 +112,10 @@ def run_layers(
     return x, rows_of
 
 
-def _in_hand(x: mx.array) -> int:
-    """How many layers of these rows the device may have before it."""
-    on_cpu = mx.default_device() == mx.Device(mx.cpu)
-    return max((IN_HAND_CPU if on_cpu else IN_HAND) // x.shape[1], 2)
+def _in_hand(x: mx.array, view: View) -> int:
+    """How many layers of these rows, and of those beside them, the device may have before it."""
+    on_cpu, beside = mx.default_device() == mx.Device(mx.cpu), 0 if view.others is None else len(view.others.positions)
+    return max((IN_HAND_CPU if on_cpu else IN_HAND) // (x.shape[1] + beside), 2)
 
 
 def _through(window: int, x: mx.array, view: View, stage: StageCache | None) -> tuple[int, Mask]:

@@ -95,9 +95,10 @@ class LayerMap:
     bias: Float[mx.array, " N"]
 
     def __call__(self, x: Float[mx.array, "*B D"]) -> Float[mx.array, "*B N"]:
-        for factor in self.factors:
+        *inner, last = self.factors
+        for factor in inner:
             x = factor(x)
-        return x + self.bias.astype(x.dtype)
+        return mx.addmm(self.bias.astype(x.dtype), x, last.full().T)
 
     def used_in(self, dtype: mx.Dtype) -> "LayerMap":
         return LayerMap(tuple(factor.used_in(dtype) for factor in self.factors), self.bias)
@@ -154,8 +155,9 @@ class CutMap:
     def of_scaled(self, layer: int, x: Float[mx.array, "1 L D"]) -> tuple[mx.array, mx.array]:
         """As `predict`, from states that are scaled already: once for all layers."""
         heads = self.kv_heads[layer - self.cut]
-        both = self.layers[layer - self.cut](x).reshape(*x.shape[:2], 2, heads, -1).transpose(2, 0, 3, 1, 4)
-        return both[0], both[1]
+        both = self.layers[layer - self.cut](x).reshape(*x.shape[:2], 2 * heads, -1).transpose(0, 2, 1, 3)
+        keys, values = mx.split(both, 2, axis=1)  # views, where an index would copy
+        return keys, values
 
     def part(self, ranks: Ranks) -> "CutMap":
         """To the keys and values of a rank's heads."""

@@ -24,7 +24,7 @@ def counted(cuts: tuple[Cut, ...], length: int, kept: list[int], rows: int, seen
     stops = [*(cut.layer for cut in cuts[1:]), SMALL.layers]
     for cut, stop, through in zip(cuts, stops, kept, strict=True):
         for _ in range(cut.layer, stop):
-            total += seen * ((length - through) * fill + a_pair * through * (length - through) / 2)
+            total += seen * (length - through) * (fill + a_pair * rows)
     return total
 
 

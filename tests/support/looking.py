@@ -115,8 +115,11 @@ class LookingReference:
             come = sorted(p for p in active if self.depth[p] == number)
             x = np.array([self.hidden[p] for p in come])
             self.depth |= dict.fromkeys(come, number + 1)
+            asking = min(settings.lookahead, len(new))
+            parts = [(slice(None, -asking), False), (slice(-asking, None), settings.seen)]
             for layer in self.layers(number):
-                x, _, _ = self.through(layer, x, come, everyone, settings.seen, keep=True)
+                through = [self.through(layer, x[p], come[p], everyone, seen, keep=True) for p, seen in parts if come[p]]
+                x = np.concatenate([out for out, _, _ in through])
             self.hidden |= dict(zip(come, x, strict=True))
         self.end, self.kept, self.paid = N, {}, {}
         return self.llama.logits(x[-1])
