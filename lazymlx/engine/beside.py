@@ -25,11 +25,14 @@ def run_beside(
     seen: Seen,
     filled: FilledTokens,
 ) -> tuple[Float[mx.array, "1 T D"], Float[mx.array, "1 H W D_h"]]:
-    """Run rows at rising positions through a stage, see `stages.run_rising`; the last ones, those that looked ahead, see filled
-    keys."""
-    document, outs = x.shape[1] - looking_rows(cache, step), []
+    """Run rows at rising positions through a stage, see `stages.run_rising`.
+
+    The last ones, those that looked ahead, see filled keys.
+    """
+    question, outs = looking_rows(cache, step), []
+    document = x.shape[1] - question
     if document:
-        out, _ = run_rising(model, cache, number, step, x[:, :document], positions[:document], seen)
+        out, _ = run_rising(model, cache, number, step, x[:, :document], positions[:document], seen, question)
         outs.append(out)
     out, queries = _question(model, cache, number, step, x[:, document:], positions[document:], filled)
     return mx.concatenate([*outs, out], axis=1), queries

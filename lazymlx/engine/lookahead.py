@@ -8,7 +8,6 @@ the paper.
 """
 
 from collections import deque
-from math import ceil
 
 import mlx.core as mx
 from jaxtyping import Float, Integer
@@ -25,7 +24,6 @@ from .scoring import over_ranks
 # Over so many neighbours importance is averaged. Wider than where nothing looks ahead, since an answer that is a string
 # of its own, such as a hash, is attended to where it begins, and is needed to its end. Each one's own counts once more.
 POOL_AHEAD, OWN = 63, 1 / 63
-LOOKED_THROUGH = 1.0  # share of the layers behind a cut that a look goes through
 LAYERS_IN_HAND = 2  # whose filled keys the device may hold at a time
 
 
@@ -80,30 +78,22 @@ def importance_ahead(model: Network, maps: Maps, cache: LazyCache, number: int, 
     count, importance = looking_rows(cache, step), mx.zeros((cache.aux.places,))
     at = mx.arange(step.stop - count, step.stop, dtype=mx.int32)
     x = cache.aux.rows.at(cache.aux.slots[at])[None]
-    last = last_looked(cache.config.cuts[number - 1].layer, len(model.layers))
     for later in range(number, len(cache.stages)):
-        start, stop = cache.layers_of(later)
-        if start < last:
-            filled = FilledTokens(model, maps, cache, later, looking=(number, count))
-            x, seen = _look(filled, cache, range(start, min(stop, last)), x, at, step.window)
-            importance = importance + seen
+        filled = FilledTokens(model, maps, cache, later, looking=(number, count))
+        x, seen = _look(filled, cache, x, at, step.window)
+        importance = importance + seen
     return importance
 
 
-def last_looked(cut: int, layers: int) -> int:
-    """The layer before which a look ends."""
-    return cut + ceil(LOOKED_THROUGH * (layers - cut))
-
-
 def _look(
-    filled: FilledTokens, cache: LazyCache, layers: range, x: mx.array, at: mx.array, window: int
+    filled: FilledTokens, cache: LazyCache, x: mx.array, at: mx.array, window: int
 ) -> tuple[Float[mx.array, "1 L D"], Float[mx.array, " P"]]:
-    """Through layers of one stage: the rows' outputs, and what they attend to, by position."""
+    """Through the layers of one stage: the rows' outputs, and what they attend to, by position."""
     model, stage, begun = filled.model, cache.stages[filled.number], deque[mx.array]()
     positions = mx.concatenate([*filled.positions, stage.positions[: stage.filled]])
     seen = mx.concatenate([positions, at])
     mask, paid = causal(at, seen), mx.zeros(seen.shape)
-    for index, layer in enumerate(layers):
+    for index, layer in enumerate(range(*cache.layers_of(filled.number))):
         parts = [*filled.of(layer), *_computed(stage.layers[index], stage.filled)]
         others = Others(positions, lambda _, parts=parts: parts)
         view = View(at, mask, Span(context=cache.offset), others=others, wanted=True)

@@ -76,16 +76,17 @@ def run_rising(
     x: Float[mx.array, "1 L D"],
     positions: Integer[mx.array, " L"],
     seen: Seen,
+    ahead: int = 0,
 ) -> tuple[Float[mx.array, "1 T D"], Float[mx.array, "1 H W D_h"]]:
     """Run rows at rising positions through a stage, in equal parts of at most `step.rows_at_a_time`.
 
-    Returns its outputs (in the last stage only the last one of each part), and the newest queries.
+    `ahead` more are to come soon. Returns its outputs (in the last stage only the last one of each part), and the newest queries.
     """
     stage, L, outs, queries = cache.stages[number], x.shape[1], [], None
     last_only = number == len(cache.config.cuts)
     for chunk in parts_of(L, step.rows_at_a_time):
         start, rows, at = chunk.start, x[:, chunk], positions[chunk]
-        span = stage.append(at, step.stop, ahead=L - chunk.stop)
+        span = stage.append(at, step.stop, ahead=L - chunk.stop + ahead)
         view = View(at, seen.mask(stage, at), span, seen.within)
 
         def report(done: int, before: int = start) -> None:

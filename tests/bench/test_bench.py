@@ -279,7 +279,8 @@ def test_looking_ahead_is_measured_beside_the_same_schedule_without_it(pair: Pai
         "1:0.5,2:0.25 looking, choosing",
     ]
     assert blind.ideal > choosing.ideal > seen.ideal == kept.ideal > 0
-    assert kept.kv_bytes > seen.kv_bytes == choosing.kv_bytes
+    # written in two parts, up to a multiple of `STEP` slots; what comes at once has as many as it needs
+    assert kept.kv_bytes > seen.kv_bytes >= choosing.kv_bytes
     assert [len(r.ttft_s) for r in bench.records[-4:]] == [2] * 4
 
 

@@ -118,8 +118,10 @@ class LookingReference:
             asking = min(settings.lookahead, len(new))
             parts = [(slice(None, -asking), False), (slice(-asking, None), settings.seen)]
             for layer in self.layers(number):
-                through = [self.through(layer, x[p], come[p], everyone, seen, keep=True) for p, seen in parts if come[p]]
-                x = np.concatenate([out for out, _, _ in through])
+                outs = [
+                    self.through(layer, x[p], come[p], everyone, seen, keep=True)[0] for p, seen in parts if come[p]
+                ]
+                x = np.concatenate(outs)
             self.hidden |= dict(zip(come, x, strict=True))
         self.end, self.kept, self.paid = N, {}, {}
         return self.llama.logits(x[-1])
