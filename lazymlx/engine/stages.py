@@ -80,8 +80,8 @@ def run_rising(
 ) -> tuple[Float[mx.array, "1 T D"], Float[mx.array, "1 H W D_h"]]:
     """Run rows at rising positions through a stage, in equal parts of at most `step.rows_at_a_time`.
 
-    `ahead` more are to come soon. Returns its outputs (in the last stage only the last one of each part), and the newest
-    queries.
+    `ahead` more are to come soon. Returns its outputs (in the last stage only the last one of each part), and the
+    newest queries.
     """
     stage, L, outs, queries = cache.stages[number], x.shape[1], [], None
     last_only = number == len(cache.config.cuts)
