@@ -118,8 +118,8 @@ def looking_flops(sizes: Sizes, cuts: Sequence[Cut], length: int, kept: Sequence
             continue
         total += (sizes.layers - start) * (length * fill + looking.rows * one_row)
         if looking.seen:
-            behind = length - through
-            total += (stop - start) * behind * (fill + 4.0 * sizes.H * sizes.D_h * looking.rows)
+            behind, asking = length - through, min(looking.rows, through)
+            total += (stop - start) * behind * (fill + 4.0 * sizes.H * sizes.D_h * asking)
     return total
 
 
