@@ -55,5 +55,4 @@ def _question(
     view = View(positions, mask, span, others=others, wanted=True)
     last_only = number == len(cache.config.cuts)
     out, scoring = run_stage(model, cache, number, x, view, last_only=last_only, at_once=lambda _: None)
-    mx.async_eval(out)
     return out, scoring.queries[:, :, -step.window :]
