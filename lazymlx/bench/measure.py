@@ -106,10 +106,11 @@ class Bench:
         record = new_record(variant, length)
         self._budget.reserve(self._expected(variant, length))
         seconds = measured_memory(self.pair, variant, prompt, record)
-        if self.plan.rounds and compiles():  # that took a minute of this run, and takes none of the next ones
-            begin = perf_counter()
-            timed(self.pair, variant, prompt, 2 if "decode" in self.plan.what and variant.decodes else 0)
-            seconds = perf_counter() - begin
+        if self.plan.rounds and compiles():  # for minutes, a prompt's kernels and then an answer's, and never again
+            for _ in range(2):
+                begin = perf_counter()
+                timed(self.pair, variant, prompt, 2 if "decode" in self.plan.what and variant.decodes else 0)
+                seconds = perf_counter() - begin
         self._note(variant, length, seconds)
         if variant.lazy is not None and variant.lazy.cuts and self._sizes is not None:
             looking = Looking.of(variant.lazy, self.pair.ours.engine.maps)

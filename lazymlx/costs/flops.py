@@ -13,6 +13,7 @@ from typing import Any
 from ..config import LazyConfig
 from ..nn.maps import Maps
 from ..nn.network import Network
+from ..nn.windows import looked_through
 from ..schedule import Cut
 
 RowCount = float | int  # tokens computed in a layer; a share of a length need not be whole
@@ -105,7 +106,7 @@ class Looking:
 def looking_flops(sizes: Sizes, cuts: Sequence[Cut], length: int, kept: Sequence[RowCount], looking: Looking) -> float:
     """Operations of filling and looking, for a prompt of `length` tokens of which `kept[j]` pass cut j.
 
-    At each cut all tokens are filled in all layers behind it, and some rows run over them. Where filled keys are seen,
+    At each cut all tokens are filled in the layers that are looked through, and some rows run over them. Where filled keys are seen,
     those left behind are filled once more in the layers that the others run through, and those that looked attend to
     them.
     """
@@ -116,7 +117,8 @@ def looking_flops(sizes: Sizes, cuts: Sequence[Cut], length: int, kept: Sequence
     for (start, stop), through in zip(pairwise(edges), kept, strict=True):
         if through == length:
             continue
-        total += (sizes.layers - start) * (length * fill + looking.rows * one_row)
+        looked = looked_through(sizes.windows or (None,) * sizes.layers, start)
+        total += len(looked) * (length * fill + looking.rows * one_row)
         if looking.seen:
             behind, asking = length - through, min(looking.rows, through)
             total += (stop - start) * behind * (fill + 4.0 * sizes.H * sizes.D_h * asking)

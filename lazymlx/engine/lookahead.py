@@ -1,4 +1,4 @@
-"""Looking ahead: the question runs through the layers behind a cut before anything else does, to learn what it needs.
+"""Looking ahead: the question runs through layers behind a cut before anything else does, to learn what it needs.
 
 The tokens that wait have no keys and values there yet, so these are predicted from their hidden states at the cut by
 linear maps (`nn.maps`): they are *filled*. The last rows of the prompt then attend to filled keys, and to exact ones
@@ -19,6 +19,7 @@ from ..nn.attend import Parts
 from ..nn.loop import Others, View, run_layers
 from ..nn.maps import CutMap, Maps
 from ..nn.network import Network
+from ..nn.windows import looked_through
 from .scoring import over_ranks
 
 # Over so many neighbours importance is averaged. Wider than where nothing looks ahead, since an answer that is a string
@@ -70,30 +71,36 @@ class FilledTokens:
 
 
 def importance_ahead(model: Network, maps: Maps, cache: LazyCache, number: int, step: Step) -> Float[mx.array, " P"]:
-    """Importance at a cut: what the last `window` rows attend to in the layers behind it that see everything.
+    """Importance at a cut: what the last `window` rows attend to in the first half of the layers behind it that see
+    everything.
 
     Of a layer it is the most that any head of any row pays: few heads fetch, and a mean over all hides what they look
     at. The layers' are added up.
     """
+    looked = looked_through(model.windows, cache.config.cuts[number - 1].layer)
     count, importance = looking_rows(cache, step), mx.zeros((cache.aux.places,))
     at = mx.arange(step.stop - count, step.stop, dtype=mx.int32)
     x = cache.aux.rows.at(cache.aux.slots[at])[None]
     for later in range(number, len(cache.stages)):
+        start, stop = cache.layers_of(later)
+        layers = range(start, min(stop, looked.stop))
+        if not layers:
+            break
         filled = FilledTokens(model, maps, cache, later, looking=(number, count))
-        x, seen = _look(filled, cache, x, at, step.window)
+        x, seen = _look(filled, cache, layers, x, at, step.window)
         importance = importance + seen
     return importance
 
 
 def _look(
-    filled: FilledTokens, cache: LazyCache, x: mx.array, at: mx.array, window: int
+    filled: FilledTokens, cache: LazyCache, layers: range, x: mx.array, at: mx.array, window: int
 ) -> tuple[Float[mx.array, "1 L D"], Float[mx.array, " P"]]:
-    """Through the layers of one stage: the rows' outputs, and what they attend to, by position."""
+    """Through the first layers of one stage: the rows' outputs, and what they attend to, by position."""
     model, stage, begun = filled.model, cache.stages[filled.number], deque[mx.array]()
     positions = mx.concatenate([*filled.positions, stage.positions[: stage.filled]])
     seen = mx.concatenate([positions, at])
     mask, paid = causal(at, seen), mx.zeros(seen.shape)
-    for index, layer in enumerate(range(*cache.layers_of(filled.number))):
+    for index, layer in enumerate(layers):
         parts = [*filled.of(layer), *_computed(stage.layers[index], stage.filled)]
         others = Others(positions, lambda _, parts=parts: parts)
         view = View(at, mask, Span(context=cache.offset), others=others, wanted=True)

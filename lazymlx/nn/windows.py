@@ -29,6 +29,14 @@ def sight(windows: Windows) -> int | None:
     return None if None in windows else max(window for window in windows if window is not None)
 
 
+def looked_through(windows: Windows, cut: int) -> range:
+    """The layers that a look at a cut runs through: up to the middle one of those behind it that see everything. The
+    others change little of what is chosen (log of 2026-11-30, "through half of the layers")."""
+    layers = range(cut, len(windows))
+    seeing = [layer for layer in layers if windows[layer] is None] or layers
+    return range(cut, seeing[(len(seeing) - 1) // 2] + 1)
+
+
 def resolved(lazy: LazyConfig, windows: Windows) -> LazyConfig:
     """A configuration with cuts for a model with these windows.
 

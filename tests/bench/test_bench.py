@@ -8,6 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
+from lazymlx.bench import measure
 from lazymlx.bench import plan as plans
 from lazymlx.bench.figures import plot_growth, plot_speed
 from lazymlx.bench.growth import fit, fits, sentence
@@ -225,6 +226,31 @@ def test_a_budget_that_is_spent_leaves_what_was_measured(pair: Pair, plan: Bench
     assert len(done) == 8
     assert [len(record.ttft_s) for record in bench.records] == [1] * 4
     assert rows(document(bench, MACHINE))
+
+
+def test_minutes_that_kernels_compile_for_are_not_taken_for_the_time_of_a_run(
+    pair: Pair, plan: BenchPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fresh card compiles a prompt's kernels in the first run of a variant, and those of an answer in the second."""
+    now, runs = 0.0, dict[str, int]()
+
+    def ran(pair: Pair, variant: plans.BenchVariant, *_: object) -> tuple[float, None]:
+        nonlocal now
+        runs[variant.name] = runs.get(variant.name, 0) + 1
+        now += 60.0 if runs[variant.name] < 3 else 1.0
+        return 1.0, None
+
+    for name, fake in (
+        ("compiles", lambda: True),
+        ("perf_counter", lambda: now),
+        ("timed", ran),
+        ("measured_memory", lambda *args: ran(*args)[0]),
+    ):
+        monkeypatch.setattr(measure, name, fake)
+    once = replace(plan, lengths=(32,), schedules=(), stock_steps=(None,), budgets=(), what=("ttft", "decode"))
+    bench = Bench(pair, replace(once, budget_s=2 * 121 + 2 * once.rounds), clock=lambda: now)
+    bench.run()
+    assert bench.complete and [len(record.ttft_s) for record in bench.records] == [once.rounds] * 2
 
 
 def test_the_runs_that_were_announced_are_made(pair: Pair, plan: BenchPlan) -> None:

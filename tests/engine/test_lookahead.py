@@ -18,6 +18,7 @@ from lazymlx.config import LazyConfig
 from lazymlx.engine.model import Model
 from lazymlx.generation import generate_step
 from lazymlx.nn.maps import CutMap, Factor, LayerMap, Maps
+from lazymlx.nn.windows import looked_through
 from lazymlx.prefill import Limits, prefill, read
 
 CUTS = ((2, 0.4), (4, 0.15))
@@ -119,6 +120,21 @@ def test_keep_1_is_the_dense_model_whatever_maps_are_loaded(filled):
         np.testing.assert_allclose(np.array(found[0]), np.array(model()(mx.array([tokens]))[0, -1]), atol=1e-4)
     finally:
         model().look_with(None)
+
+
+@pytest.mark.parametrize(
+    ("windows", "cut", "stop"),
+    [
+        ((None,) * 6, 2, 4),
+        ((None,) * 6, 3, 5),
+        ((None,) * 6, 5, 6),
+        ((8, 8, None, 8, 8, None), 3, 6),  # what has a window tells nothing of far tokens
+        ((None, 8, 8, None, 8, None, 8, None), 1, 6),
+        ((8,) * 6, 2, 4),  # all have one: see `Network.sight`
+    ],
+)
+def test_a_look_goes_through_the_first_half_of_the_layers_that_see_everything(windows, cut, stop):
+    assert looked_through(windows, cut) == range(cut, stop)
 
 
 def test_the_papers_mode_never_looks(looking):

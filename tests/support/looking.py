@@ -85,7 +85,8 @@ class LookingReference:
     def importance(self, number: int, new: list[int]) -> np.ndarray:
         settings, at = self.settings, new[-self.settings.lookahead :]
         x, total = np.array([self.hidden[p] for p in at]), np.zeros(len(self.depth))
-        for layer in range(settings.cuts[number - 1][0], self.llama.shape.layers):
+        cut = settings.cuts[number - 1][0]
+        for layer in range(cut, cut + (self.llama.shape.layers - cut + 1) // 2):
             x, paid, seen = self.through(layer, x, at, sorted(self.depth), True, keep=False)
             total[seen] += paid[:, -settings.window :].max(axis=(0, 1))
         return total
