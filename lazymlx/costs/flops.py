@@ -106,9 +106,9 @@ class Looking:
 def looking_flops(sizes: Sizes, cuts: Sequence[Cut], length: int, kept: Sequence[RowCount], looking: Looking) -> float:
     """Operations of filling and looking, for a prompt of `length` tokens of which `kept[j]` pass cut j.
 
-    At each cut all tokens are filled in the layers that are looked through, and some rows run over them. Where filled keys are seen,
-    those left behind are filled once more in the layers that the others run through, and those that looked attend to
-    them.
+    At each cut all tokens are filled in the layers that are looked through, and some rows run over them. Where filled
+    keys are seen, those left behind are filled once more in the layers that the others run through, and those that
+    looked attend to them.
     """
     N, D = 2 * sizes.H_kv * sizes.D_h, sizes.D
     fill = 2.0 * (D * N if looking.rank is None else looking.rank * (D + N))
