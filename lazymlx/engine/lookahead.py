@@ -107,7 +107,7 @@ def _look(
         one = slice(layer, layer + 1)
         x, rows = run_layers(model.layers[one], model.windows[one], x, view, returned=(0,))
         if counts(model, layer):
-            most = rows[0].probabilities[0, :, -window:].max(axis=(0, 1))
+            most = rows[0].probabilities[0, :, -window:].max(axis=(0, 1)).astype(mx.float32)
             paid = paid + over_ranks(model, most, "max")
         mx.async_eval(x, paid)
         begun.append(x)

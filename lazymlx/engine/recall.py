@@ -198,7 +198,7 @@ def _still_waiting(cache: LazyCache, number: int, filled: FilledStage) -> Intege
 
 def _most_paid(model: Network, rows: Rows) -> Float[mx.array, " S"]:
     """The most that any head of the first row pays to each key."""
-    return over_ranks(model, rows.probabilities[0, :, 0].max(axis=0), "max")
+    return over_ranks(model, rows.probabilities[0, :, 0].max(axis=0).astype(mx.float32), "max")
 
 
 def followed(paid: Float[mx.array, " P"], protected: Bool[mx.array, " P"]) -> Float[mx.array, " P"]:

@@ -69,11 +69,7 @@ def attend_few(
     Returns:
         The output, and the logits, scaled and with what is not seen hidden.
     """
-    B, H, L, _ = queries.shape
-    grouped = by_group(queries, keys.shape[1])
-    # the same for all heads and layers of a stage: where a step is traced, it is made once
-    hidden = mx.tile(additive(mask, queries.dtype), (grouped.shape[2] // L, 1))
-    logits = mx.addmm(hidden, grouped, keys.swapaxes(-1, -2), alpha=scale).reshape(B, H, L, -1)
+    logits = hidden_logits(queries, keys, scale, mask)
     return weighted(mx.softmax(logits, axis=-1, precise=True), values), logits
 
 
@@ -89,15 +85,19 @@ def attend_in_parts(
     """Attention of some rows to several sets of keys and values, without joining them.
 
     Returns:
-        The output, and the probabilities.
+        The output, and the probabilities, in the type of the queries.
     """
     if not ways().multiplied:
         parts = [(unpacked(keys), unpacked(values)) for keys, values in parts]
-    scaled = queries * scale
-    logits = mx.concatenate([logits_of(scaled, keys) for keys, _ in parts], axis=-1)
-    probability = from_logits(logits, mask, softcap=softcap, sinks=sinks)
-    edges = list(accumulate(keys.shape[2] for keys, _ in parts))
-    shares = mx.split(probability.astype(queries.dtype), edges[:-1], axis=-1)
+    ends = list(accumulate(keys.shape[2] for keys, _ in parts))
+    if softcap is None and sinks is None:
+        masks = mx.split(mask, ends[:-1], axis=-1)
+        logits = [hidden_logits(queries, keys, scale, seen) for (keys, _), seen in zip(parts, masks, strict=True)]
+        probability = mx.softmax(mx.concatenate(logits, axis=-1), axis=-1, precise=True)
+    else:
+        logits = mx.concatenate([logits_of(queries * scale, keys) for keys, _ in parts], axis=-1)
+        probability = from_logits(logits, mask, softcap=softcap, sinks=sinks).astype(queries.dtype)
+    shares = mx.split(probability, ends[:-1], axis=-1)
     outs = [weighted(share, values) for share, (_, values) in zip(shares, parts, strict=True)]
     return reduce(mx.add, outs), probability
 
@@ -117,6 +117,23 @@ def by_group(x: Float[mx.array, "B H L N"], kv_heads: int) -> Float[mx.array, "B
     """Rows of the heads that share keys, together: no copies of the keys are needed then."""
     B, H, L, _ = x.shape
     return x.reshape(B, kv_heads, H // kv_heads * L, -1)
+
+
+def hidden_logits(
+    queries: Float[mx.array, "B H L D_h"], keys: MaybePacked, scale: float, mask: Bool[mx.array, "L S"]
+) -> Float[mx.array, "B H L S"]:
+    """Logits, scaled, and with what is not seen hidden: by the product itself, where several rows meet keys that are not
+    packed."""
+    B, H, L, _ = queries.shape
+    hidden = additive(mask, queries.dtype)
+    if isinstance(keys, Quantized):
+        return packed_product(queries * scale, keys, transpose=True) + hidden
+    grouped = by_group(queries, keys.shape[1])
+    if grouped.shape[2] == 1:
+        return products(grouped * scale, keys).reshape(B, H, L, -1) + hidden
+    # the same for all heads and layers of a stage: where a step is traced, it is made once
+    hidden = mx.tile(hidden, (grouped.shape[2] // L, 1))
+    return mx.addmm(hidden, grouped, keys.swapaxes(-1, -2), alpha=scale).reshape(B, H, L, -1)
 
 
 def probabilities(

@@ -50,7 +50,7 @@ class Rows:
         self.given: mx.array  # set by the attention: its input, (B, L, D)
         self.queries: mx.array  # set by the attention: rotated, (B, H, L, D_h)
         self.logits: mx.array | None = None  # and these, if it has them at hand: (B, H, L, S)
-        self.probabilities: mx.array  # set by the attention where they are wanted: (B, H, L, S), float32
+        self.probabilities: mx.array  # set by the attention where they are wanted: (B, H, L, S)
 
     def at(self, L: int) -> Integer[mx.array, " L"]:
         """The position of each of `L` rows."""

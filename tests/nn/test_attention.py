@@ -4,7 +4,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from lazymlx.nn.attend import attend_few, probabilities
+from lazymlx.cache.masks import causal
+from lazymlx.cache.rows import RowBuffer
+from lazymlx.nn.attend import attend_few, attend_in_parts, concatenated, probabilities
+from lazymlx.nn.backend import FUSED, SPLIT, Ways, trying
 
 
 @pytest.mark.parametrize("dtype, atol", [(mx.float32, 1e-5), (mx.float16, 1e-2), (mx.bfloat16, 6e-2)])
@@ -36,3 +39,34 @@ def test_probabilities_of_a_single_row_too(L, S, heads, kv_heads):
     found = probabilities(mx.array(queries), mx.array(keys), mx.array(np.tile(mask, (L, 1))))
     weights = np.where(mask, np.exp(queries @ np.repeat(keys, heads // kv_heads, axis=1).swapaxes(-1, -2)), 0)
     np.testing.assert_allclose(np.array(found), weights / weights.sum(axis=-1, keepdims=True), atol=1e-5)
+
+
+@pytest.mark.parametrize("ways", [SPLIT, FUSED], ids=["unpacked", "as packed"])
+@pytest.mark.parametrize(("dtype", "atol"), [(mx.float32, 1e-5), (mx.float16, 4e-3), (mx.bfloat16, 3e-2)])
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize("bits", [None, 4])
+@pytest.mark.parametrize(("kv_heads", "rows"), [(2, 5), (8, 1)])
+def test_attention_to_parts_is_attention_to_all_of_them(
+    ways: Ways, dtype: mx.Dtype, atol: float, softcap: float | None, bits: int | None, kv_heads: int, rows: int
+) -> None:
+    """In float64 by NumPy, where the first part may be packed and slots are hidden."""
+    mx.random.seed(3)
+    queries = mx.random.normal((1, 8, rows, 64)).astype(dtype)
+    held = RowBuffer(2)
+    if bits is not None:
+        held.pack(bits, 64)
+    held.write(mx.random.normal((1, kv_heads, 17, 64)).astype(dtype), 0, 17)
+    part = mx.random.normal((1, kv_heads, rows, 64)).astype(dtype)
+    parts, mask = (
+        [(held.read(0, 17), held.read(0, 17)), (part, part)],
+        causal(mx.arange(17, 17 + rows), mx.arange(17 + rows)),
+    )
+    with trying(ways):
+        out, found = attend_in_parts(queries, parts, 0.2, mask, softcap=softcap)
+    keys = np.repeat(np.array(concatenated(parts)[0].astype(mx.float32), np.float64)[0], 8 // kv_heads, axis=0)
+    logits = 0.2 * np.array(queries.astype(mx.float32), np.float64)[0] @ keys.swapaxes(-1, -2)
+    logits = logits if softcap is None else softcap * np.tanh(logits / softcap)
+    share = np.exp(np.where(np.array(mask), logits, -np.inf))
+    share /= share.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(np.array(found[0].astype(mx.float32)), share, atol=atol)
+    np.testing.assert_allclose(np.array(out[0].astype(mx.float32)), share @ keys, atol=8 * atol)
