@@ -122,8 +122,8 @@ def by_group(x: Float[mx.array, "B H L N"], kv_heads: int) -> Float[mx.array, "B
 def hidden_logits(
     queries: Float[mx.array, "B H L D_h"], keys: MaybePacked, scale: float, mask: Bool[mx.array, "L S"]
 ) -> Float[mx.array, "B H L S"]:
-    """Logits, scaled, and with what is not seen hidden: by the product itself, where several rows meet keys that are not
-    packed."""
+    """Logits, scaled, and with what is not seen hidden: by the product itself, where several rows meet keys that are
+    not packed."""
     B, H, L, _ = queries.shape
     hidden = additive(mask, queries.dtype)
     if isinstance(keys, Quantized):
