@@ -14,7 +14,7 @@ from zlib import crc32
 import mlx.core as mx
 import numpy as np
 import pytest
-from model_folder import write_model
+from model_folder import VOCAB, write_model
 
 from lazymlx.calibrate.calibration import Calibrator
 from lazymlx.calibrate.fit import fit_maps
@@ -61,7 +61,7 @@ def words(text: str) -> int:
 def test_a_shared_prompt_goes_on_as_the_engine_would(tiny, config: LazyConfig) -> None:
     """A prompt read once for all, and the same prompt given to a cache of this configuration."""
     model, _ = tiny
-    tokens = mx.array(np.random.default_rng(0).integers(6, 8000, size=(1, 150)))
+    tokens = mx.array(np.random.default_rng(0).integers(6, VOCAB, size=(1, 150)))
     shared = SharedPrompt(model, tokens)
     last = [int(tokens[0, -1])]
     Continued(shared, LazyConfig("5:0.2", min_tokens=0), ()).force(last, [7], tail=3)  # another one went before
@@ -80,9 +80,9 @@ def test_a_shared_prompt_goes_on_as_the_engine_would(tiny, config: LazyConfig) -
 
 def test_a_shared_prompt_looks_ahead_as_the_engine_would(tiny) -> None:
     model, _ = tiny
-    tokens = mx.array(np.random.default_rng(1).integers(6, 8000, size=(1, 150)))
+    tokens = mx.array(np.random.default_rng(1).integers(6, VOCAB, size=(1, 150)))
     config = LazyConfig("1:0.5,4:0.2", min_tokens=0, round_to=1, lookahead=20)
-    chunks = [np.random.default_rng(n).integers(6, 8000, size=100).tolist() for n in range(12)]
+    chunks = [np.random.default_rng(n).integers(6, VOCAB, size=100).tolist() for n in range(12)]
     model.look_with(fit_maps(model, chunks, [1, 4], fingerprint=""))
     try:
         whole = model.make_cache(config)
@@ -213,7 +213,7 @@ def test_a_schedule_that_fails_its_check_is_not_taken(tiny) -> None:
 def test_a_schedule_looks_ahead_only_if_it_is_faster_so(tiny, meter: Fragile, looks: bool) -> None:
     """Looking costs operations: where it helps no answer, the same cuts without it are faster."""
     model, _ = tiny
-    chunks = [np.random.default_rng(n).integers(6, 8000, size=100).tolist() for n in range(12)]
+    chunks = [np.random.default_rng(n).integers(6, VOCAB, size=100).tolist() for n in range(12)]
     try:
         found = calibrator(tiny, meter, fit_maps(model, chunks, [1, 2, 4, 5], fingerprint=""), checks=6).run()
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_folder import write_model
+from model_folder import VOCAB, write_model
 
 from lazymlx.cli.main import main
 from lazymlx.errors import RunError, UsageError
@@ -99,7 +99,7 @@ def test_weights_that_are_a_link_to_nothing(refused: Refusal, folder: Path) -> N
 
 def test_weights_of_another_shape(refused: Refusal, folder: Path) -> None:
     line = refused("--model", with_config(folder, hidden_size=64), after_asking=True)
-    assert "does not fit its configuration" in line and "(expected (8192, 64), got (8192, 32))" in line
+    assert "does not fit its configuration" in line and f"(expected ({VOCAB}, 64), got ({VOCAB}, 32))" in line
 
 
 @pytest.mark.parametrize("content", [b"", b"\x10\x00"])
@@ -275,7 +275,7 @@ def test_flags_that_are_refused_before_anything_is_loaded(refused: Refusal, argu
         (["--max-kv-size", "100"], "--max-kv-size: "),
         (["--draft-model", "x"], "--draft-model: "),
         (["--schedule", "6:0.5"], "layer 6 is outside of the model, which has layers 0 to 5"),
-        (["--top-k", "8192", "--temp", "1"], "--top-k: must be below the vocabulary's 8192 tokens"),
+        (["--top-k", str(VOCAB), "--temp", "1"], f"--top-k: must be below the vocabulary's {VOCAB} tokens"),
     ],
     ids=" ".join,
 )

@@ -88,7 +88,7 @@ def test_a_full_disk_is_an_error(start: Start) -> None:
 def test_text_is_utf8_in_any_locale(start: Start, tmp_path: Path) -> None:
     stats = tmp_path / "stats.json"
     ascii_only = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    process = start("-p", "-", "-m", "4", "--stats-json", str(stats), stdin=subprocess.PIPE, env=ascii_only)
+    process = start("-p", "-", "-m", "16", "--stats-json", str(stats), stdin=subprocess.PIPE, env=ascii_only)
     out, err = process.communicate("ä".encode(), timeout=PATIENCE)
     assert process.returncode == 0, err
     content = json.loads(stats.read_text(encoding="utf-8"))

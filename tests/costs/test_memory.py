@@ -30,7 +30,7 @@ def test_the_estimate_is_what_the_embedded_model_takes(tokens, schedule, step_si
 
 def test_the_estimate_knows_what_lending_takes():
     model, tokenizer = load(str(MODEL), LazyConfig("4:0.25,8:0.1"))
-    prompt = np.random.default_rng(0).integers(10, 8000, size=2048).tolist()
+    prompt = np.random.default_rng(0).integers(10, 8000, size=1024).tolist()
     totals = list[int]()
     for lends in (False, True):
         cache = model.make_cache()
@@ -38,7 +38,7 @@ def test_the_estimate_knows_what_lending_takes():
             cache[0].lend()
         list(stream_generate(model, tokenizer, prompt, 1, prompt_cache=cache))
         totals.append(cache[0].nbytes)
-    foretold = [estimate_memory(model, 2048, lends=lends).total for lends in (False, True)]
+    foretold = [estimate_memory(model, 1024, lends=lends).total for lends in (False, True)]
     assert foretold[1] - foretold[0] == pytest.approx(totals[1] - totals[0], rel=0.15)
 
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from model_folder import write_model
+from model_folder import VOCAB, write_model
 
 from lazymlx.cli.main import main
 from lazymlx.eval import prose, published, structured, unlabelled
@@ -306,14 +306,12 @@ def test_a_draft_with_another_tokenizer_is_refused(
 ) -> None:
     other = write_model(tmp_path / "other")
     tokenizer = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
-    added = {**tokenizer["added_tokens"][0], "id": 8192, "content": "<|another|>"}
+    added = {**tokenizer["added_tokens"][0], "id": VOCAB, "content": "<|another|>"}
     tokenizer["added_tokens"].append(added)
     (other / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     assert evaluate(tmp_path / "run", tiny_model_folder, "--draft-model", str(other)) == 2
-    error = capsys.readouterr().err
-    assert (
-        "--draft-model: its tokenizer is another one (it shares 8192 of its 8193 tokens with the model's 8192)" in error
-    )
+    shared = f"it shares {VOCAB} of its {VOCAB + 1} tokens with the model's {VOCAB}"
+    assert f"--draft-model: its tokenizer is another one ({shared})" in capsys.readouterr().err
 
 
 def test_a_run_goes_on_with_the_same_weights_alone(

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx_lm.utils import load_model
-from model_folder import CONFIG, write_model
+from model_folder import CONFIG, VOCAB, write_model
 
 from lazymlx import LazyConfig, load
 from lazymlx.errors import ModelError, TooLargeError
@@ -99,7 +99,7 @@ LLAMA3 = {
 
 def test_a_newer_configuration_gives_the_older_ones_logits(tmp_path: Path):
     """transformers 5 moves both entries of the rotary embedding into one; mlx-lm's Llama does not look there."""
-    tokens = mx.array([np.random.default_rng(2).integers(8192, size=40).tolist()])
+    tokens = mx.array([np.random.default_rng(2).integers(VOCAB, size=40).tolist()])
     folder = write_model(tmp_path, rope_theta=500000.0, rope_scaling=LLAMA3)
     expected = load_model(folder)[0](tokens)
     edit(folder, "rope_theta", "rope_scaling", rope_parameters={**LLAMA3, "rope_theta": 500000.0})
@@ -157,8 +157,8 @@ def test_the_command_line_serves_every_family(tmp_path: Path, capsys: pytest.Cap
     sampled = ["--temp", "1", "--top-k", "5"]
     assert main(["generate", "--model", str(folder), "-p", "The keeper " * 20, "-m", "3", *sampled]) == 0
     assert "more than the model's 16 positions" in capsys.readouterr().err
-    assert main(["generate", "--model", str(folder), "--temp", "1", "--top-k", "8192"]) == 2
-    assert "below the vocabulary's 8192 tokens" in capsys.readouterr().err
+    assert main(["generate", "--model", str(folder), "--temp", "1", "--top-k", str(VOCAB)]) == 2
+    assert f"below the vocabulary's {VOCAB} tokens" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"vocab_size": ' + "9" * 5_000 + "}"], ids=["nested", "long"])

@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.convert import QUANT_RECIPES, mixed_quant_predicate_builder
 from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_lm.utils import dequantize_model, load_adapters, load_model, quantize_model, save_config, save_model
-from model_folder import write_model
+from model_folder import VOCAB, write_model
 from zoo import configuration, pair
 
 from lazymlx import load
@@ -30,7 +30,7 @@ MODES = {
     **{f"affine {bits}": {"bits": bits, "group_size": 64} for bits in (2, 3, 4, 5, 6, 8)},
     **{mode: {"mode": mode, "bits": None, "group_size": None} for mode in ("mxfp4", "mxfp8", "nvfp4")},
 }
-TOKENS = mx.array([np.random.default_rng(1).integers(8192, size=12).tolist()])
+TOKENS = mx.array([np.random.default_rng(1).integers(VOCAB, size=12).tolist()])
 
 
 def write_quantised(folder: Path, recipe: str | None = None, **how: Any) -> Path:
@@ -247,7 +247,7 @@ def test_code_that_comes_with_a_model_runs_only_if_it_is_trusted(tmp_path):
     model, _ = load(str(folder), trust_remote_code=True)
     assert (tmp_path / "ran").exists()
     assert model.model_type == "homemade"
-    assert model(TOKENS).shape == (1, 12, 8192)
+    assert model(TOKENS).shape == (1, 12, VOCAB)
 
 
 def test_nobody_is_asked_whether_to_run_code(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from lazymlx.serve.conversations import Conversations
 from lazymlx.serve.request import Chat, Request
 
 CUTS = LazyConfig("2:0.3,4:0.2", min_tokens=0)
-TEXT = "The keeper lights the green lamp before the harbour is dark. " * 150  # longer than two parts
+TEXT = "The keeper lights the green lamp before the harbour is dark. " * 110  # longer than two parts
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
-"""A model on the disk: tiny random weights, and the embedded model's tokenizer, as a folder that `load` takes."""
+"""A model on the disk: tiny random weights, and the embedded model's tokenizer in small, as a folder for `load`."""
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ HARD_MODEL = (
     Path(__file__).parents[1] / "data" / "model-12-layers"
 )  # finds evidence late: cut it at layer 8, not before
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+VOCAB = 2048  # tokens; those of the embedded model's tokenizer that it found first
 
 CONFIG = {
     "model_type": "llama",
@@ -27,7 +28,7 @@ CONFIG = {
     "num_key_value_heads": 2,
     "head_dim": 8,
     "rms_norm_eps": 1e-5,
-    "vocab_size": 8192,
+    "vocab_size": VOCAB,
     "tie_word_embeddings": True,
     "max_position_embeddings": 4096,
     "bos_token_id": 1,
@@ -47,6 +48,17 @@ def write_model(folder: Path, **changes: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
-    for name in TOKENIZER_FILES:
+    (folder / "tokenizer.json").write_text(first_tokens(), encoding="utf-8")
+    for name in ("tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(MODEL / name, folder)
     return folder
+
+
+@cache
+def first_tokens() -> str:
+    """The embedded tokenizer without its rarer words: reading all 8192 takes longer than most answers here."""
+    content = json.loads((MODEL / "tokenizer.json").read_text(encoding="utf-8"))
+    vocab = {token: number for token, number in content["model"]["vocab"].items() if number < VOCAB}
+    merges = [pair for pair in content["model"]["merges"] if "".join(pair) in vocab]
+    content["model"] |= {"vocab": vocab, "merges": merges}
+    return json.dumps(content)
