@@ -2,9 +2,10 @@
 """Time to the first token of ten questions about a document, through a socket, beside mlx_lm's server.
 
 Three ways in which clients put a document into a conversation: first, with the questions after it; into the newest
-message of all, as chat windows with retrieval do; two documents, whose order is another one with every question. Both
-servers have the same float32 weights and keep their default caches; they take turns, question by question, and the one
-that has not the turn computes nothing. Prints a table, and one line of JSON last.
+message of all, as chat windows with retrieval do; two documents, whose order is another one with every question. The
+servers have the same float32 weights and keep their default caches; ours runs twice, once with `--moved`, which goes on
+from what it has read in another place. They take turns, question by question, and those that have not the turn compute
+nothing. Prints a table, and one line of JSON last.
 
     python scripts/bench_serve.py --tokens 2048
 """
@@ -34,6 +35,7 @@ from lazymlx.bench.serving import HEADS, KIND, rows
 from lazymlx.machine import machine
 
 PATIENCE_S = 300
+MOVED = "0.1"  # of a text that was read in another place: read again
 Message = dict[str, str]
 
 
@@ -189,8 +191,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         weights = Path(folder) / "float32"
         convert(str(args.model), str(weights), dequantize=True, dtype="float32")
+        ours = ["lazymlx.serve", "--model", str(args.model)]
         commands = {
-            "lazymlx serve": (["lazymlx.serve", "--model", str(args.model)], "any"),
+            "lazymlx serve": (ours, "any"),
+            f"lazymlx serve --moved {MOVED}": ([*ours, "--moved", MOVED], "any"),
             "mlx_lm.server": (["mlx_lm", "server", "--model", str(weights)], str(weights)),
         }
         servers = {
