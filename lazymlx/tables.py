@@ -7,7 +7,7 @@ number in a text always leads to its source; the words after it choose rows:
     speed-runs: RUN.json RUN.json ...         several speed runs of one model, side by side
     curve: RUN.json                           decode rate over the number of tokens that come back
     growth: RUN.json                          a sentence: how costs grow with the prompt
-    serving: RUN.json                         questions put to servers, with a row each
+    serving: RUN.json [CONVERSATION]          questions put to servers, in all sorts of conversations or in this one
     quality: RUN.json LENGTH [POLICY ...]     a quality run at one length (0: files), all policies or these
     agreement: RUN.json LENGTH [POLICY ...]   the same, with each task's own difference from the dense model
     judged: RUN.jsonl.gz [TASK=NAME ...]      answers beside the dense model's, policy by policy
@@ -133,9 +133,12 @@ def _table(heads: Sequence[str], body: Sequence[Sequence[str]], texts: Sequence[
     return "\n".join([rows[0], f"|{'|'.join(rule)}|", *rows[1:]])
 
 
-def serving(run: Run) -> str:
+def serving(run: Run, *words: str) -> str:
     """Times to the first token of questions that were put to servers."""
-    return f"{servers.headline(run)}\n\n{_table(servers.HEADS, servers.rows(run), texts=(0, 1))}"
+    rows, asked = servers.rows(run), [" ".join(words)] if words else []
+    _check_known(asked, {row[0] for row in rows}, "conversation")
+    chosen = [row for row in rows if not asked or row[0] in asked]
+    return f"{servers.headline(run)}\n\n{_table(servers.HEADS, chosen, texts=(0, 1))}"
 
 
 def judged_answers(run: Sequence[judged.JudgedRow], *names: str) -> str:

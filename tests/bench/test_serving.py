@@ -41,6 +41,14 @@ def test_the_first_question_and_the_median_of_later_ones_are_told(run: dict) -> 
     assert len(lines) == 6
 
 
+def test_one_sort_of_conversation_can_be_shown(run: dict) -> None:
+    run["results"] += [{**each, "way": "two documents, swapped"} for each in run["results"]]
+    assert len(table(run).splitlines()) == 8
+    assert [line[:14] for line in table(run, "document", "first").splitlines()[4:]] == ["| document fir"] * 2
+    with pytest.raises(UsageError, match="no conversation 'newest'; it has document first, two documents, swapped"):
+        table(run, "newest")
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"kind": "other"}'])
 def test_other_files_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content, encoding="utf-8")
