@@ -1,8 +1,8 @@
 """All variants at all lengths: alternating, so that a machine that slows down slows all of them, and in good time.
 
 At each length every variant runs once as a warm-up (which also shows its memory; thrice where kernels are compiled),
-then in rounds: stock, dense, schedule after schedule, and again. A run is not begun when it would end past the budget; what was measured until then
-stands.
+then in rounds: stock, dense, schedule after schedule, and again. A run is not begun when it would end past the budget;
+what was measured until then stands.
 """
 
 from collections.abc import Callable, Sequence
