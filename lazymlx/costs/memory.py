@@ -125,7 +125,7 @@ class _Shape:
 
     def looking(self, config: LazyConfig, N: int) -> int:
         """Rows at the cut. For each layer in hand, filled keys and values, copies that join and rotate them, and what
-        the rows that look attend to, in float32 where it is counted."""
+        the rows that look attend to, at most in float32 where it is counted."""
         rows, layers = min(config.lookahead, N), LAYERS_IN_HAND if self.on_gpu else 1
         scores = rows * N * (1 + self.scores) + config.window * N * 4 * self.heads
         return N * 2 * self.width + layers * (N * 4 * self.token + scores)

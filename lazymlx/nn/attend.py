@@ -91,9 +91,9 @@ def attend_in_parts(
         parts = [(unpacked(keys), unpacked(values)) for keys, values in parts]
     ends = list(accumulate(keys.shape[2] for keys, _ in parts))
     if softcap is None and sinks is None:
-        masks = mx.split(mask, ends[:-1], axis=-1)
-        logits = [hidden_logits(queries, keys, scale, seen) for (keys, _), seen in zip(parts, masks, strict=True)]
-        probability = mx.softmax(mx.concatenate(logits, axis=-1), axis=-1, precise=True)
+        masks = mx.split(mask, ends[:-1], axis=-1)  # not what is added: MLX 0.32.4 cannot trace a split of that
+        each = [hidden_logits(queries, keys, scale, seen) for (keys, _), seen in zip(parts, masks, strict=True)]
+        probability = mx.softmax(mx.concatenate(each, axis=-1), axis=-1, precise=True)
     else:
         logits = mx.concatenate([logits_of(queries * scale, keys) for keys, _ in parts], axis=-1)
         probability = from_logits(logits, mask, softcap=softcap, sinks=sinks).astype(queries.dtype)
@@ -126,11 +126,9 @@ def hidden_logits(
     not packed."""
     B, H, L, _ = queries.shape
     hidden = additive(mask, queries.dtype)
-    if isinstance(keys, Quantized):
-        return packed_product(queries * scale, keys, transpose=True) + hidden
+    if isinstance(keys, Quantized) or L * H == keys.shape[1]:
+        return logits_of(queries * scale, keys) + hidden
     grouped = by_group(queries, keys.shape[1])
-    if grouped.shape[2] == 1:
-        return products(grouped * scale, keys).reshape(B, H, L, -1) + hidden
     # the same for all heads and layers of a stage: where a step is traced, it is made once
     hidden = mx.tile(hidden, (grouped.shape[2] // L, 1))
     return mx.addmm(hidden, grouped, keys.swapaxes(-1, -2), alpha=scale).reshape(B, H, L, -1)
@@ -149,13 +147,11 @@ def probabilities(
 
 
 def logits_of(queries: Float[mx.array, "B H L D_h"], keys: MaybePacked) -> Float[mx.array, "B H L S"]:
-    """In float32; the queries are already scaled."""
+    """As the product gives them; the queries are already scaled."""
     B, H, L, _ = queries.shape
     if isinstance(keys, Quantized):
-        logits = packed_product(queries, keys, transpose=True)
-    else:
-        logits = products(by_group(queries, keys.shape[1]), keys)
-    return logits.astype(mx.float32).reshape(B, H, L, -1)
+        return packed_product(queries, keys, transpose=True)
+    return products(by_group(queries, keys.shape[1]), keys).reshape(B, H, L, -1)
 
 
 def from_logits(
@@ -165,8 +161,9 @@ def from_logits(
     softcap: float | None,
     sinks: Float[mx.array, " H"] | None,
 ) -> Float[mx.array, "B H L S"]:
-    """Probabilities of logits in float32."""
+    """Probabilities, in float32."""
     B, H, L, _ = logits.shape
+    logits = logits.astype(mx.float32)
     if softcap is not None:
         logits = mx.tanh(logits / softcap) * softcap
     if visible is not None:

@@ -57,10 +57,8 @@ def test_attention_to_parts_is_attention_to_all_of_them(
         held.pack(bits, 64)
     held.write(mx.random.normal((1, kv_heads, 17, 64)).astype(dtype), 0, 17)
     part = mx.random.normal((1, kv_heads, rows, 64)).astype(dtype)
-    parts, mask = (
-        [(held.read(0, 17), held.read(0, 17)), (part, part)],
-        causal(mx.arange(17, 17 + rows), mx.arange(17 + rows)),
-    )
+    parts = [(held.read(0, 17), held.read(0, 17)), (part, part)]
+    mask = causal(mx.arange(17, 17 + rows), mx.arange(17 + rows))
     with trying(ways):
         out, found = attend_in_parts(queries, parts, 0.2, mask, softcap=softcap)
     keys = np.repeat(np.array(concatenated(parts)[0].astype(mx.float32), np.float64)[0], 8 // kv_heads, axis=0)
