@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import mlx.core as mx
 from jaxtyping import Float, Integer
 
+from .rows import MaybePacked
 from .stage import KeysValues
 
 
@@ -27,6 +28,10 @@ class FilledStage:
     @property
     def arrays(self) -> list[mx.array]:
         return [self.positions] + [a for layer in self.layers for a in layer.arrays]
+
+    def of(self, index: int) -> list[tuple[MaybePacked, MaybePacked]]:
+        """Keys and values in the layer of this index in the stage: one part, or none where nobody waited."""
+        return [layer.read(0, self.positions.shape[0]) for layer in self.layers[index : index + 1]]
 
     def like(self) -> "FilledStage":
         """The form alone."""

@@ -26,7 +26,6 @@ from ..nn.loop import View
 from ..nn.maps import Maps
 from ..nn.network import Network
 from ..schedule import Cut
-from .beside import run_beside
 from .lookahead import OWN, POOL_AHEAD, FilledTokens, importance_ahead, looking_rows, looks
 from .scoring import add_links, importance_at, scoring_of
 from .selection import best_waiting, select
@@ -81,12 +80,10 @@ def exactly(
         some = config.attend == "selected" and n_active < stage.filled + positions.shape[0]
         within = active if some else None
         filling = ahead if config.filled != "choosing" else None
-        filled = FilledTokens(model, filling, cache, number) if filling is not None else None
         seen = Seen(within, first or n_missing == 0)
-        if filled:
-            rows, queries = run_beside(model, cache, number, step, rows, positions, seen, filled)
-        else:
-            rows, queries = run_rising(model, cache, number, step, rows, positions, seen)
+        if filling is not None:
+            seen = seen.beside(FilledTokens(model, filling, cache, number), looking_rows(cache, step))
+        rows, queries = run_rising(model, cache, number, step, rows, positions, seen)
         if slots is not None and number < len(config.cuts):
             cache.aux.leave_again(slots, rows[:, :n_missing])
         x = rows[:, -1:]

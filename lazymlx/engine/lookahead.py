@@ -48,6 +48,7 @@ class FilledTokens:
 
     def __init__(self, model: Network, maps: Maps, cache: LazyCache, number: int, looking: tuple[int, int] = (0, 0)):
         self.model, self.number, self.context = model, number, cache.offset
+        self.first, _ = cache.layers_of(number)
         self.parts: list[tuple[CutMap, mx.array, mx.array]] = []
         for at, cut in enumerate(cache.config.cuts[:number], 1):
             positions = waiting_at(cache, at)
@@ -62,6 +63,10 @@ class FilledTokens:
     @property
     def positions(self) -> list[Integer[mx.array, " F"]]:
         return [positions for _, positions, _ in self.parts]
+
+    def of_stage(self, index: int) -> Parts:
+        """Keys, rotated, and values in the layer of this index in the stage."""
+        return self.of(self.first + index)
 
     def of(self, layer: int) -> list[tuple[Float[mx.array, "1 H_kv F D_h"], Float[mx.array, "1 H_kv F D_h"]]]:
         """Keys, rotated, and values in a layer of the stage or behind it."""
@@ -102,8 +107,8 @@ def _look(
     mask, paid = causal(at, seen), mx.zeros(seen.shape)
     for index, layer in enumerate(layers):
         parts = [*filled.of(layer), *_computed(stage.layers[index], stage.filled)]
-        others = Others(positions, lambda _, parts=parts: parts)
-        view = View(at, mask, Span(context=cache.offset), others=others, wanted=True)
+        others = Others(positions, lambda _, parts=parts: parts, mask)
+        view = View(at, None, Span(context=cache.offset), others=others)
         one = slice(layer, layer + 1)
         x, rows = run_layers(model.layers[one], model.windows[one], x, view, returned=(0,))
         if counts(model, layer):

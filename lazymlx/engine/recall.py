@@ -174,8 +174,8 @@ def run_recalling(
     stage, filled, (start, stop) = cache.stages[number], recall.stages[number - 1], cache.layers_of(number)
     waiting = _still_waiting(cache, number, filled)
     mask = mx.concatenate([causal(positions, waiting), stage.visible(positions, None)], axis=1)
-    others = Others(waiting, lambda index: [layer.read(0, len(waiting)) for layer in filled.layers[index : index + 1]])
-    view = View(positions, mask, span, others=others, wanted=True)
+    others = Others(waiting, filled.of, mask)
+    view = View(positions, None, span, others=others)
     layers = range(stop - start)
     x, rows = run_layers(model.layers[start:stop], model.windows[start:stop], x, view, stage, returned=layers)
     most = [_most_paid(model, rows[index]) for index in layers if counts(model, start + index)]

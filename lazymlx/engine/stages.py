@@ -1,18 +1,19 @@
 """Rows through a stage: all at once, or a prompt's in parts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 from jaxtyping import Bool, Float, Integer
 
 from ..cache.conversation import LazyCache, Step
-from ..cache.masks import Mask
-from ..cache.stage import StageCache
+from ..cache.masks import Mask, causal
+from ..cache.stage import Span, StageCache
 from ..nn.attention import Rows
-from ..nn.loop import View, run_layers
+from ..nn.loop import Others, View, run_layers
 from ..nn.network import Network
 from ..nn.windows import scoring_layer
+from .lookahead import FilledTokens
 
 
 def run_stage(
@@ -53,16 +54,35 @@ def run_stage(
 class Seen:
     """What rows at rising positions may see in a stage.
 
+    The rows that looked ahead see filled keys here too: they are few, and are where an answer begins. Those before
+    them see what was computed alone: a mask over filled keys would cost them as much again as their attention.
+
     Attributes:
         within: the positions; None if that is all that the stage holds.
         ordered: no row is earlier than one that the stage holds, so that the slots are in the order of positions.
+        filled: tokens that wait, and that the last rows see as well; then these see all that the stage holds.
+        asking: how many rows these are.
     """
 
     within: Bool[mx.array, " P"] | None
     ordered: bool
+    filled: FilledTokens | None = None
+    asking: int = 0
 
-    def mask(self, stage: StageCache, positions: Integer[mx.array, " L"]) -> Mask:
-        """For rows that the stage has just made room for."""
+    def beside(self, filled: FilledTokens, rows: int) -> "Seen":
+        """The same, and of the last `rows` the filled tokens as well, if there are any."""
+        return replace(self, filled=filled, asking=rows) if filled else self
+
+    def view(self, stage: StageCache, positions: Integer[mx.array, " L"], span: Span, later: int) -> View:
+        """Of rows that the stage has just made room for, with `later` more behind them."""
+        mask, asking = self._mask(stage, positions), min(self.asking - later, len(positions))
+        if self.filled is None or asking <= 0:
+            return View(positions, mask, span, self.within)
+        waiting, last = mx.concatenate(self.filled.positions), positions[-asking:]
+        beside = mx.concatenate([causal(last, waiting), stage.visible(last, None)], axis=1)
+        return View(positions, mask, span, others=Others(waiting, self.filled.of_stage, beside))
+
+    def _mask(self, stage: StageCache, positions: Integer[mx.array, " L"]) -> Mask:
         if self.within is not None or not self.ordered:
             return stage.visible(positions, self.within)
         return "causal" if len(positions) > 1 else None
@@ -76,19 +96,17 @@ def run_rising(
     x: Float[mx.array, "1 L D"],
     positions: Integer[mx.array, " L"],
     seen: Seen,
-    ahead: int = 0,
 ) -> tuple[Float[mx.array, "1 T D"], Float[mx.array, "1 H W D_h"]]:
     """Run rows at rising positions through a stage, in equal parts of at most `step.rows_at_a_time`.
 
-    `ahead` more are to come soon. Returns its outputs (in the last stage only the last one of each part), and the
-    newest queries.
+    Returns its outputs (in the last stage only the last one of each part), and the newest queries.
     """
     stage, L, outs, queries = cache.stages[number], x.shape[1], [], None
     last_only = number == len(cache.config.cuts)
     for chunk in parts_of(L, step.rows_at_a_time):
-        start, rows, at = chunk.start, x[:, chunk], positions[chunk]
-        span = stage.append(at, step.stop, ahead=L - chunk.stop + ahead)
-        view = View(at, seen.mask(stage, at), span, seen.within)
+        start, rows, at, later = chunk.start, x[:, chunk], positions[chunk], L - chunk.stop
+        span = stage.append(at, step.stop, ahead=later)
+        view = seen.view(stage, at, span, later)
 
         def report(done: int, before: int = start) -> None:
             step.report(number, before + done, L)

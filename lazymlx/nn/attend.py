@@ -14,7 +14,8 @@ from ..cache.masks import Mask
 from ..cache.rows import MaybePacked, Quantized, unpacked
 from .backend import ways
 
-Parts = Sequence[tuple[MaybePacked, MaybePacked]]
+KeysAndValues = tuple[MaybePacked, MaybePacked]
+Parts = Sequence[KeysAndValues]
 """Sets of keys, rotated, and values, each as it is stored."""
 
 FEW_ROWS = 8  # so many queries need no fused kernel, and read packed keys as they are

@@ -12,13 +12,13 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 from mlx_lm.models.rope_utils import DynamicNTKScalingRoPE
 
 from ..cache.masks import Mask
 from ..cache.rows import MaybePacked, Quantized, unpacked
 from ..cache.stage import KeysValues, Span
-from .attend import FEW_ROWS, Parts, attend, attend_few, attend_in_parts, concatenated
+from .attend import FEW_ROWS, KeysAndValues, Parts, attend, attend_few, attend_in_parts
 from .backend import serves_few, ways
 from .merged import Joined, alike, projected
 from .rope import Positions, rotate, shifted
@@ -27,6 +27,19 @@ ByHead = tuple[Float[mx.array, "B L H D_h"], Float[mx.array, "B L H_kv D_h"], Fl
 Project = Callable[["Attention", mx.array], ByHead]
 Turned = Callable[["Attention", mx.array, mx.array, "Rows"], tuple[mx.array, mx.array]]
 Gate = Callable[["Attention", mx.array, mx.array], mx.array]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Keys and values beside those of a stage, which the last rows of a call see as well.
+
+    Attributes:
+        parts: the keys, rotated, and the values.
+        mask: what each of these rows sees: first of the parts, then of the stage.
+    """
+
+    parts: Parts
+    mask: Bool[mx.array, "R S"]
 
 
 class Rows:
@@ -38,19 +51,17 @@ class Rows:
         earlier: KeysValues | None,
         span: Span,
         first: int = 0,
-        beside: Parts = (),
-        wanted: bool = False,
+        beside: Beside | None = None,
     ):
         self.positions = positions
         self.earlier = earlier
         self.span = span
         self.first = first  # slot from which on to look; what is before lies outside of the layer's window
-        self.wanted = wanted  # probabilities are
-        self.beside = beside  # keys and values that the rows may see as well, before those of earlier rows
+        self.beside = beside
         self.given: mx.array  # set by the attention: its input, (B, L, D)
         self.queries: mx.array  # set by the attention: rotated, (B, H, L, D_h)
         self.logits: mx.array | None = None  # and these, if it has them at hand: (B, H, L, S)
-        self.probabilities: mx.array  # set by the attention where they are wanted: (B, H, L, S)
+        self.probabilities: mx.array  # set by the attention, of the rows that see keys beside the stage: (B, H, R, S)
 
     def at(self, L: int) -> Integer[mx.array, " L"]:
         """The position of each of `L` rows."""
@@ -64,6 +75,11 @@ class Rows:
             return keys, values
         self.earlier.append(keys, values, self.span)
         return self.earlier.read(self.first, self.span.stop)
+
+    def stored_before(self, last: int) -> tuple[MaybePacked, MaybePacked]:
+        """The same once they are there, without those of the `last` rows."""
+        assert self.earlier is not None
+        return self.earlier.read(self.first, self.span.stop - last)
 
 
 def separate(attention: "Attention", x: Float[mx.array, "B L D"]) -> ByHead:
@@ -166,23 +182,37 @@ class Attention(nn.Module):
         if self.turned is not None:
             queries, keys = self.turned(self, queries, keys, rows)
         rows.queries = queries
-        out = self._attended(queries, [*rows.beside, rows.store(keys, values)], mask, rows)
+        out = self._attended(queries, rows.store(keys, values), mask, rows)
         out = out.astype(queries.dtype).transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1)
         return projected(self[self.projected_by], out if self.gate is None else self.gate(self, out, x), onto)
 
-    def _attended(self, queries: mx.array, parts: Parts, mask: Mask, rows: Rows) -> Float[mx.array, "B H L D_h"]:
-        """Attention to parts of what is to be seen."""
+    def _attended(self, queries: mx.array, own: KeysAndValues, mask: Mask, rows: Rows) -> Float[mx.array, "B H L D_h"]:
+        """Attention to what the stage holds, and of the last rows to what is beside it."""
         queries = queries.astype(mx.float32) if queries.dtype in self.precise else queries
-        beyond = {"softcap": self.softcap, "sinks": self.sinks}
-        if rows.wanted:
-            assert isinstance(mask, mx.array)
-            out, rows.probabilities = attend_in_parts(queries, parts, self.scale, mask, **beyond)
+        if rows.beside is None:
+            return self._attended_alone(queries, own, mask, rows)
+        parts, last, beyond = [*rows.beside.parts, own], rows.beside.mask.shape[0], self._beyond
+        first = queries.shape[2] - last
+        out, rows.probabilities = attend_in_parts(queries[:, :, first:], parts, self.scale, rows.beside.mask, **beyond)
+        if first == 0:
             return out
-        keys, values = parts[0] if len(parts) == 1 else concatenated(parts)
+        seen = mask[:-last, :-last] if isinstance(mask, mx.array) else mask  # the last rows hold the last slots
+        alone = self._attended_alone(queries[:, :, :first], rows.stored_before(last), seen, rows)
+        return mx.concatenate([alone, out], axis=2)
+
+    def _attended_alone(
+        self, queries: mx.array, own: KeysAndValues, mask: Mask, rows: Rows
+    ) -> Float[mx.array, "B H L D_h"]:
+        keys, values = own
         if isinstance(mask, mx.array) and not isinstance(keys, Quantized) and self._splits(queries):
             out, rows.logits = attend_few(queries, keys, unpacked(values), self.scale, mask)
             return out
-        return attend(queries, keys, values, scale=self.scale, mask=mask, **beyond)
+        return attend(queries, keys, values, scale=self.scale, mask=mask, **self._beyond)
+
+    @property
+    def _beyond(self) -> dict[str, Any]:
+        """What the logits are, beside products."""
+        return {"softcap": self.softcap, "sinks": self.sinks}
 
     def _splits(self, queries: Float[mx.array, "B H L D_h"]) -> bool:
         """Whether rows with a mask go in split products: few of them, where fused attention is no better."""
@@ -265,7 +295,8 @@ def last_output(layer: nn.Module, x: Float[mx.array, "1 L D"], mask: Mask, rows:
     Of the others only the keys and values are wanted: since arrays are lazy, nothing else of them is ever computed.
     """
     others, at, span = x.shape[1] - 1, rows.at(x.shape[1]), rows.span
-    before, last = (mask, None) if mask is None or isinstance(mask, str) else (mask[:-1], mask[-1:])
-    layer(x[:, :-1], mask=before, cache=Rows(at[:-1], rows.earlier, span, rows.first, rows.beside))
-    row = Rows(at[-1:], rows.earlier, replace(span, start=span.start + others), rows.first, rows.beside)
+    layer(x[:, :-1], mask=None, cache=Rows(at[:-1], rows.earlier, span, rows.first))
+    last = mask[-1:] if isinstance(mask, mx.array) else None
+    beside = rows.beside and Beside(rows.beside.parts, rows.beside.mask[-1:])
+    row = Rows(at[-1:], rows.earlier, replace(span, start=span.start + others), rows.first, beside)
     return layer(x[:, -1:], mask=last, cache=row), row

@@ -6,6 +6,7 @@ The dense model, a stage of the engine, calibration and the rivals of the evalua
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,7 +15,7 @@ from jaxtyping import Bool, Float, Integer
 from ..cache.masks import Mask, causal
 from ..cache.stage import Span, StageCache
 from .attend import Parts
-from .attention import Rows, last_output
+from .attention import Beside, Rows, last_output
 from .rope import Positions
 from .windows import Windows
 
@@ -27,15 +28,17 @@ OnLayer = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Others:
-    """Tokens that rows may see beside those of their stage.
+    """Tokens that the last rows may see beside those of their stage.
 
     Attributes:
         positions: of the tokens.
         of: from the index of a layer to their keys, rotated, and values, in parts: `(1, H_kv, F, D_h)` together.
+        mask: what each of these rows sees of the tokens, and then of the stage, where a layer sees everything.
     """
 
     positions: Integer[mx.array, " F"]
     of: Callable[[int], Parts]
+    mask: Bool[mx.array, "R S"]
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,10 @@ class View:
 
     Attributes:
         positions: of the rows.
-        mask: what they may see where a layer sees everything. Where there are `others`, it is an array, and these come
-            first.
+        mask: what they may see of the stage where a layer sees everything.
         span: the slots of the rows.
         within: the positions that they may see; layers with a window make their mask of it. None for all.
-        others: that they may see as well.
-        wanted: the probabilities of their attention are.
+        others: that the last of the rows may see as well.
     """
 
     positions: Positions
@@ -57,7 +58,14 @@ class View:
     span: Span
     within: Bool[mx.array, " P"] | None = None
     others: Others | None = None
-    wanted: bool = False
+
+
+class Through(NamedTuple):
+    """What rows see in the layers of a window: the slot from which on to look, and the masks of a `View`."""
+
+    first: int
+    mask: Mask
+    beside: Bool[mx.array, "R S"] | None
 
 
 def run_layers(
@@ -84,7 +92,8 @@ def run_layers(
     Returns:
         The last layer's outputs, and the rows as they went through these layers.
     """
-    views: dict[int | None, tuple[int, Mask]] = {None: (0, view.mask)}
+    others = view.others
+    views: dict[int | None, Through] = {None: Through(0, view.mask, others and others.mask)}
     begun, rows_of, most = deque[mx.array](), dict[int, Rows](), _in_hand(x, view)
     if at_once is not None:
         mx.async_eval(x)
@@ -92,11 +101,9 @@ def run_layers(
         if window not in views:
             assert window is not None
             views[window] = views[None] if view.span.context <= window else _through(window, x, view, stage)
-        first, seen = views[window]
-        beside = () if view.others is None else view.others.of(index)
-        rows = Rows(
-            view.positions, None if stage is None else stage.layers[index], view.span, first, beside, view.wanted
-        )
+        first, seen, also = views[window]
+        beside = None if others is None or also is None else Beside(others.of(index), also)
+        rows = Rows(view.positions, None if stage is None else stage.layers[index], view.span, first, beside)
         if last_only and index == len(layers) - 1 and x.shape[1] > 1:
             x, rows = last_output(layer, x, seen, rows)
         else:
@@ -118,11 +125,14 @@ def _in_hand(x: mx.array, view: View) -> int:
     return max((IN_HAND_CPU if on_cpu else IN_HAND) // (x.shape[1] + beside), 2)
 
 
-def _through(window: int, x: mx.array, view: View, stage: StageCache | None) -> tuple[int, Mask]:
-    """What the rows see through a window: the slot from which on to look, and the mask."""
+def _through(window: int, x: mx.array, view: View, stage: StageCache | None) -> Through:
+    """What the rows see through a window."""
     positions, within, others = view.positions, view.within, view.others
     at = positions if isinstance(positions, mx.array) else mx.arange(positions, positions + x.shape[1])
     if others is None:
-        return (0, causal(at, at, window)) if stage is None else stage.through(window, at, within)
+        first, mask = (0, causal(at, at, window)) if stage is None else stage.through(window, at, within)
+        return Through(first, mask, None)
     own = causal(at, at, window) if stage is None else stage.visible(at, within, window)
-    return 0, mx.concatenate([causal(at, others.positions, window), own], axis=1)
+    last = others.mask.shape[0]
+    beside = mx.concatenate([causal(at[-last:], others.positions, window), own[-last:]], axis=1)
+    return Through(0, own, beside)

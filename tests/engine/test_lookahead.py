@@ -58,7 +58,7 @@ def reference(settings: Settings) -> LookingReference:
 @pytest.mark.unchecked
 @pytest.mark.parametrize("filled", ["kept", "seen", "choosing"])
 @pytest.mark.parametrize("cuts", [CUTS, ((3, 0.2),), ((1, 0.6), (2, 0.3), (4, 0.1))])
-@pytest.mark.parametrize("chunk", [2048, 50])
+@pytest.mark.parametrize("chunk", [2048, 50, 7])  # the last: rows that ask come in several parts
 def test_prompts_and_follow_ups_are_the_references(looking, cuts, filled, chunk):
     """The same tokens at every depth, and the same logits: a prompt, a shorter question, a longer one."""
     oracle = reference(Settings(cuts, seen=filled != "choosing"))
