@@ -15,7 +15,7 @@ from jaxtyping import Float, Integer
 from ..cache.conversation import LazyCache, Step
 from ..cache.masks import causal
 from ..cache.stage import KeysValues, Span
-from ..nn.attend import Parts
+from ..nn.attend import Parts, Shown
 from ..nn.loop import Others, View, run_layers
 from ..nn.maps import CutMap, Maps
 from ..nn.network import Network
@@ -104,10 +104,10 @@ def _look(
     model, stage, begun = filled.model, cache.stages[filled.number], deque[mx.array]()
     positions = mx.concatenate([*filled.positions, stage.positions[: stage.filled]])
     seen = mx.concatenate([positions, at])
-    mask, paid = causal(at, seen), mx.zeros(seen.shape)
+    shown, paid = Shown(causal(at, seen)), mx.zeros(seen.shape)
     for index, layer in enumerate(layers):
         parts = [*filled.of(layer), *_computed(stage.layers[index], stage.filled)]
-        others = Others(positions, lambda _, parts=parts: parts, mask)
+        others = Others(positions, lambda _, parts=parts: parts, shown)
         view = View(at, None, Span(context=cache.offset), others=others)
         one = slice(layer, layer + 1)
         x, rows = run_layers(model.layers[one], model.windows[one], x, view, returned=(0,))

@@ -20,7 +20,7 @@ from ..cache.recall import FilledStage, Recall
 from ..cache.rows import STEP
 from ..cache.stage import NOWHERE, KeysValues, Span
 from ..config import GROUP_SIZES
-from ..nn.attend import Parts, concatenated
+from ..nn.attend import Parts, Shown, concatenated
 from ..nn.attention import Rows
 from ..nn.backend import ways
 from ..nn.compiling import Replay, compiled
@@ -174,7 +174,7 @@ def run_recalling(
     stage, filled, (start, stop) = cache.stages[number], recall.stages[number - 1], cache.layers_of(number)
     waiting = _still_waiting(cache, number, filled)
     mask = mx.concatenate([causal(positions, waiting), stage.visible(positions, None)], axis=1)
-    others = Others(waiting, filled.of, mask)
+    others = Others(waiting, filled.of, Shown(mask))
     view = View(positions, None, span, others=others)
     layers = range(stop - start)
     x, rows = run_layers(model.layers[start:stop], model.windows[start:stop], x, view, stage, returned=layers)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Integer
 from ..cache.conversation import LazyCache, Step
 from ..cache.masks import Mask, causal
 from ..cache.stage import Span, StageCache
+from ..nn.attend import Shown
 from ..nn.attention import Rows
 from ..nn.loop import Others, View, run_layers
 from ..nn.network import Network
@@ -80,7 +81,7 @@ class Seen:
             return View(positions, mask, span, self.within)
         waiting, last = mx.concatenate(self.filled.positions), positions[-asking:]
         beside = mx.concatenate([causal(last, waiting), stage.visible(last, None)], axis=1)
-        return View(positions, mask, span, others=Others(waiting, self.filled.of_stage, beside))
+        return View(positions, mask, span, others=Others(waiting, self.filled.of_stage, Shown(beside)))
 
     def _mask(self, stage: StageCache, positions: Integer[mx.array, " L"]) -> Mask:
         if self.within is not None or not self.ordered:

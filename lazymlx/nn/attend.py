@@ -23,6 +23,25 @@ ALIGNED = 8  # cuBLAS wants rows of logits to begin at multiples of so many
 MOST_LOGITS = 1 << 27  # logits that exist at a time where they cannot stay inside of a kernel: 512 MiB of float32
 
 
+class Shown:
+    """Which keys rows see, for all layers in which they see the same: what hides the others is made once."""
+
+    def __init__(self, mask: Bool[mx.array, "L S"]):
+        self.mask = mask
+        self._hiding = dict[tuple[mx.Dtype, int, int, int], mx.array]()
+
+    def hiding(self, queries: mx.array, kv_heads: int, first: int, stop: int) -> Float[mx.array, "R N"]:
+        """What is added to the logits of the keys `[first, stop)`: a row for each of the heads that share keys."""
+        key = queries.dtype, queries.shape[1] // kv_heads, first, stop
+        if key not in self._hiding:
+            self._hiding[key] = mx.tile(additive(self.mask[:, first:stop], key[0]), (key[1], 1))
+        return self._hiding[key]
+
+    def last(self) -> "Shown":
+        """For the last row alone."""
+        return Shown(self.mask[-1:])
+
+
 def attend(
     queries: Float[mx.array, "B H L D_h"],
     keys: MaybePacked,
@@ -70,7 +89,7 @@ def attend_few(
     Returns:
         The output, and the logits, scaled and with what is not seen hidden.
     """
-    logits = hidden_logits(queries, keys, scale, mask)
+    logits = hidden_logits(queries, keys, scale, Shown(mask), 0)
     return weighted(mx.softmax(logits, axis=-1, precise=True), values), logits
 
 
@@ -78,7 +97,7 @@ def attend_in_parts(
     queries: Float[mx.array, "B H L D_h"],
     parts: Parts,
     scale: float,
-    mask: Bool[mx.array, "L S"],
+    shown: Shown,
     *,
     softcap: float | None = None,
     sinks: Float[mx.array, " H"] | None = None,
@@ -92,12 +111,12 @@ def attend_in_parts(
         parts = [(unpacked(keys), unpacked(values)) for keys, values in parts]
     ends = list(accumulate(keys.shape[2] for keys, _ in parts))
     if softcap is None and sinks is None:
-        masks = mx.split(mask, ends[:-1], axis=-1)  # not what is added: MLX 0.32.4 cannot trace a split of that
-        each = [hidden_logits(queries, keys, scale, seen) for (keys, _), seen in zip(parts, masks, strict=True)]
+        firsts = [0, *ends[:-1]]
+        each = [hidden_logits(queries, keys, scale, shown, at) for (keys, _), at in zip(parts, firsts, strict=True)]
         probability = mx.softmax(mx.concatenate(each, axis=-1), axis=-1, precise=True)
     else:
         logits = mx.concatenate([logits_of(queries * scale, keys) for keys, _ in parts], axis=-1)
-        probability = from_logits(logits, mask, softcap=softcap, sinks=sinks).astype(queries.dtype)
+        probability = from_logits(logits, shown.mask, softcap=softcap, sinks=sinks).astype(queries.dtype)
     shares = mx.split(probability, ends[:-1], axis=-1)
     outs = [weighted(share, values) for share, (_, values) in zip(shares, parts, strict=True)]
     return reduce(mx.add, outs), probability
@@ -121,17 +140,19 @@ def by_group(x: Float[mx.array, "B H L N"], kv_heads: int) -> Float[mx.array, "B
 
 
 def hidden_logits(
-    queries: Float[mx.array, "B H L D_h"], keys: MaybePacked, scale: float, mask: Bool[mx.array, "L S"]
+    queries: Float[mx.array, "B H L D_h"], keys: MaybePacked, scale: float, shown: Shown, first: int
 ) -> Float[mx.array, "B H L S"]:
     """Logits, scaled, and with what is not seen hidden: by the product itself, where several rows meet keys that are
-    not packed."""
+    not packed.
+
+    Args:
+        first: of the keys, among all that are shown or not.
+    """
     B, H, L, _ = queries.shape
-    hidden = additive(mask, queries.dtype)
-    if isinstance(keys, Quantized) or L * H == keys.shape[1]:
-        return logits_of(queries * scale, keys) + hidden
-    grouped = by_group(queries, keys.shape[1])
-    # the same for all heads and layers of a stage: where a step is traced, it is made once
-    hidden = mx.tile(hidden, (grouped.shape[2] // L, 1))
+    kv_heads, stop = keys.shape[1], first + keys.shape[2]
+    if isinstance(keys, Quantized) or L * H == kv_heads:
+        return logits_of(queries * scale, keys) + shown.hiding(queries, H, first, stop)
+    hidden, grouped = shown.hiding(queries, kv_heads, first, stop), by_group(queries, kv_heads)
     return mx.addmm(hidden, grouped, keys.swapaxes(-1, -2), alpha=scale).reshape(B, H, L, -1)
 
 

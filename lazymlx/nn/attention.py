@@ -12,13 +12,13 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Float, Integer
 from mlx_lm.models.rope_utils import DynamicNTKScalingRoPE
 
 from ..cache.masks import Mask
 from ..cache.rows import MaybePacked, Quantized, unpacked
 from ..cache.stage import KeysValues, Span
-from .attend import FEW_ROWS, KeysAndValues, Parts, attend, attend_few, attend_in_parts
+from .attend import FEW_ROWS, KeysAndValues, Parts, Shown, attend, attend_few, attend_in_parts
 from .backend import serves_few, ways
 from .merged import Joined, alike, projected
 from .rope import Positions, rotate, shifted
@@ -35,11 +35,11 @@ class Beside:
 
     Attributes:
         parts: the keys, rotated, and the values.
-        mask: what each of these rows sees: first of the parts, then of the stage.
+        shown: what each of these rows sees: first of the parts, then of the stage.
     """
 
     parts: Parts
-    mask: Bool[mx.array, "R S"]
+    shown: Shown
 
 
 class Rows:
@@ -191,9 +191,10 @@ class Attention(nn.Module):
         queries = queries.astype(mx.float32) if queries.dtype in self.precise else queries
         if rows.beside is None:
             return self._attended_alone(queries, own, mask, rows)
-        parts, last, beyond = [*rows.beside.parts, own], rows.beside.mask.shape[0], self._beyond
+        parts, shown = [*rows.beside.parts, own], rows.beside.shown
+        last = shown.mask.shape[0]
         first = queries.shape[2] - last
-        out, rows.probabilities = attend_in_parts(queries[:, :, first:], parts, self.scale, rows.beside.mask, **beyond)
+        out, rows.probabilities = attend_in_parts(queries[:, :, first:], parts, self.scale, shown, **self._beyond)
         if first == 0:
             return out
         seen = mask[:-last, :-last] if isinstance(mask, mx.array) else mask  # the last rows hold the last slots
@@ -297,6 +298,6 @@ def last_output(layer: nn.Module, x: Float[mx.array, "1 L D"], mask: Mask, rows:
     others, at, span = x.shape[1] - 1, rows.at(x.shape[1]), rows.span
     layer(x[:, :-1], mask=None, cache=Rows(at[:-1], rows.earlier, span, rows.first))
     last = mask[-1:] if isinstance(mask, mx.array) else None
-    beside = rows.beside and Beside(rows.beside.parts, rows.beside.mask[-1:])
+    beside = rows.beside and Beside(rows.beside.parts, rows.beside.shown.last())
     row = Rows(at[-1:], rows.earlier, replace(span, start=span.start + others), rows.first, beside)
     return layer(x[:, -1:], mask=last, cache=row), row

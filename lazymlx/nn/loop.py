@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Integer
 
 from ..cache.masks import Mask, causal
 from ..cache.stage import Span, StageCache
-from .attend import Parts
+from .attend import Parts, Shown
 from .attention import Beside, Rows, last_output
 from .rope import Positions
 from .windows import Windows
@@ -33,12 +33,12 @@ class Others:
     Attributes:
         positions: of the tokens.
         of: from the index of a layer to their keys, rotated, and values, in parts: `(1, H_kv, F, D_h)` together.
-        mask: what each of these rows sees of the tokens, and then of the stage, where a layer sees everything.
+        shown: what each of these rows sees of the tokens, and then of the stage, where a layer sees everything.
     """
 
     positions: Integer[mx.array, " F"]
     of: Callable[[int], Parts]
-    mask: Bool[mx.array, "R S"]
+    shown: Shown
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Through(NamedTuple):
 
     first: int
     mask: Mask
-    beside: Bool[mx.array, "R S"] | None
+    beside: Shown | None
 
 
 def run_layers(
@@ -93,7 +93,7 @@ def run_layers(
         The last layer's outputs, and the rows as they went through these layers.
     """
     others = view.others
-    views: dict[int | None, Through] = {None: Through(0, view.mask, others and others.mask)}
+    views: dict[int | None, Through] = {None: Through(0, view.mask, others and others.shown)}
     begun, rows_of, most = deque[mx.array](), dict[int, Rows](), _in_hand(x, view)
     if at_once is not None:
         mx.async_eval(x)
@@ -133,6 +133,6 @@ def _through(window: int, x: mx.array, view: View, stage: StageCache | None) -> 
         first, mask = (0, causal(at, at, window)) if stage is None else stage.through(window, at, within)
         return Through(first, mask, None)
     own = causal(at, at, window) if stage is None else stage.visible(at, within, window)
-    last = others.mask.shape[0]
+    last = others.shown.mask.shape[0]
     beside = mx.concatenate([causal(at[-last:], others.positions, window), own[-last:]], axis=1)
-    return Through(0, own, beside)
+    return Through(0, own, Shown(beside))

@@ -6,7 +6,7 @@ import pytest
 
 from lazymlx.cache.masks import causal
 from lazymlx.cache.rows import RowBuffer
-from lazymlx.nn.attend import attend_few, attend_in_parts, concatenated, probabilities
+from lazymlx.nn.attend import Shown, attend_few, attend_in_parts, concatenated, probabilities
 from lazymlx.nn.backend import FUSED, SPLIT, Ways, trying
 
 
@@ -60,7 +60,7 @@ def test_attention_to_parts_is_attention_to_all_of_them(
     parts = [(held.read(0, 17), held.read(0, 17)), (part, part)]
     mask = causal(mx.arange(17, 17 + rows), mx.arange(17 + rows))
     with trying(ways):
-        out, found = attend_in_parts(queries, parts, 0.2, mask, softcap=softcap)
+        out, found = attend_in_parts(queries, parts, 0.2, Shown(mask), softcap=softcap)
     keys = np.repeat(np.array(concatenated(parts)[0].astype(mx.float32), np.float64)[0], 8 // kv_heads, axis=0)
     logits = 0.2 * np.array(queries.astype(mx.float32), np.float64)[0] @ keys.swapaxes(-1, -2)
     logits = logits if softcap is None else softcap * np.tanh(logits / softcap)

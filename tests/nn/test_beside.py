@@ -9,6 +9,7 @@ from zoo import CONFIGS, SEEING, pair
 from lazymlx.cache.masks import causal
 from lazymlx.cache.stage import StageCache
 from lazymlx.engine.model import Model
+from lazymlx.nn.attend import Shown
 from lazymlx.nn.loop import Others, View, run_layers
 
 CUT = 3
@@ -55,7 +56,7 @@ class Trial:
         if asking > 0:
             last = at[-asking:]
             seen = mx.concatenate([causal(last, FILLED), self.stage.visible(last, None)], axis=1)
-            others = Others(FILLED, lambda index: [self.keys[index]], seen)
+            others = Others(FILLED, lambda index: [self.keys[index]], Shown(seen))
         view, layers, windows = View(at, mask, span, others=others), self.model.layers, self.model.windows
         out, self.rows = run_layers(
             layers[CUT:], windows[CUT:], x, view, self.stage, returned=(0,), last_only=self.last_only
