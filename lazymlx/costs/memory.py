@@ -17,11 +17,10 @@ from ..cache.conversation import LazyCache
 from ..cache.rows import STEP
 from ..config import STEP_SIZE, LazyConfig
 from ..engine.links import BITS, GROUP_SIZE
-from ..engine.lookahead import LAYERS_IN_HAND
 from ..engine.model import Model
 from ..errors import TooLargeError
 from ..nn.backend import FUSED_HEADS, ways
-from ..nn.loop import IN_HAND
+from ..nn.loop import FEWEST_IN_HAND, IN_HAND, layers_in_hand
 from ..schedule import PRESETS
 from ..units import size
 from .flops import rows_by_layer
@@ -88,7 +87,9 @@ def estimate_memory(
     first = shape.chunk(min(step_size, n_tokens), N, edges[0])
     first += 0 if kv_bits is None else shape.kv(N)  # a layer is unpacked
     behind = [
-        shape.chunk(min(step_size, n), n, layers, masked=context > 0) + 3 * n * shape.width
+        shape.chunk(min(step_size, n), n, layers, masked=context > 0)
+        + 3 * n * shape.width
+        + (shape.beside(config, N - n, FEWEST_IN_HAND) if looks and config.filled != "choosing" else 0)
         for n, layers in zip(rows, depths, strict=True)
     ]
     ahead = [shape.looking(config, N)] if looks else []
@@ -124,11 +125,14 @@ class _Shape:
         return 1.0 if bits is None else bits / (8 * self.value) + 2 / group_size
 
     def looking(self, config: LazyConfig, N: int) -> int:
-        """Rows at the cut. For each layer in hand, filled keys and values, copies that join and rotate them, and what
-        the rows that look attend to, at most in float32 where it is counted."""
-        rows, layers = min(config.lookahead, N), LAYERS_IN_HAND if self.on_gpu else 1
-        scores = rows * N * (1 + self.scores) + config.window * N * 4 * self.heads
-        return N * 2 * self.width + layers * (N * 4 * self.token + scores)
+        """Rows at the cut, and what the layers in hand have."""
+        return N * 2 * self.width + self.beside(config, N, layers_in_hand(min(config.lookahead, N), N))
+
+    def beside(self, config: LazyConfig, tokens: int, layers: int) -> int:
+        """For each layer in hand, filled keys and values, copies that join and rotate them, and what the rows that
+        look attend to, at most in float32 where it is counted."""
+        scores = min(config.lookahead, tokens) * tokens * (1 + self.scores) + config.window * tokens * 4 * self.heads
+        return (layers if self.on_gpu else 1) * (tokens * 4 * self.token + scores)
 
     def chunk(self, L: int, S: int, layers: int, *, masked: bool = False) -> int:
         """Intermediates for `L` rows that attend to `S`. A GPU has those of some of the `layers` in hand at a time."""

@@ -16,7 +16,7 @@ from ..cache.conversation import LazyCache, Step
 from ..cache.masks import causal
 from ..cache.stage import KeysValues, Span
 from ..nn.attend import Parts, Shown
-from ..nn.loop import Others, View, run_layers
+from ..nn.loop import Others, View, layers_in_hand, run_layers
 from ..nn.maps import CutMap, Maps
 from ..nn.network import Network
 from ..nn.windows import looked_through
@@ -25,7 +25,6 @@ from .scoring import over_ranks
 # Over so many neighbours importance is averaged. Wider than where nothing looks ahead, since an answer that is a string
 # of its own, such as a hash, is attended to where it begins, and is needed to its end. Each one's own counts once more.
 POOL_AHEAD, OWN = 63, 1 / 63
-LAYERS_IN_HAND = 2  # whose filled keys the device may hold at a time
 
 
 def looks(cache: LazyCache, maps: Maps, step: Step) -> bool:
@@ -116,7 +115,7 @@ def _look(
             paid = paid + over_ranks(model, most, "max")
         mx.async_eval(x, paid)
         begun.append(x)
-        if len(begun) > LAYERS_IN_HAND:
+        if len(begun) > layers_in_hand(len(at), len(positions)):
             mx.eval(begun.popleft())
     by_position = mx.zeros((cache.aux.places,))
     by_position[seen] = paid

@@ -102,30 +102,36 @@ def attend_in_parts(
     softcap: float | None = None,
     sinks: Float[mx.array, " H"] | None = None,
 ) -> tuple[Float[mx.array, "B H L D_h"], Float[mx.array, "B H L S"]]:
-    """Attention of some rows to several sets of keys and values, without joining them.
+    """Attention of some rows to several sets of keys and values. They are joined, unless some are multiplied as they
+    are packed: what is copied is no more than the logits of several products would be, and fewer kernels are started.
 
     Returns:
         The output, and the probabilities, in the type of the queries.
     """
-    if not ways().multiplied:
-        parts = [(unpacked(keys), unpacked(values)) for keys, values in parts]
+    if not (ways().multiplied and any(isinstance(keys, Quantized) for keys, _ in parts)):
+        parts = [concatenated(parts)]
     ends = list(accumulate(keys.shape[2] for keys, _ in parts))
     if softcap is None and sinks is None:
         firsts = [0, *ends[:-1]]
         each = [hidden_logits(queries, keys, scale, shown, at) for (keys, _), at in zip(parts, firsts, strict=True)]
-        probability = mx.softmax(mx.concatenate(each, axis=-1), axis=-1, precise=True)
+        probability = mx.softmax(joined(each), axis=-1, precise=True)
     else:
-        logits = mx.concatenate([logits_of(queries * scale, keys) for keys, _ in parts], axis=-1)
+        logits = joined([logits_of(queries * scale, keys) for keys, _ in parts])
         probability = from_logits(logits, shown.mask, softcap=softcap, sinks=sinks).astype(queries.dtype)
-    shares = mx.split(probability, ends[:-1], axis=-1)
+    shares = mx.split(probability, ends[:-1], axis=-1) if len(parts) > 1 else [probability]
     outs = [weighted(share, values) for share, (_, values) in zip(shares, parts, strict=True)]
     return reduce(mx.add, outs), probability
 
 
 def concatenated(parts: Parts) -> tuple[mx.array, mx.array]:
     """Keys and values of several sets, one behind the other."""
-    keys, values = (mx.concatenate([unpacked(part) for part in each], axis=2) for each in zip(*parts, strict=True))
+    keys, values = (joined([unpacked(part) for part in each], axis=2) for each in zip(*parts, strict=True))
     return keys, values
+
+
+def joined(arrays: Sequence[mx.array], axis: int = -1) -> mx.array:
+    """Arrays one behind the other; a single one as it is, where MLX would copy it."""
+    return mx.concatenate(list(arrays), axis=axis) if len(arrays) > 1 else arrays[0]
 
 
 def additive(mask: Bool[mx.array, "L S"], dtype: mx.Dtype) -> Float[mx.array, "L S"]:

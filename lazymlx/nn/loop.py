@@ -20,6 +20,8 @@ from .rope import Positions
 from .windows import Windows
 
 IN_HAND = 8192  # rows of layers of a prompt that the device may have before it: they are the peak of its memory
+A_ROW = 4  # tokens that rows see beside their stage, and that take as much memory in a layer as one row
+FEWEST_IN_HAND = 2  # layers, however many rows: one is prepared while the device computes the other
 IN_HAND_CPU = 1024  # where preparing takes no time beside computing, and who waits wants to see each layer
 
 OnLayer = Callable[[int], None]
@@ -94,7 +96,11 @@ def run_layers(
     """
     others = view.others
     views: dict[int | None, Through] = {None: Through(0, view.mask, others and others.shown)}
-    begun, rows_of, most = deque[mx.array](), dict[int, Rows](), _in_hand(x, view)
+    begun, rows_of, most = (
+        deque[mx.array](),
+        dict[int, Rows](),
+        layers_in_hand(x.shape[1], 0 if others is None else len(others.positions)),
+    )
     if at_once is not None:
         mx.async_eval(x)
     for index, (layer, window) in enumerate(zip(layers, windows, strict=True)):
@@ -119,10 +125,10 @@ def run_layers(
     return x, rows_of
 
 
-def _in_hand(x: mx.array, view: View) -> int:
-    """How many layers of these rows, and of those beside them, the device may have before it."""
-    on_cpu, beside = mx.default_device() == mx.Device(mx.cpu), 0 if view.others is None else len(view.others.positions)
-    return max((IN_HAND_CPU if on_cpu else IN_HAND) // (x.shape[1] + beside), 2)
+def layers_in_hand(rows: int, others: int) -> int:
+    """How many layers of these rows, and of tokens beside them, the device may have before it."""
+    on_cpu = mx.default_device() == mx.Device(mx.cpu)
+    return max((IN_HAND_CPU if on_cpu else IN_HAND) // (rows + others // A_ROW), FEWEST_IN_HAND)
 
 
 def _through(window: int, x: mx.array, view: View, stage: StageCache | None) -> Through:
