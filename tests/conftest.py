@@ -1,6 +1,7 @@
 """Every test runs offline, from the same seed, and, but for those of whole commands, with lazymlx's shapes checked."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from jaxtyping import config, install_import_hook
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("LAZYMLX_MODEL", None)
 os.environ["MLX_ENABLE_TF32"] = "0"  # new GPUs would round the factors of float32 products to 10 bits
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script; what is started here would, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 PACKAGE = Path(__file__).parents[1] / "lazymlx"
 SHAPED = [path for path in PACKAGE.rglob("*.py") if "from jaxtyping import" in path.read_text(encoding="utf-8")]
 MODULES = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in SHAPED]
