@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 import mlx.core as mx
 from jaxtyping import Float, Integer
 
-from .rows import MaybePacked
-from .stage import KeysValues
+from .stage import KeysAndValues, KeysValues
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class FilledStage:
     def arrays(self) -> list[mx.array]:
         return [self.positions] + [a for layer in self.layers for a in layer.arrays]
 
-    def of(self, index: int) -> list[tuple[MaybePacked, MaybePacked]]:
+    def of(self, index: int) -> list[KeysAndValues]:
         """Keys and values in the layer of this index in the stage: one part, or none where nobody waited."""
         return [layer.read(0, self.positions.shape[0]) for layer in self.layers[index : index + 1]]
 

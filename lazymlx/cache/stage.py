@@ -17,6 +17,9 @@ from jaxtyping import Bool, Float, Integer
 from .masks import Mask, causal
 from .rows import MaybePacked, RowBuffer, added, grown, written
 
+KeysAndValues = tuple[MaybePacked, MaybePacked]
+"""Of some tokens in one layer, as they are stored: `(1, H_kv, S, D_h)`."""
+
 NOWHERE = 2**30  # position of an empty slot: later than any query, so that every mask hides it
 
 
@@ -58,7 +61,7 @@ class KeysValues:
         self.keys.write(keys, span.start, span.capacity)
         self.values.write(values, span.start, span.capacity)
 
-    def read(self, first: int, stop: int) -> tuple[MaybePacked, MaybePacked]:
+    def read(self, first: int, stop: int) -> KeysAndValues:
         """Keys and values of the slots `[first, stop)`."""
         return self.keys.read(first, stop), self.values.read(first, stop)
 

@@ -125,8 +125,9 @@ class _Shape:
         return 1.0 if bits is None else bits / (8 * self.value) + 2 / group_size
 
     def looking(self, config: LazyConfig, N: int) -> int:
-        """Rows at the cut, and what the layers in hand have."""
-        return N * 2 * self.width + self.beside(config, N, layers_in_hand(min(config.lookahead, N), N))
+        """Rows at the cut, and what the layers in hand have: no more than there are behind it."""
+        in_hand = min(layers_in_hand(min(config.lookahead, N), N), self.layers - config.cuts[0].layer)
+        return N * 2 * self.width + self.beside(config, N, in_hand)
 
     def beside(self, config: LazyConfig, tokens: int, layers: int) -> int:
         """For each layer in hand, filled keys and values, copies that join and rotate them, and what the rows that

@@ -79,10 +79,9 @@ def exactly(
             rows, positions = mx.concatenate([rows, x], axis=1), mx.concatenate([positions, asking])
         some = config.attend == "selected" and n_active < stage.filled + positions.shape[0]
         within = active if some else None
-        filling = ahead if config.filled != "choosing" else None
         seen = Seen(within, first or n_missing == 0)
-        if filling is not None:
-            seen = seen.beside(FilledTokens(model, filling, cache, number), looking_rows(cache, step))
+        if ahead is not None and config.filled != "choosing":
+            seen = seen.beside(FilledTokens(model, ahead, cache, number), looking_rows(cache, step))
         rows, queries = run_rising(model, cache, number, step, rows, positions, seen)
         if slots is not None and number < len(config.cuts):
             cache.aux.leave_again(slots, rows[:, :n_missing])

@@ -104,6 +104,7 @@ def _look(
     positions = mx.concatenate([*filled.positions, stage.positions[: stage.filled]])
     seen = mx.concatenate([positions, at])
     shown, paid = Shown(causal(at, seen)), mx.zeros(seen.shape)
+    in_hand = layers_in_hand(len(at), len(positions))
     for index, layer in enumerate(layers):
         parts = [*filled.of(layer), *_computed(stage.layers[index], stage.filled)]
         others = Others(positions, lambda _, parts=parts: parts, shown)
@@ -115,7 +116,7 @@ def _look(
             paid = paid + over_ranks(model, most, "max")
         mx.async_eval(x, paid)
         begun.append(x)
-        if len(begun) > layers_in_hand(len(at), len(positions)):
+        if len(begun) > in_hand:
             mx.eval(begun.popleft())
     by_position = mx.zeros((cache.aux.places,))
     by_position[seen] = paid

@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float, Integer
 
 from ..cache.aux_cache import Moved
 from ..cache.conversation import CacheForm, LazyCache, Step
-from ..cache.masks import causal
 from ..cache.recall import FilledStage, Recall
 from ..cache.rows import STEP
 from ..cache.stage import NOWHERE, KeysValues, Span
@@ -173,9 +172,8 @@ def run_recalling(
     """
     stage, filled, (start, stop) = cache.stages[number], recall.stages[number - 1], cache.layers_of(number)
     waiting = _still_waiting(cache, number, filled)
-    mask = mx.concatenate([causal(positions, waiting), stage.visible(positions, None)], axis=1)
-    others = Others(waiting, filled.of, Shown(mask))
-    view = View(positions, None, span, others=others)
+    shown = Shown.beside(positions, waiting, stage.visible(positions, None))
+    view = View(positions, None, span, others=Others(waiting, filled.of, shown))
     layers = range(stop - start)
     x, rows = run_layers(model.layers[start:stop], model.windows[start:stop], x, view, stage, returned=layers)
     most = [_most_paid(model, rows[index]) for index in layers if counts(model, start + index)]

@@ -7,7 +7,7 @@ import mlx.core as mx
 from jaxtyping import Bool, Float, Integer
 
 from ..cache.conversation import LazyCache, Step
-from ..cache.masks import Mask, causal
+from ..cache.masks import Mask
 from ..cache.stage import Span, StageCache
 from ..nn.attend import Shown
 from ..nn.attention import Rows
@@ -80,8 +80,8 @@ class Seen:
         if self.filled is None or asking <= 0:
             return View(positions, mask, span, self.within)
         waiting, last = mx.concatenate(self.filled.positions), positions[-asking:]
-        beside = mx.concatenate([causal(last, waiting), stage.visible(last, None)], axis=1)
-        return View(positions, mask, span, others=Others(waiting, self.filled.of_stage, Shown(beside)))
+        shown = Shown.beside(last, waiting, stage.visible(last, None))
+        return View(positions, mask, span, others=Others(waiting, self.filled.of_stage, shown))
 
     def _mask(self, stage: StageCache, positions: Integer[mx.array, " L"]) -> Mask:
         if self.within is not None or not self.ordered:

@@ -8,13 +8,13 @@ from functools import reduce
 from itertools import accumulate
 
 import mlx.core as mx
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 
-from ..cache.masks import Mask
+from ..cache.masks import Mask, causal
 from ..cache.rows import MaybePacked, Quantized, unpacked
+from ..cache.stage import KeysAndValues
 from .backend import ways
 
-KeysAndValues = tuple[MaybePacked, MaybePacked]
 Parts = Sequence[KeysAndValues]
 """Sets of keys, rotated, and values, each as it is stored."""
 
@@ -36,6 +36,17 @@ class Shown:
         if key not in self._hiding:
             self._hiding[key] = mx.tile(additive(self.mask[:, first:stop], key[0]), (key[1], 1))
         return self._hiding[key]
+
+    @classmethod
+    def beside(
+        cls,
+        at: Integer[mx.array, " L"],
+        others: Integer[mx.array, " F"],
+        own: Bool[mx.array, "L T"],
+        window: int | None = None,
+    ) -> "Shown":
+        """What rows at these positions see of other tokens, and then of their stage."""
+        return cls(mx.concatenate([causal(at, others, window), own], axis=1))
 
     def last(self) -> "Shown":
         """For the last row alone."""

@@ -16,9 +16,9 @@ from jaxtyping import Float, Integer
 from mlx_lm.models.rope_utils import DynamicNTKScalingRoPE
 
 from ..cache.masks import Mask
-from ..cache.rows import MaybePacked, Quantized, unpacked
-from ..cache.stage import KeysValues, Span
-from .attend import FEW_ROWS, KeysAndValues, Parts, Shown, attend, attend_few, attend_in_parts
+from ..cache.rows import Quantized, unpacked
+from ..cache.stage import KeysAndValues, KeysValues, Span
+from .attend import FEW_ROWS, Parts, Shown, attend, attend_few, attend_in_parts
 from .backend import serves_few, ways
 from .merged import Joined, alike, projected
 from .rope import Positions, rotate, shifted
@@ -67,16 +67,14 @@ class Rows:
         """The position of each of `L` rows."""
         return mx.arange(L) + self.positions if isinstance(self.positions, int) else self.positions
 
-    def store(
-        self, keys: Float[mx.array, "B H_kv L D_h"], values: Float[mx.array, "B H_kv L D_h"]
-    ) -> tuple[MaybePacked, MaybePacked]:
+    def store(self, keys: Float[mx.array, "B H_kv L D_h"], values: Float[mx.array, "B H_kv L D_h"]) -> KeysAndValues:
         """Put the rows' keys and values beside those of earlier ones, and return all of these."""
         if self.earlier is None:
             return keys, values
         self.earlier.append(keys, values, self.span)
         return self.earlier.read(self.first, self.span.stop)
 
-    def stored_before(self, last: int) -> tuple[MaybePacked, MaybePacked]:
+    def stored_before(self, last: int) -> KeysAndValues:
         """The same once they are there, without those of the `last` rows."""
         assert self.earlier is not None
         return self.earlier.read(self.first, self.span.stop - last)
@@ -204,6 +202,7 @@ class Attention(nn.Module):
     def _attended_alone(
         self, queries: mx.array, own: KeysAndValues, mask: Mask, rows: Rows
     ) -> Float[mx.array, "B H L D_h"]:
+        """Attention to what the stage holds."""
         keys, values = own
         if isinstance(mask, mx.array) and not isinstance(keys, Quantized) and self._splits(queries):
             out, rows.logits = attend_few(queries, keys, unpacked(values), self.scale, mask)

@@ -96,11 +96,8 @@ def run_layers(
     """
     others = view.others
     views: dict[int | None, Through] = {None: Through(0, view.mask, others and others.shown)}
-    begun, rows_of, most = (
-        deque[mx.array](),
-        dict[int, Rows](),
-        layers_in_hand(x.shape[1], 0 if others is None else len(others.positions)),
-    )
+    begun, rows_of = deque[mx.array](), dict[int, Rows]()
+    most = layers_in_hand(x.shape[1], 0 if others is None else len(others.positions))
     if at_once is not None:
         mx.async_eval(x)
     for index, (layer, window) in enumerate(zip(layers, windows, strict=True)):
@@ -140,5 +137,4 @@ def _through(window: int, x: mx.array, view: View, stage: StageCache | None) -> 
         return Through(first, mask, None)
     own = causal(at, at, window) if stage is None else stage.visible(at, within, window)
     last = others.shown.mask.shape[0]
-    beside = mx.concatenate([causal(at[-last:], others.positions, window), own[-last:]], axis=1)
-    return Through(0, own, Shown(beside))
+    return Through(0, own, Shown.beside(at[-last:], others.positions, own[-last:], window))

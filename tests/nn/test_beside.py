@@ -29,7 +29,7 @@ class Trial:
     """Rows that went through the layers behind a cut; `first` of them in a call of their own before the others."""
 
     def __init__(self, model: Model, first: int, asking: int, bits: int | None, ordered: bool, last_only: bool):
-        self.model, self.asking, self.ordered, self.last_only = model, asking, ordered, last_only
+        self.model, self.ordered, self.last_only = model, ordered, last_only
         mx.random.seed(1)
         self.stage, self.keys = StageCache(len(model.layers) - CUT), self.made_up()
         for layer in self.stage.layers:
